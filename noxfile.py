@@ -1,0 +1,79 @@
+"""What a change has to pass: `nox -l` lists it, `nox` runs it all, `nox -s tests` the tests."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.14"
+nox.options.download_python = "never"
+nox.options.sessions = ["tests", "lint", "types", "docs"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def is_present(version: str) -> bool:
+    """Whether this Python can be called: a pyenv shim may be on the PATH and yet lead nowhere."""
+    command = sys.executable if version == RUNNING else shutil.which(f"python{version}")
+    if command is None:
+        return False
+    return subprocess.run([command, "-c", ""], capture_output=True, check=False).returncode == 0
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group, for a pip of any age."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+PYTHONS = [version for version in ("3.11", "3.12", "3.13", "3.14") if is_present(version)]
+
+
+@nox.session
+@nox.parametrize(
+    "python, backoff",
+    [
+        *(nox.param(version, "backoff", id=version) for version in PYTHONS),
+        nox.param(PYTHONS[-1], "python-backoff", id=f"{PYTHONS[-1]}, python-backoff"),
+    ],
+)
+def tests(session: nox.Session, backoff: str) -> None:
+    """The tests, on each Python from 3.11 on that is present, and again with python-backoff."""
+    session.install(".[cli]", *group("test"))
+    if backoff == "python-backoff":
+        # Both distributions write the same folder, so the order matters.
+        session.run_install("pip", "uninstall", "--yes", "--quiet", "backoff")
+        session.install("--force-reinstall", "--no-deps", "python-backoff")
+    # The safe path keeps the package's folder here from hiding the installed package.
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.env["COVERAGE_FILE"] = str(Path(session.virtualenv.location) / "coverage")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    if not session.posargs:
+        session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Rules and format, by ruff."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """The package's own types, by mypy, and those it shows to its users, by pyright."""
+    session.install(".[cli]", *group("types"))
+    session.run("mypy")
+    session.run("pyright", "--verifytypes", "kie_cover_async", "--ignoreexternal")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, with every warning and every broken reference an error."""
+    session.install(".[cli]", *group("docs"))
+    session.run("sphinx-build", "-W", "-n", "--keep-going", "-q", "docs", "docs/_build/html")

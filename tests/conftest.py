@@ -1,0 +1,7 @@
+from hypothesis import settings
+
+pytest_plugins = ["leak_check", "pytester", "virtual_time"]
+
+# Two busy cores make a deadline per example a matter of luck, and a red run has to be repeatable.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.load_profile("repeatable")

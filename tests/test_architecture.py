@@ -1,0 +1,150 @@
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import kie_cover_async
+
+PACKAGE = kie_cover_async.__name__
+ROOT = Path(kie_cover_async.__path__[0])
+MODULES = sorted(ROOT.rglob("*.py"))
+NAMES = {module.relative_to(ROOT).parts[0].removesuffix(".py") for module in MODULES}
+
+LAYERS = [
+    row.split()
+    for row in (
+        "cli  _entry  __main__",
+        "__init__",
+        "client  archive  callbacks  emulator",
+        "waiting  bulk",
+        "transport  looks",
+        "wire  signature  retry  budget  settings",
+        "models  errors  schedule  events  arguments  _version",
+    )
+]
+HEIGHT = {name: height for height, row in enumerate(reversed(LAYERS)) for name in row}
+
+NEIGHBOURS = {
+    ("_entry", "cli"),
+    ("__main__", "cli"),
+    ("__main__", "_entry"),
+    ("errors", "models"),
+    ("events", "errors"),
+    ("events", "models"),
+    ("arguments", "errors"),
+    ("schedule", "arguments"),
+    ("schedule", "models"),
+}
+
+# The first pattern that fits decides.
+HOMES = {
+    r"aiohttp\.ClientSession": {"transport", "client", "settings"},  # a session lent has this type
+    r"aiohttp\.web.*": {"callbacks", "emulator"},
+    r"aiohttp\.(Http|hdrs).*": {"transport", "callbacks", "emulator"},
+    r"aiohttp\..+": {"transport"},
+    r"cattrs?\..+": {"wire"},
+    r"backoff\..+": {"schedule", "retry"},
+    r"hmac\..+": {"signature"},
+    r"(typer|click|rich)\..+": {"cli"},
+}
+
+
+def name_of(module: Path) -> str:
+    """The module's name in the layers: a folder counts as the one module it grew out of."""
+    return module.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(module: Path) -> Iterator[str]:
+    """The full name of all that is imported; of a whole module, what is used of it."""
+    folder = module.relative_to(ROOT.parent).parent.parts
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from uses(tree, alias)
+        elif isinstance(node, ast.ImportFrom):
+            above = folder[: len(folder) - node.level + 1] if node.level else ()
+            source = ".".join([*above, node.module] if node.module else above)
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def uses(tree: ast.Module, alias: ast.alias) -> Iterator[str]:
+    """What is taken of a module imported whole, as `module.thing`."""
+    yield f"{alias.name}."
+    root = alias.name.partition(".")[0]
+    known_as, source = (alias.asname, alias.name) if alias.asname else (root, root)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == known_as:
+            yield f"{source}.{node.attr}"
+
+
+def homes_of(imported: str) -> set[str]:
+    """The names in the layers of the modules that may import it."""
+    return next((homes for name, homes in HOMES.items() if re.fullmatch(name, imported)), NAMES)
+
+
+def siblings(module: Path) -> set[str]:
+    """The names in the layers of the other modules of the package that are imported."""
+    inside = [name.split(".")[1] for name in imports(module) if name.startswith(f"{PACKAGE}.")]
+    # What is no module is taken from the face of the package.
+    return {name if name in NAMES else "__init__" for name in inside} - {name_of(module)}
+
+
+@pytest.fixture(params=MODULES, ids=lambda module: str(module.relative_to(ROOT)))
+def module(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_every_module_has_a_place_in_the_layers(module):
+    """A new module is given a row before anybody imports it."""
+    assert name_of(module) in HEIGHT, "add it to LAYERS"
+
+
+def test_imports_point_downwards(module):
+    """A module imports from rows below its own, and in its row only from a named neighbour."""
+    name = name_of(module)
+    upwards = {
+        other
+        for other in siblings(module)
+        if HEIGHT[other] >= HEIGHT[name] and (name, other) not in NEIGHBOURS
+    }
+    assert not upwards
+
+
+def test_each_library_has_one_home(module):
+    """What is taken from a library that has a home is imported there and nowhere else."""
+    astray = [name for name in imports(module) if name_of(module) not in homes_of(name)]
+    assert not astray
+
+
+def test_the_emulator_is_an_independent_witness():
+    """The emulator imports nothing of the package that it is there to test."""
+    emulator = [module for module in MODULES if name_of(module) == "emulator"]
+    witnesses = set().union(*map(siblings, emulator))
+    assert not witnesses
+
+
+def test_a_module_is_read_in_one_go(module):
+    """No module is longer than 250 lines."""
+    lines = len(module.read_text(encoding="utf-8").splitlines())
+    assert lines <= 250
+
+
+def test_importing_the_package_loads_no_more_than_the_client_needs():
+    """What is imported by its own path is not loaded with the package, nor are its libraries."""
+    # Measuring coverage would load sqlite3 by itself.
+    environment = {name: os.environ[name] for name in os.environ if "COVERAGE" not in name}
+    script = f"import {PACKAGE}, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert PACKAGE in loaded
+    own_path = {f"{PACKAGE}.{name}" for name in ("archive", "callbacks", "emulator", "cli")}
+    libraries = {"aiohttp.web", "click", "rich", "sqlite3", "typer"}
+    too_much = (own_path | libraries).intersection(loaded)
+    assert not too_much
