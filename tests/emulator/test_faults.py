@@ -1,0 +1,359 @@
+import asyncio
+import json
+from email.utils import parsedate_to_datetime
+from random import Random
+
+import aiohttp
+import pytest
+
+from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
+from kie_cover_async.emulator.faults import FaultPlan
+
+CREDIT = "/api/v1/chat/credit"
+DOWNLOAD = "/api/v1/common/download-url"
+GENERATE = "/api/v1/suno/cover/generate"
+RECORD = "/api/v1/suno/cover/record-info"
+KEY = {"Authorization": "Bearer a-key"}
+IMPATIENT = aiohttp.ClientTimeout(total=0.05)
+
+
+async def credit(caller, fault=None, **request):
+    """Status, headers and body of an answer that `fault` happened to."""
+    if fault is not None:
+        caller.emulator.fault(fault)
+    async with caller.session.get(caller.emulator.url + CREDIT, headers=KEY, **request) as answer:
+        return answer.status, answer.headers, await answer.read()
+
+
+async def test_rate_limited_in_the_body(caller, recorded):
+    """By default the refusal is an envelope in HTTP 200, as reported, without a Retry-After."""
+    status, headers, body = await credit(caller, Fault.rate_limited())
+    assert (status, json.loads(body)) == (200, recorded("rate-limited-reported"))
+    assert "Retry-After" not in headers
+
+
+@pytest.mark.parametrize("code", [405, 429, 430, 433, 499])
+async def test_rate_limited_by_status(caller, code):
+    """By status it is HTTP 429, with any of the codes in the envelope."""
+    fault = Fault.rate_limited(in_body=False, code=code)
+    status, _, body = await credit(caller, fault)
+    assert (status, json.loads(body)["code"]) == (429, code)
+
+
+async def test_retry_after_in_seconds(caller):
+    """A Retry-After may be a number of seconds."""
+    _, headers, _ = await credit(caller, Fault.rate_limited(retry_after=7))
+    assert headers["Retry-After"] == "7"
+
+
+async def test_retry_after_as_a_date(caller):
+    """Or a date, that many seconds ahead of the answer's own."""
+    _, headers, _ = await credit(caller, Fault.rate_limited(retry_after=7, as_date=True))
+    ahead = parsedate_to_datetime(headers["Retry-After"]) - parsedate_to_datetime(headers["Date"])
+    assert ahead.total_seconds() == 7
+
+
+async def test_server_error_in_the_envelope(caller, recorded):
+    """A server error is an envelope in HTTP 200, as documented."""
+    status, _, body = await credit(caller, Fault.server_error())
+    assert (status, json.loads(body)) == (200, recorded("server-error-documented"))
+
+
+async def test_server_error_by_status(caller):
+    """Or the HTTP status, with the same envelope."""
+    status, _, body = await credit(caller, Fault.server_error(503, in_envelope=False))
+    assert (status, json.loads(body)["code"]) == (503, 503)
+
+
+async def test_empty_server_error(caller):
+    """Or the HTTP status and nothing."""
+    fault = Fault.server_error(in_envelope=False, empty=True)
+    status, headers, body = await credit(caller, fault)
+    assert (status, body) == (500, b"")
+    assert "Content-Encoding" not in headers
+
+
+@pytest.mark.parametrize("status", [502, 504, 522])
+async def test_gateway_page(caller, status):
+    """A gateway answers in HTML."""
+    seen, headers, body = await credit(caller, Fault.gateway_page(status))
+    assert (seen, headers["Content-Type"]) == (status, "text/html; charset=UTF-8")
+    assert f"<title>{status} ".encode() in body
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"), [(b"\xff", b"\xff"), ("é", "é".encode()), ({"a": None}, b'{"a":null}')]
+)
+async def test_any_other_answer(caller, body, sent):
+    """Bytes, text or JSON of any kind may be answered, with any status and headers."""
+    fault = Fault.answer(403, body, {"X-Odd": "1"})
+    status, headers, received = await credit(caller, fault)
+    assert (status, headers["X-Odd"], received) == (403, "1", sent)
+    assert headers["Content-Type"] == "application/json;charset=UTF-8"
+
+
+async def test_headers_of_any_other_answer(caller):
+    """Header fields of its own, however spelt, take the place of the usual ones."""
+    fault = Fault.answer(200, "", {"content-type": "text/plain", "CF-RAY": "1-X"})
+    _, headers, _ = await credit(caller, fault)
+    assert headers.getall("Content-Type") == ["text/plain"]
+    assert headers.getall("cf-ray") == ["1-X"]
+
+
+async def test_reset_before_the_headers(caller):
+    """A reset comes before any byte, so that the client cannot know what became of its request."""
+    caller.emulator.fault(Fault.reset())
+    with pytest.raises(aiohttp.ClientOSError, match="reset"):
+        await caller.post(DOWNLOAD, {})
+
+
+async def test_reset_of_a_get_is_repeated_by_aiohttp(caller):
+    """aiohttp repeats a GET by itself after one reset, and gives up after the second."""
+    assert (await credit(caller, Fault.reset()))[0] == 200
+    assert len(caller.emulator.requests) == 2
+    caller.emulator.fault(Fault.reset(), count=2)
+    with pytest.raises(aiohttp.ClientOSError, match="reset"):
+        await credit(caller)
+
+
+async def test_reset_midway(caller):
+    """A reset midway comes after the headers."""
+    caller.emulator.fault(Fault.reset(midway=True))
+    async with caller.session.get(caller.emulator.url + CREDIT, headers=KEY) as answer:
+        assert answer.status == 200
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+
+
+async def test_reset_is_one_on_the_wire(caller):
+    """What ends the connection is a TCP reset and no orderly close; half of the body came."""
+    caller.emulator.fault(Fault.reset(midway=True))
+    port = int(caller.emulator.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {CREDIT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    assert await reader.readexactly(21) == b'{"code":200,"msg":"su'
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+
+
+async def test_stall(caller):
+    """A stalled request gets nothing until the client leaves, and then is forgotten."""
+    caller.emulator.fault(Fault.stall())
+    with pytest.raises(TimeoutError):
+        await credit(caller, timeout=IMPATIENT)
+    await caller.until(lambda: caller.emulator.open_connections == 0)
+
+
+async def test_stall_midway(caller):
+    """A stall midway comes after the headers and half of the body."""
+    caller.emulator.fault(Fault.stall(midway=True))
+    url = caller.emulator.url + CREDIT
+    async with caller.session.get(url, headers=KEY, timeout=IMPATIENT) as answer:
+        assert answer.status == 200
+        with pytest.raises(TimeoutError):
+            await answer.read()
+
+
+async def test_slow(caller):
+    """A slow answer is the right one, late."""
+    begin = asyncio.get_running_loop().time()
+    status, _, _ = await credit(caller, Fault.slow(0.05))
+    assert status == 200
+    assert asyncio.get_running_loop().time() - begin >= 0.05
+
+
+async def test_truncated_json(caller):
+    """Truncated JSON is the first half of it in a complete answer."""
+    _, _, body = await credit(caller, Fault.truncated_json())
+    assert body == b'{"code":200,"msg":"su'
+
+
+@pytest.mark.parametrize("value", [7, "1", None, True, 0.5, [], {"a": 1}])
+async def test_replace(caller, value):
+    """Any field may have any value; the others stay as they are."""
+    task_id = caller.emulator.add_job()
+    plain = await caller.record(task_id)
+    caller.emulator.fault(Fault.replace("data.successFlag", value))
+    expected = {**plain, "data": {**plain["data"], "successFlag": value}}
+    assert await caller.record(task_id) == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "data"),
+    [
+        (Fault.replace("data", "x"), "x"),
+        (Fault.replace("data.a.b", 1), {"a": {"b": 1}, "list": [1, {"x": 2}], "none": None}),
+        (Fault.replace("data.none.b", 1), {"list": [1, {"x": 2}], "none": {"b": 1}}),
+        (Fault.replace("data.list.0", None), {"list": [None, {"x": 2}], "none": None}),
+        (Fault.replace("data.list.1.x", 3), {"list": [1, {"x": 3}], "none": None}),
+        (Fault.replace("data.list.9", 3), {"list": [1, {"x": 2}, 3], "none": None}),
+        (Fault.remove("data.list"), {"none": None}),
+        (Fault.remove("data.list.0"), {"list": [{"x": 2}], "none": None}),
+        (Fault.remove("data.list.1.x"), {"list": [1, {}], "none": None}),
+        (Fault.remove("data.none.b"), {"list": [1, {"x": 2}], "none": None}),
+        (Fault.remove("data.other.b"), {"list": [1, {"x": 2}], "none": None}),
+    ],
+)
+def test_field_paths(fault, data):
+    """A path leads through objects and lists; what is missing is made, or was not there anyway."""
+    answer = Fault.answer(body={"data": {"list": [1, {"x": 2}], "none": None}}).instead
+    assert json.loads(fault.spoil(answer, 0.0).body) == {"data": data}
+
+
+def test_removed_field_leaves_no_trace():
+    """A removed field is absent, not null."""
+    answer = Fault.answer(body={"code": 200, "msg": ""}).instead
+    assert Fault.remove("msg").spoil(answer, 0.0).body == b'{"code":200}'
+
+
+async def test_fault_in_a_script(caller):
+    """A fault may be one of the looks, spoiling what that look would have shown."""
+    spoilt = ("success", Fault.replace("data.response.images", "none"))
+    task_id = caller.emulator.add_job(CoverScript(looks=["429", spoilt, "success"]))
+    assert (await caller.record(task_id))["code"] == 429
+    data = (await caller.record(task_id))["data"]
+    assert (data["successFlag"], data["response"]["images"]) == (1, "none")
+    assert len((await caller.record(task_id))["data"]["response"]["images"]) == 2
+    names = [request.fault and request.fault.name for request in caller.emulator.requests]
+    assert names == ["rate-limited", "replace", None]
+
+
+async def test_faults_do_not_use_up_looks(caller):
+    """A look that a fault swallowed is not counted in the script; one that it spoilt is."""
+    task_id = caller.emulator.add_job(CoverScript(looks=["missing", "pending", "success"]))
+    caller.emulator.fault(Fault.server_error())
+    caller.emulator.fault(Fault.replace("msg", "odd"))
+    answers = [await caller.record(task_id) for _ in range(3)]
+    assert answers[0]["code"] == 500
+    assert answers[1] == {"code": 200, "msg": "odd", "data": None}
+    assert answers[2]["data"]["successFlag"] == 0
+    assert caller.emulator.looks(task_id) == 3
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.server_error(), Fault.gateway_page(), Fault.truncated_json(), Fault.slow(0.0)],
+)
+async def test_accepted_although_the_answer_is_lost(caller, fault):
+    """A generate that met a fault is accepted and paid: asked again, the song has a cover."""
+    caller.emulator.fault(fault)
+    async with caller.session.post(
+        caller.emulator.url + GENERATE, json={"taskId": "song", "callBackUrl": "x"}, headers=KEY
+    ) as answer:
+        await answer.read()
+    assert caller.emulator.credits == 5916.0
+    assert (await caller.generate("song"))["code"] == 400
+
+
+@pytest.mark.parametrize("midway", [False, True])
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_reset_of_generate(caller, midway, accepted):
+    """A reset may come after the job was created or before; the next request shows which."""
+    caller.emulator.fault(Fault.reset(midway=midway, accepted=accepted))
+    with pytest.raises(aiohttp.ClientError):
+        await caller.generate("song")
+    assert (await caller.generate("song"))["code"] == (400 if accepted else 200)
+
+
+async def test_stall_of_generate(caller):
+    """A stalled generate was accepted as well, however long nobody says so."""
+    caller.emulator.fault(Fault.stall())
+    body = {"taskId": "song", "callBackUrl": "x"}
+    with pytest.raises(TimeoutError):
+        await caller.session.post(
+            caller.emulator.url + GENERATE, json=body, headers=KEY, timeout=IMPATIENT
+        )
+    assert (await caller.generate("song"))["code"] == 400
+
+
+@pytest.mark.parametrize("fault", [Fault.rate_limited(), Fault.answer(body={"code": 455})])
+async def test_rate_limited_generate_is_not_accepted(caller, fault):
+    """A refused generate created nothing, so asking again is free."""
+    caller.emulator.fault(fault)
+    await caller.generate("song")
+    assert caller.emulator.credits == 5916.25
+    assert (await caller.generate("song"))["code"] == 200
+
+
+async def test_faults_come_in_order(caller):
+    """Several faults happen one after the other, each as often as it was asked for."""
+    caller.emulator.fault(Fault.server_error(), count=2)
+    caller.emulator.fault(Fault.rate_limited())
+    assert [(await caller.get(CREDIT))["code"] for _ in range(4)] == [500, 500, 429, 200]
+
+
+async def test_cleared_faults(caller):
+    """Faults may be called off."""
+    caller.emulator.fault(Fault.server_error(), rate=1.0)
+    caller.emulator.clear_faults()
+    assert (await caller.get(CREDIT))["code"] == 200
+
+
+async def test_fault_of_an_unknown_path(caller):
+    """Faults without an endpoint are the gateway's, and happen on any path."""
+    caller.emulator.fault(Fault.server_error())
+    assert (await caller.get("/elsewhere"))["code"] == 500
+
+
+async def test_misspelt_endpoint():
+    """An endpoint that does not exist is named, and those that do."""
+    with pytest.raises(ValueError, match="'records': record-info, generate"):
+        CoverEmulator().fault(Fault.stall(), endpoint="records")
+
+
+def plan(**settings):
+    made = FaultPlan(Random(1))
+    choice = {"count": None, "rate": None, "endpoint": None, "task_id": None, "after": 0}
+    made.add(Fault.stall(), **{**choice, **settings})
+    return made
+
+
+def struck(made, *requests):
+    return [made.choose(*request) is not None for request in requests]
+
+
+def test_fault_of_one_endpoint():
+    """A fault of one endpoint leaves the others alone."""
+    requests = [("credit", None), ("generate", "a"), ("generate", "a")]
+    assert struck(plan(endpoint="generate"), *requests) == [False, True, False]
+
+
+def test_fault_of_one_id():
+    """A fault of one id leaves the others alone."""
+    requests = [("record-info", "b"), ("record-info", "a"), ("record-info", "a")]
+    assert struck(plan(task_id="a"), *requests) == [False, True, False]
+
+
+def test_images_are_only_meant_by_name():
+    """A fault happens to images only where it names them."""
+    assert struck(plan(), ("image", "a"), ("credit", None)) == [False, True]
+    assert struck(plan(endpoint="image"), ("credit", None), ("image", "a")) == [False, True]
+
+
+def test_fault_after_some_requests():
+    """The first requests that are meant may be let pass; others do not count."""
+    requests = [("credit", None), ("generate", "a"), ("credit", None), ("credit", None)]
+    assert struck(plan(endpoint="credit", after=2), *requests) == [False, False, False, True]
+
+
+def test_requests_are_let_pass_whatever_happens_to_them():
+    """A request that another fault struck counts among those let pass."""
+    made = plan()
+    made.add(Fault.reset(), count=1, rate=None, endpoint=None, task_id=None, after=1)
+    names = [fault.name for fault in (made.choose("credit", None) for _ in range(2)) if fault]
+    assert names == ["stall", "reset"]
+
+
+def test_fault_by_rate():
+    """A rate strikes about that share of all requests, without end, and by the seed alone."""
+    requests = [("credit", None)] * 2000
+    first = struck(plan(rate=0.05), *requests)
+    assert first.count(True) == pytest.approx(100, abs=40)
+    assert first == struck(plan(rate=0.05), *requests)
+
+
+def test_fault_by_rate_and_count():
+    """A count bounds what a rate may strike."""
+    assert struck(plan(rate=0.5, count=3), *[("credit", None)] * 100).count(True) == 3

@@ -1,0 +1,171 @@
+from random import Random
+
+import pytest
+
+from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
+from kie_cover_async.emulator.jobs import Job, Moment, Studio
+
+START = Moment(100.0, 1_760_512_035.0)
+
+
+def studio(**settings):
+    rates = {"generation_time": 1.0, "visible_after": 0.0, "failure_rate": 0.0, "stuck_rate": 0.0}
+    return Studio(seed=0, **{**rates, **settings})
+
+
+def job(**settings):
+    script = CoverScript(**{"seconds": 47, "visible_after": 10, **settings})
+    return studio().new_job("song", START, script=script)
+
+
+def looks(job: Job, *ages: float) -> list[str]:
+    return [job.look(START.before(-age)).stage for age in ages]
+
+
+def test_life_by_time():
+    """A job is missing, then generating, then done, and stays done."""
+    ages = [0, 9.9, 10, 46.9, 47, 1000]
+    assert looks(job(), *ages) == [
+        "missing",
+        "missing",
+        "generating",
+        "generating",
+        "success",
+        "success",
+    ]
+
+
+@pytest.mark.parametrize(("end", "last"), [("failure", "failure"), ("never", "generating")])
+def test_other_ends(end, last):
+    """A job may end in failure, or never."""
+    assert looks(job(end=end), 46, 47, 1e9) == ["generating", last, last]
+
+
+def test_life_look_by_look():
+    """A scripted job goes on by one step per look, whatever the time, and repeats the last."""
+    scripted = job(looks=["missing", "pending", "generating", "bare-success", "success"])
+    assert looks(scripted, 0, 0, 0, 0, 0, 0) == [
+        "missing",
+        "pending",
+        "generating",
+        "bare-success",
+        "success",
+        "success",
+    ]
+
+
+def test_scripted_job_ends_at_its_first_terminal_look():
+    """The time of completion is that of the first look that saw the end."""
+    scripted = job(looks=["generating", "success"])
+    looks(scripted, 1, 5, 9)
+    record = scripted.record("success", "")
+    assert record["completeTime"] - record["createTime"] == 5000
+
+
+def test_faults_among_the_looks():
+    """A look may be a fault: alone while generating, or paired with what it spoils."""
+    spoilt = Fault.truncated_json()
+    scripted = job(looks=["429", "500", spoilt, ("success", spoilt)])
+    met = [scripted.look(START) for _ in range(4)]
+    assert [look.stage for look in met] == ["generating", "generating", "generating", "success"]
+    names = [look.fault.name for look in met]
+    assert names == ["rate-limited", "server-error", "truncated-json", "truncated-json"]
+
+
+def test_misspelt_look():
+    """A look that does not exist is named, and those that do."""
+    with pytest.raises(ValueError, match="'sucess'; there are missing, pending"):
+        CoverScript(looks=["sucess"])
+
+
+def test_misspelt_end():
+    """So is an end that does not exist."""
+    with pytest.raises(ValueError, match="end"):
+        CoverScript(end="failed")
+
+
+@pytest.mark.parametrize(
+    ("stage", "flag"),
+    [("pending", 0), ("generating", 2), ("bare-success", 1), ("success", 1), ("failure", 3)],
+)
+def test_flags(stage, flag):
+    """Each stage has the flag that the API documents for it."""
+    assert job().record(stage, "")["successFlag"] == flag
+
+
+def test_bare_success():
+    """A success may be seen a moment before its images."""
+    assert job().record("bare-success", "")["response"] == {"images": []}
+
+
+def test_number_of_images():
+    """A script says how many images there are; each has a name of its own."""
+    images = job(images=5).record("success", "http://host")["response"]["images"]
+    assert len(set(images)) == 5
+    assert all(image.startswith("http://host/s/1760512035_") for image in images)
+
+
+@pytest.mark.parametrize(
+    ("duration", "low", "high"),
+    [(3.0, 3, 3), ((1.0, 2.0), 1, 2), (lambda dice: 5 + dice.random(), 5, 6)],
+)
+def test_generation_times(duration, low, high):
+    """A job's time is a number, one out of a range, or what a callable draws."""
+    times = [studio(generation_time=duration).new_job(song, START).seconds for song in "abcdef"]
+    assert low <= min(times) <= max(times) <= high
+    assert (len(set(times)) > 1) is (low < high)
+
+
+def test_settings_of_the_emulator_hold_where_a_script_is_silent():
+    """A script without times takes them from the emulator."""
+    made = studio(generation_time=3.0, visible_after=2.0).new_job(
+        "song", START, script=CoverScript()
+    )
+    assert (made.seconds, made.visible_after) == (3.0, 2.0)
+
+
+def test_shares():
+    """Failing and stuck jobs come at about the rates that were set."""
+    shop = studio(failure_rate=0.2, stuck_rate=0.1)
+    ends = [shop.new_job(str(number), START).script.end for number in range(2000)]
+    assert ends.count("failure") == pytest.approx(400, abs=80)
+    assert ends.count("never") == pytest.approx(200, abs=60)
+
+
+def test_callback_url_is_kept():
+    """A job knows whom to call back."""
+    assert studio().new_job("song", START, callback_url="http://x").callback_url == "http://x"
+
+
+async def test_added_jobs_have_ids_of_their_own():
+    """Jobs nobody named get different ids and songs."""
+    emulator = CoverEmulator()
+    ids = {emulator.add_job() for _ in range(10)}
+    assert len(ids) == 10
+    assert all(len(task_id) == 32 for task_id in ids)
+
+
+async def test_added_job_with_ids():
+    """A job may be given its id."""
+    assert CoverEmulator().add_job(task_id="a", music_task_id="song") == "a"
+
+
+@pytest.mark.parametrize("ids", [{"task_id": "a"}, {"music_task_id": "song"}])
+async def test_added_twice(ids):
+    """An id has one job, and a song has one."""
+    emulator = CoverEmulator()
+    emulator.add_job(task_id="a", music_task_id="song")
+    with pytest.raises(ValueError, match="there is a job"):
+        emulator.add_job(**ids)
+
+
+def test_dice_of_a_callable_are_the_songs_own():
+    """The dice given to a callable depend on the seed and the song alone."""
+
+    def roll(dice: Random) -> float:
+        return dice.random()
+
+    assert (
+        studio(generation_time=roll).new_job("a", START).seconds
+        == studio(generation_time=roll).new_job("a", START).seconds
+    )

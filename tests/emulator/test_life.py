@@ -1,0 +1,203 @@
+import ast
+import asyncio
+import gc
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+import kie_cover_async.emulator
+from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
+
+CREDIT = "/api/v1/chat/credit"
+KEY = {"Authorization": "Bearer a-key"}
+
+
+def test_independence():
+    """The emulator imports nothing of the package whose work it is there to witness."""
+    folder = Path(kie_cover_async.emulator.__file__).parent
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert not name.startswith("kie_cover_async") or ".emulator" in name
+
+
+async def test_before_it_starts():
+    """An emulator that was never started has no address, and closing it is no mistake."""
+    emulator = CoverEmulator()
+    with pytest.raises(RuntimeError, match="not been started"):
+        _ = emulator.url
+    await emulator.aclose()
+
+
+async def test_two_at_once():
+    """Emulators take free ports, so any number run side by side; each has two of its own."""
+    async with CoverEmulator() as one, CoverEmulator() as other:
+        assert len({one.url, one.image_url, other.url, other.image_url}) == 4
+
+
+async def test_started_twice():
+    """One that runs cannot be started."""
+    async with CoverEmulator() as emulator:
+        with pytest.raises(RuntimeError, match="running already"):
+            await emulator.start()
+
+
+async def test_taken_port():
+    """A port that is taken is an error, and nothing stays behind."""
+    async with CoverEmulator() as emulator:
+        port = int(emulator.url.rpartition(":")[2])
+        other = CoverEmulator(image_port=port)
+        with pytest.raises(OSError, match="in use"):
+            await other.start()
+        with pytest.raises(RuntimeError, match="not been started"):
+            _ = other.url
+
+
+async def test_chosen_ports():
+    """Ports may be chosen."""
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("", 0)) as second:
+        ports = first.getsockname()[1], second.getsockname()[1]
+    async with CoverEmulator(port=ports[0], image_port=ports[1]) as emulator:
+        assert emulator.url == f"http://127.0.0.1:{ports[0]}"
+        assert emulator.image_url == f"http://127.0.0.1:{ports[1]}"
+
+
+async def test_back_after_an_outage(start):
+    """Started again, it is at the same addresses and knows its jobs: a server that was away."""
+    caller = await start()
+    task_id, url = caller.emulator.add_job(), caller.emulator.url
+    await caller.emulator.aclose()
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await caller.record(task_id)
+    await caller.emulator.start()
+    assert caller.emulator.url == url
+    assert (await caller.record(task_id))["data"]["taskId"] == task_id
+
+
+async def closed_in(emulator):
+    begin = asyncio.get_running_loop().time()
+    await emulator.aclose()
+    return asyncio.get_running_loop().time() - begin
+
+
+async def read(session, url):
+    async with session.get(url, headers=KEY) as answer:
+        return await answer.read()
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_closing_while_a_client_connects(caller, turns):
+    """A client that comes in at the very moment of closing does not hold it up either."""
+    caller.emulator.fault(Fault.stall(), rate=1.0)
+    port = int(caller.emulator.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.send(f"GET {CREDIT} HTTP/1.1\r\nAuthorization: Bearer k\r\n\r\n".encode())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert await closed_in(caller.emulator) < 0.25
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.stall(), Fault.stall(midway=True), Fault.slow(60)],
+    ids=["stalled", "stalled midway", "slow"],
+)
+@pytest.mark.parametrize("endpoint", ["credit", "image"])
+async def test_closing_ends_stalled_requests(caller, endpoint, fault):
+    """Closing waits for nobody: requests that are stalled end at once, and no task is left."""
+    tasks = asyncio.all_tasks()
+    caller.emulator.fault(fault, rate=1.0, endpoint=endpoint)
+    origin = caller.emulator.image_url if endpoint == "image" else caller.emulator.url
+    calls = [asyncio.ensure_future(read(caller.session, origin + CREDIT)) for _ in range(5)]
+    await caller.until(lambda: len(caller.emulator.requests) == 5)
+    assert await closed_in(caller.emulator) < 0.25
+    assert asyncio.all_tasks() - tasks <= set(calls)
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(error, aiohttp.ClientError) for error in ended)
+
+
+async def test_closing_ends_idle_connections(caller):
+    """Connections that clients keep for later do not hold it up, and neither do half requests."""
+    await caller.get(CREDIT)
+    port = int(caller.emulator.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
+    await caller.until(lambda: caller.emulator.open_connections == 2)
+    assert await closed_in(caller.emulator) < 0.25
+    with suppress(ConnectionResetError):  # which comes where the half was not yet read
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_closing_leaves_nothing_to_the_collector(caller):
+    """Nothing is left that would warn when it is collected."""
+    caller.emulator.fault(Fault.stall())
+    with pytest.raises(TimeoutError):
+        await caller.session.get(
+            caller.emulator.url, headers=KEY, timeout=aiohttp.ClientTimeout(total=0.05)
+        )
+    await caller.emulator.aclose()
+    await caller.session.close()
+    gc.collect()
+
+
+async def test_seen_requests(caller):
+    """Each request is kept as it came: what, with what, when, and over which connection."""
+    before = asyncio.get_running_loop().time()
+    task_id = caller.emulator.add_job()
+    await caller.record(task_id)
+    await caller.generate("song", callback="http://x")
+    look, generate = caller.emulator.requests
+    assert (look.endpoint, look.method, look.task_id) == ("record-info", "GET", task_id)
+    assert (look.path, dict(look.query)) == (
+        "/api/v1/suno/cover/record-info",
+        {"taskId": task_id},
+    )
+    assert look.headers["authorization"] == "Bearer a-key"
+    assert (look.body, look.fault) == (b"", None)
+    assert (generate.endpoint, generate.task_id) == ("generate", "song")
+    assert b'"callBackUrl": "http://x"' in generate.body
+    assert before <= look.received <= generate.received <= asyncio.get_running_loop().time()
+
+
+async def test_connections_are_told_apart(caller):
+    """A reused connection has the same number and peer, a new one others."""
+    await caller.get(CREDIT)
+    await caller.get(CREDIT)
+    async with aiohttp.ClientSession() as session:
+        await session.get(caller.emulator.url + CREDIT, headers=KEY)
+    first, second, third = caller.emulator.requests
+    assert (first.connection, first.peer) == (second.connection, second.peer)
+    assert third.connection != first.connection
+    assert third.peer != first.peer
+
+
+async def test_looks_are_counted_per_id(caller):
+    """Looks are counted for each id, unknown ones too."""
+    task_id = caller.emulator.add_job(CoverScript(looks=["429"]))
+    for asked in [task_id, task_id, "unknown"]:
+        await caller.record(asked)
+    counts = [caller.emulator.looks(name) for name in (task_id, "unknown", "never asked")]
+    assert counts == [2, 1, 0]
+
+
+async def test_requests_not_kept(start):
+    """A long run may do without the list; looks are counted all the same."""
+    caller = await start(keep_requests=False)
+    await caller.record("a")
+    assert caller.emulator.requests == []
+    assert caller.emulator.looks("a") == 1
+
+
+async def test_age_of_a_job(start):
+    """A job's life goes by the loop's clock, from its age on."""
+    caller = await start(generation_time=60, visible_after=10)
+    ages = [caller.emulator.add_job(age=age) for age in (0, 11, 61)]
+    data = [(await caller.record(task_id))["data"] for task_id in ages]
+    assert data[0] is None
+    assert [record["successFlag"] for record in data[1:]] == [2, 1]
