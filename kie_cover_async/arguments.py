@@ -1,0 +1,110 @@
+"""Refusing bad arguments: the error names the argument, what was given and what is accepted."""
+
+import re
+from collections.abc import Callable
+from math import inf, isfinite
+from sys import float_info
+from typing import Any, TypeGuard
+
+from yarl import URL
+
+from .errors import InvalidTaskIdError
+
+_SHOWN = 60
+# What needs no taking apart, which costs more than all else that is read of an image.
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]*[A-Za-z0-9](?:/[!-~]*)?")
+_LARGEST = float_info.max
+
+
+def shown(value: object) -> str:
+    """The value's repr, cut to a length that fits a message."""
+    try:
+        # A text is cut first, so that the repr of a huge one is never made.
+        text = repr(value[:_SHOWN] if isinstance(value, (str, bytes)) else value)
+    except Exception:  # noqa: BLE001 - whose repr this is, is anybody's guess
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    above: float = -inf,
+    at_least: float = -inf,
+    below: float = inf,
+    whole: bool = False,
+) -> None:
+    """Refuse what is no finite number within the bounds, or no whole one."""
+    wanted = _wanted(above, at_least, below, whole)
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        raise TypeError(f"{name} must be {wanted}, not {shown(value)}")
+    # No `isfinite` here: it fails on a whole number that is past all floats.
+    if not (above < value < below) or value < at_least or abs(value) > _LARGEST:
+        raise ValueError(f"{name} must be {wanted}, not {shown(value)}")
+
+
+def _wanted(above: float, at_least: float, below: float, whole: bool) -> str:
+    bounds = [
+        f"{words} {bound:g}"
+        for words, bound in (("above", above), ("of at least", at_least), ("below", below))
+        if isfinite(bound)
+    ]
+    return " ".join(
+        ["a whole number" if whole else "a finite number", " and ".join(bounds)]
+    ).strip()
+
+
+def checked(**bounds: Any) -> Callable[[Any, Any, Any], None]:
+    """`number` as a validator of an attrs field."""
+
+    def validate(_: Any, attribute: Any, value: Any) -> None:
+        number(attribute.name, value, **bounds)
+
+    return validate
+
+
+def is_one_word(value: object) -> TypeGuard[str]:
+    """Whether it is a text that is not empty and has no blanks, control characters or the like."""
+    return isinstance(value, str) and value != "" and value.isprintable() and " " not in value
+
+
+def is_http_url(value: object) -> TypeGuard[str]:
+    """Whether it is a text that is an absolute http or https URL."""
+    if isinstance(value, str) and _PLAIN_URL.fullmatch(value):
+        return True
+    # A URL is taken apart with blanks in it, too, and without the line breaks in it.
+    if not is_one_word(value):
+        return False
+    try:
+        url = URL(value)
+    except ValueError:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host)
+
+
+def a_task_id(name: str, value: object) -> str:
+    """The id as it is, or `InvalidTaskIdError`.
+
+    Any non-empty text without blanks or control characters will do: the API's ids are 32 hex
+    digits, but nothing promises that.
+    """
+    if not is_one_word(value):
+        raise InvalidTaskIdError(argument=name, given=shown(value))
+    return value
+
+
+def an_http_url(name: str, value: object) -> URL:
+    """The URL, if it is an absolute one of http or https."""
+    refusal = f"{name} must be an absolute http or https URL, not {shown(value)}"
+    if not isinstance(value, (str, URL)):
+        raise TypeError(refusal)
+    if not is_http_url(str(value)):
+        raise ValueError(refusal)
+    return URL(value)
+
+
+def a_callable(name: str, value: object) -> None:
+    """Refuse what is neither callable nor `None`."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable, not {shown(value)}")

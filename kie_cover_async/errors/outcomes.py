@@ -1,0 +1,79 @@
+"""What comes of a job, of a callback, of a download, and what we refuse ourselves."""
+
+from kie_cover_async.models import CoverDetails, CoverState
+
+from .root import KieCoverError, error_class
+
+
+@error_class
+class InvalidTaskIdError(KieCoverError, ValueError):
+    """A task id that cannot be one: nothing was sent. `given` is its repr, shortened."""
+
+    argument: str
+    given: str
+
+    def _what(self) -> str:
+        return f"{self.argument} must be a non-empty str without blanks, not {self.given}"
+
+
+@error_class
+class ClientClosedError(KieCoverError, RuntimeError):
+    """The client is closed; calls that were running when it closed end with this error."""
+
+
+@error_class
+class CoverFailedError(KieCoverError):
+    """The job ended in failure, or in a success that never got its images; see `details`."""
+
+    details: CoverDetails
+
+    def _what(self) -> str:
+        if not self.details.state.is_failure:
+            return "the cover's record says success but has no images"
+        said = [str(fact) for fact in (self.details.error_code, self.details.error_message) if fact]
+        return ": ".join([f"the cover failed ({self.details.state.value})", *said])
+
+
+@error_class
+class CoverTimeoutError(KieCoverError, TimeoutError):
+    """The time given to a wait is up; the job itself goes on and can be waited for again.
+
+    `details` is what was last seen, or `None`; `waited` is in seconds; `looks` counts the answers
+    that the wait heard. Where the wait ended on a failing streak, the last error is the cause.
+    """
+
+    looks: int
+    waited: float
+    details: CoverDetails | None = None
+
+    def _what(self) -> str:
+        return f"no cover after {self.waited:.1f} s and {self.looks} looks, last seen {self._seen}"
+
+    @property
+    def _seen(self) -> str:
+        if self.details is None:
+            return "nothing"
+        if self.details.state is CoverState.UNKNOWN:
+            return f"an unknown flag {self.details.success_flag!r}"
+        return str(self.details.state.value)
+
+
+@error_class
+class SignatureError(KieCoverError):
+    """A callback's signature is missing, malformed, stale or does not match: see `reason`."""
+
+    reason: str
+
+    def _what(self) -> str:
+        return f"callback signature {self.reason}"
+
+
+@error_class
+class DownloadError(KieCoverError):
+    """An image could not be saved: see `reason`."""
+
+    reason: str
+    url: str | None = None
+
+    def _what(self) -> str:
+        return f"image not saved: {self.reason}"

@@ -1,0 +1,87 @@
+"""When to look again: the `Schedule` protocol and its implementations."""
+
+import random
+from bisect import bisect
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import accumulate, islice
+from typing import Protocol, runtime_checkable
+
+import backoff
+from attrs import field, frozen
+
+from .arguments import checked
+from .models import CoverDetails
+
+# The last interval of a series that grows very slowly stays in force.
+_LONGEST_SERIES = 10_000
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Any object that can say when to look again; one serves any number of waits."""
+
+    def delay(self, age: float, pressure: float) -> float:
+        """Seconds until the next look at a job that is `age` seconds old.
+
+        `pressure` is 1 while the request budget keeps up and grows with the requests queued in it.
+        """
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A schedule that also wants to hear of the jobs that have ended."""
+
+    def learn(self, details: CoverDetails) -> None:
+        """Hear of a record in a terminal state, once per wait."""
+        ...
+
+
+def exponential(first: float, factor: float, longest: float) -> Iterator[float]:
+    """`first`, `first * factor`, … never above `longest`, without end; from `backoff.expo`."""
+    values = backoff.expo(base=factor, factor=first, max_value=longest)
+    # The distributions `backoff` and `python-backoff` prime their generators with different values.
+    next(values)
+    return values
+
+
+@frozen(kw_only=True)
+class ExponentialSchedule:
+    """Intervals that grow with the age of the job: 2 s, 3 s, 4.5 s, … up to 15 s.
+
+    A wait that is resumed when the job is 80 s old therefore goes on at the long interval.
+
+    `initial`, `maximum` and `not_before` are in seconds. `jitter` is the share by which an interval
+    is lengthened or shortened at random, never above `maximum`. Before the age of `not_before`
+    there is no look but the first.
+    """
+
+    initial: float = field(default=2.0, validator=checked(above=0))
+    factor: float = field(default=1.5, validator=checked(at_least=1))
+    maximum: float = field(default=15.0, validator=checked(above=0))
+    jitter: float = field(default=0.1, validator=checked(at_least=0, below=1))
+    not_before: float = field(default=0.0, validator=checked(at_least=0))
+
+    @cached_property
+    def _intervals(self) -> tuple[float, ...]:
+        series = exponential(self.initial, self.factor, self.maximum)
+        intervals = [next(series)]
+        for interval in islice(series, _LONGEST_SERIES):
+            if interval == intervals[-1]:
+                break
+            intervals.append(interval)
+        return tuple(intervals)
+
+    @cached_property
+    def _switches(self) -> tuple[float, ...]:
+        # Halfway before each planned look, so that a look which jitter or a full budget has moved
+        # a little still gets the interval that was meant to follow it.
+        ends = accumulate(self._intervals[:-1])
+        return tuple(end - last / 2 for end, last in zip(ends, self._intervals, strict=False))
+
+    def delay(self, age: float, pressure: float = 1.0) -> float:  # noqa: ARG002 - the protocol's
+        """Seconds until the next look; pressure does not matter here."""
+        interval = self._intervals[bisect(self._switches, age)]
+        spread = random.uniform(1 - self.jitter, 1 + self.jitter)
+        return max(min(interval * spread, self.maximum), self.not_before - max(age, 0.0))

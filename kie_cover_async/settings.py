@@ -1,0 +1,80 @@
+"""Where the client's settings come from when they are not given, and what is refused of them."""
+
+import os
+from ipaddress import ip_address
+
+import aiohttp
+from yarl import URL
+
+from ._version import __version__
+from .arguments import an_http_url, shown
+from .schedule import Schedule
+
+API_KEY_VARIABLE, BASE_URL_VARIABLE = "KIE_API_KEY", "KIE_BASE_URL"
+DEFAULT_BASE_URL = "https://api.kie.ai"
+
+
+def api_key_in_use(given: str | None) -> str:
+    """The key, given or from the environment. No error ever shows it."""
+    key = os.environ.get(API_KEY_VARIABLE) if given is None else given
+    if key is None or key == "":
+        raise ValueError(
+            f"api_key must be given, or stand in the environment as {API_KEY_VARIABLE}"
+        )
+    if not isinstance(key, str):
+        raise TypeError(f"api_key must be a str, not a {type(key).__name__}")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError(
+            "api_key must be printable ASCII without blanks or line breaks (it is not shown here)"
+        )
+    return key
+
+
+def base_url_in_use(given: str | URL | None, *, allow_http: bool) -> URL:
+    """The API's base URL, given, from the environment, or the vendor's; https but for loopback."""
+    if given is None:
+        given = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
+    url = an_http_url("base_url", given)
+    if url.user is not None or url.password is not None or url.query_string or url.fragment:
+        # Not shown: it may hold a password.
+        raise ValueError("base_url must have no credentials, no query and no fragment")
+    if url.scheme == "http" and not (allow_http or _is_loopback(url.host or "")):
+        raise ValueError(
+            f"base_url must be https, not {str(url)!r}: the key would cross the network readable; "
+            "plain http is accepted for loopback, and elsewhere with allow_http=True"
+        )
+    return url
+
+
+def a_user_agent(given: str | None) -> str:
+    """The `User-Agent`; some of the vendor's hosts refuse odd ones with a bare 403."""
+    if given is None:
+        return f"kie-cover-async/{__version__}"
+    if not isinstance(given, str):
+        raise TypeError(f"user_agent must be a str, not {shown(given)}")
+    if not (given.isascii() and given.isprintable() and given.strip()):
+        raise ValueError(f"user_agent must be printable ASCII, not {shown(given)}")
+    return given
+
+
+def a_session(given: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
+    """A session to borrow."""
+    if given is not None and not isinstance(given, aiohttp.ClientSession):
+        raise TypeError(f"session must be an aiohttp.ClientSession, not {shown(given)}")
+    if getattr(given, "auth", None) is not None:
+        raise ValueError("session must have no auth of its own: requests carry the API key")
+    return given
+
+
+def a_schedule(given: Schedule) -> Schedule:
+    """Anything that can say when to look again; a class cannot."""
+    if isinstance(given, type) or not callable(getattr(given, "delay", None)):
+        raise TypeError(f"schedule must have a method delay(age, pressure), not {shown(given)}")
+    return given
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

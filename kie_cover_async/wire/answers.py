@@ -1,0 +1,204 @@
+"""What an answer means: `(call, answer)` to a value or an error, in one pure function."""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from attrs import frozen
+
+from kie_cover_async import errors as e
+from kie_cover_async.arguments import is_one_word, shown
+
+from .calls import Call
+from .records import Unreadable
+
+T = TypeVar("T")
+
+_OK = 200
+_LONGEST_MESSAGE = 500
+_CODE_DIGITS = re.compile(r"\d{1,4}", re.ASCII)
+_SECONDS = re.compile(r"\d+(?:\.\d*)?", re.ASCII)
+
+_CODES: dict[int, type[e.ApiError]] = {
+    400: e.InvalidRequestError,
+    401: e.AuthenticationError,
+    402: e.InsufficientCreditsError,
+    403: e.ForbiddenError,
+    408: e.ServerError,  # "upstream silent for over 10 minutes"
+    413: e.InvalidRequestError,
+    422: e.InvalidRequestError,
+    429: e.RateLimitedError,
+    455: e.MaintenanceError,
+    500: e.ServerError,
+    502: e.ServerError,
+    503: e.ServerError,
+    504: e.ServerError,
+}
+# As an HTTP status 405 is "method not allowed"; in an envelope it, 430 and 433 are rate limits.
+_ENVELOPE_CODES = _CODES | dict.fromkeys((405, 430, 433), e.RateLimitedError)
+
+_CERTAINLY_NOT_TAKEN = frozenset(
+    {400, 401, 402, 403, 404, 405, 409, 413, 422, 429, 430, 433, 451, 455, 505}
+)
+_REPEATABLE_THOUGH_PAID = frozenset({429, 430})
+_NO_RECORD = re.compile("record does not exist|is null", re.IGNORECASE)
+
+
+@frozen(eq=False)
+class Answer:
+    """An HTTP answer, read whole. `headers` is any mapping that ignores case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def request_id(self) -> str | None:
+        """The gateway's `cf-ray`, the only id that a request has."""
+        return self.headers.get("cf-ray")
+
+    @property
+    def served_at(self) -> datetime | None:
+        """The server's own clock, from its `Date` header: whole seconds."""
+        return _date(self.headers.get("Date", ""))
+
+    @property
+    def retry_after(self) -> float | None:
+        """`Retry-After` in seconds: a number, or a date against the server's clock."""
+        text = self.headers.get("Retry-After", "").strip()
+        if _SECONDS.fullmatch(text):
+            return float(text)
+        if (then := _date(text)) is None:
+            return None
+        return max(0.0, (then - (self.served_at or datetime.now(UTC))).total_seconds())
+
+
+def read(call: Call[T], answer: Answer) -> T:
+    """The value that the answer holds, or the error that it means; nothing else is raised."""
+    parsed = _parsed(answer.body)
+    code = _code(parsed)
+    if code is None:
+        raise _without_envelope(call, answer, parsed)
+    data = parsed.get("data")
+    if code != _OK or (data is None and call.endpoint == "record-info"):
+        raise _refusal(call, answer, code, parsed)
+    try:
+        return call.read(data)
+    except Unreadable as error:
+        problem = error
+    raise _unreadable(call, answer, f"$.data{problem.path}", problem.found, problem.expected)
+
+
+def _parsed(body: bytes) -> Any:
+    """The body as JSON, or as the bytes that it is."""
+    # The second reading is slower, and loses no answer to a number that Python will not read.
+    for parse_int in (None, _whole_number):
+        with suppress(ValueError, RecursionError):
+            return json.loads(body, parse_int=parse_int)
+    return body
+
+
+def _whole_number(digits: str) -> float:
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+def _code(parsed: Any) -> int | None:
+    """The envelope's code; `None` where there is no envelope."""
+    code = parsed.get("code") if isinstance(parsed, dict) else None
+    if isinstance(code, str) and _CODE_DIGITS.fullmatch(code):
+        return int(code)
+    return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+
+def _without_envelope(call: Call[Any], answer: Answer, parsed: Any) -> e.KieCoverError:
+    status = answer.status
+    if 200 <= status < 300 and isinstance(parsed, dict):
+        found = shown(parsed["code"]) if "code" in parsed else "nothing"
+        return _unreadable(call, answer, "$.code", found, "a whole number")
+    if 200 <= status < 300:
+        return _unreadable(call, answer, "$", shown(parsed), "a JSON object")
+    kind = e.ServerError if status >= 500 else _CODES.get(status, e.ApiError)
+    if status == 409 and call.endpoint == "generate":
+        kind = e.CoverAlreadyExistsError
+    redirected = "a redirect, which is refused" if 300 <= status < 400 else ""
+    return _api_error(kind, call, answer, status, redirected)
+
+
+def _refusal(call: Call[Any], answer: Answer, code: int, envelope: dict[str, Any]) -> e.ApiError:
+    msg = envelope.get("msg")
+    msg = msg if isinstance(msg, str) else ""
+    kind = _ENVELOPE_CODES.get(code, e.ApiError)
+    if call.endpoint == "record-info" and _no_record(kind, code, msg):
+        kind = e.TaskNotFoundError
+    if call.endpoint == "generate" and (found := _existing(code, msg, envelope.get("data"))):
+        return _api_error(e.CoverAlreadyExistsError, call, answer, code, msg, **found)
+    return _api_error(kind, call, answer, code, msg)
+
+
+def _no_record(kind: type[e.ApiError], code: int, msg: str) -> bool:
+    if code in (_OK, 404):
+        return True
+    # A server error may well say that something "is null"; it is still a server error.
+    return kind in (e.ApiError, e.InvalidRequestError) and bool(_NO_RECORD.search(msg))
+
+
+def _existing(code: int, msg: str, data: object) -> dict[str, str | None] | None:
+    """The facts of "this song has a cover already", or `None` where that is not what was said."""
+    task_id = data.get("taskId") if isinstance(data, dict) else None
+    task_id = task_id if is_one_word(task_id) else None
+    if code == 409 or (code == 400 and (task_id or "already" in msg.lower())):
+        return {"existing_task_id": task_id}
+    return None
+
+
+def _api_error(
+    kind: type[e.ApiError], call: Call[Any], answer: Answer, code: int, msg: str, **facts: Any
+) -> e.ApiError:
+    if kind is e.RateLimitedError:
+        facts["retry_after"] = answer.retry_after
+    # A gateway says 5xx of any request, of one that it has passed on too.
+    taken = code not in _CERTAINLY_NOT_TAKEN or kind is e.ServerError
+    safe = kind.transient and (call.repeatable or code in _REPEATABLE_THOUGH_PAID)
+    return kind(
+        task_id=call.task_id,
+        request_id=answer.request_id,
+        safe_to_repeat=safe,
+        maybe_accepted=taken and not call.repeatable,
+        code=code,
+        msg=msg[:_LONGEST_MESSAGE],
+        http_status=answer.status,
+        **facts,
+    )
+
+
+def _unreadable(
+    call: Call[Any], answer: Answer, path: str, found: str, expected: str
+) -> e.InvalidResponseError:
+    return e.InvalidResponseError(
+        task_id=call.task_id,
+        request_id=answer.request_id,
+        safe_to_repeat=call.repeatable,
+        maybe_accepted=not call.repeatable,
+        path=path,
+        found=found,
+        expected=expected,
+        http_status=answer.status,
+    )
+
+
+# Thousands of answers within a second carry the same text.
+@lru_cache(maxsize=8)
+def _date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None

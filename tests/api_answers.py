@@ -1,0 +1,52 @@
+"""Answers of the API, made by hand, and what the package reads in them."""
+
+import json
+from typing import Any
+
+from multidict import CIMultiDict
+
+from kie_cover_async import KieCoverError
+from kie_cover_async.wire import (
+    Answer,
+    Call,
+    download_url,
+    generate,
+    get_credits,
+    read,
+    record_info,
+)
+
+TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
+IMAGE = "https://tempfile.aiquickdraw.com/s/1753958521_6c1b3015141849d1a9bf17b738ce9347.png"
+RAY = "9a0b1c2d3e4f-FRA"
+
+CALLS: dict[str, Call[Any]] = {
+    "record-info": record_info(TASK),
+    "generate": generate("73d6128b3523a0079df10da9471017c8", "https://example.com/hook"),
+    "credit": get_credits(),
+    "download-url": download_url(IMAGE),
+}
+
+
+def answer(body: object, status: int = 200, **headers: str) -> Answer:
+    """An HTTP answer: bytes are the body itself, anything else is written as JSON."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status, CIMultiDict({"CF-RAY": RAY} | named), raw)
+
+
+def envelope(code: object, data: object = None, msg: object = "said so") -> dict[str, object]:
+    return {"code": code, "msg": msg, "data": data}
+
+
+def record(**fields: object) -> dict[str, object]:
+    """A finished cover's `data`, with these fields in place of its own."""
+    return {"taskId": TASK, "successFlag": 1, "response": {"images": [IMAGE]}} | fields
+
+
+def heard(call: Call[Any] | str, what: Answer) -> Any:
+    """The value that the answer holds, or the error that it means, returned."""
+    try:
+        return read(CALLS[call] if isinstance(call, str) else call, what)
+    except KieCoverError as error:
+        return error

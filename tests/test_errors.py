@@ -1,0 +1,320 @@
+import copy
+import pickle
+import re
+import traceback
+from functools import partial
+
+import attrs
+import pytest
+from pickled import pickled
+
+from kie_cover_async import (
+    ApiError,
+    AuthenticationError,
+    ClientClosedError,
+    CoverAlreadyExistsError,
+    CoverDetails,
+    CoverFailedError,
+    CoverTimeoutError,
+    DownloadError,
+    ForbiddenError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    InvalidResponseError,
+    InvalidTaskIdError,
+    KieCoverError,
+    MaintenanceError,
+    RateLimitedError,
+    ServerError,
+    SignatureError,
+    TaskNotFoundError,
+    TransportError,
+    errors,
+)
+
+FAILED = CoverDetails(task_id="a", success_flag=3, error_code=531, error_message="No luck")
+SAID = {"code": 418, "msg": "said so", "http_status": 200}
+
+# One of each class, with every fact that it can have, and what its message says of them.
+EXAMPLES = {
+    KieCoverError: ({}, "The root of the tree"),
+    TransportError: (
+        {"reason": "connection reset", "connected": True},
+        "no usable answer: connection reset",
+    ),
+    InvalidResponseError: (
+        {"path": "$.data", "found": "7", "expected": "an object", "http_status": 200},
+        "unreadable answer: at $.data expected an object, found 7",
+    ),
+    InvalidTaskIdError: (
+        {"argument": "music_task_id", "given": "''"},
+        "music_task_id must be a non-empty str without blanks, not ''",
+    ),
+    ClientClosedError: (
+        {},
+        "The client is closed; calls that were running when it closed end with this error",
+    ),
+    ApiError: (SAID, "ApiError 418: said so"),
+    AuthenticationError: (SAID, "AuthenticationError 418: said so"),
+    ForbiddenError: (SAID, "ForbiddenError 418: said so"),
+    InsufficientCreditsError: (SAID, "InsufficientCreditsError 418: said so"),
+    TaskNotFoundError: (SAID, "no record of this id (418: said so)"),
+    InvalidRequestError: (SAID, "InvalidRequestError 418: said so"),
+    CoverAlreadyExistsError: (
+        {**SAID, "existing_task_id": "b"},
+        "CoverAlreadyExistsError 418: said so",
+    ),
+    RateLimitedError: (
+        {**SAID, "retry_after": 2.5},
+        "RateLimitedError 418: said so (asked to wait 2.5 s)",
+    ),
+    MaintenanceError: (SAID, "MaintenanceError 418: said so"),
+    ServerError: (SAID, "ServerError 418: said so"),
+    CoverFailedError: (
+        {"details": FAILED},
+        "the cover failed (GENERATE_COVER_FAILED): 531: No luck",
+    ),
+    CoverTimeoutError: (
+        {"looks": 7, "waited": 12.34, "details": None},
+        "no cover after 12.3 s and 7 looks, last seen nothing",
+    ),
+    SignatureError: ({"reason": "is stale"}, "callback signature is stale"),
+    DownloadError: (
+        {"reason": "gone", "url": "https://h/a.png"},
+        "image not saved: gone",
+    ),
+}
+COMMON = {
+    "task_id": "task-1",
+    "request_id": "abc-FRA",
+    "safe_to_repeat": True,
+    "maybe_accepted": True,
+}
+REST = "; task task-1; cf-ray abc-FRA; the request may have been accepted"
+
+every_class = pytest.mark.parametrize("kind", EXAMPLES, ids=lambda kind: kind.__name__)
+
+
+def example(kind):
+    return kind(**COMMON, **EXAMPLES[kind][0])
+
+
+def tree(kind):
+    return {kind, *(each for child in kind.__subclasses__() for each in tree(child))}
+
+
+def facts(error):
+    return {fact.name: getattr(error, fact.name) for fact in attrs.fields(type(error))}
+
+
+def test_the_examples_are_total():
+    """Every class of the tree has its example here, and a name on the package's face."""
+    assert EXAMPLES.keys() == tree(KieCoverError)
+    assert {kind.__name__ for kind in EXAMPLES} == set(errors.__all__)
+
+
+def test_the_tree_is_as_it_is_drawn():
+    """The drawing names every class, under its parent, and marks those that are transient."""
+    drawn, branch = {}, []
+    for indent, name, rest in re.findall(
+        r"^    ([│├└─ ]*)(\w+Error)(.*)$", errors.__doc__, re.MULTILINE
+    ):
+        branch[len(indent) // 4 :] = [name]
+        drawn[name] = (*branch[:-1], rest.endswith("transient"))
+    assert drawn == {
+        kind.__name__: (
+            *[each.__name__ for each in kind.__mro__[::-1] if issubclass(each, KieCoverError)][:-1],
+            kind.transient,
+        )
+        for kind in EXAMPLES
+    }
+
+
+def test_transient():
+    """These conditions may be over soon, and no others."""
+    assert {kind for kind in EXAMPLES if kind.transient} == {
+        TransportError,
+        InvalidResponseError,
+        RateLimitedError,
+        MaintenanceError,
+        ServerError,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "also"),
+    [
+        (InvalidTaskIdError, ValueError),
+        (ClientClosedError, RuntimeError),
+        (CoverTimeoutError, TimeoutError),
+        (CoverTimeoutError, OSError),
+    ],
+)
+def test_also_a_builtin(kind, also):
+    """Who catches the built-in catches ours."""
+    with pytest.raises(also):
+        raise example(kind)
+
+
+@every_class
+def test_the_message_is_made_from_the_facts(kind):
+    """A message tells the facts of its class first, then those that all errors share."""
+    assert str(example(kind)) == EXAMPLES[kind][1] + REST
+
+
+@every_class
+def test_what_is_not_known_is_not_told(kind):
+    """Without an id, a request and a doubt the message has no word of them."""
+    assert str(kind(**EXAMPLES[kind][0])) == EXAMPLES[kind][1]
+
+
+@every_class
+def test_the_repr_shows_every_fact(kind):
+    """The repr names the class and each fact."""
+    error = example(kind)
+    assert repr(error).startswith(kind.__name__)
+    assert all(f"{name}={fact!r}" in repr(error) for name, fact in facts(error).items())
+
+
+@every_class
+@pytest.mark.parametrize(
+    "again",
+    [
+        copy.copy,
+        copy.deepcopy,
+        KieCoverError.copy,
+        *[partial(pickled, protocol=protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)],
+    ],
+    ids=["copy", "deepcopy", "own", *range(pickle.HIGHEST_PROTOCOL + 1)],
+)
+def test_copied_and_pickled(kind, again):
+    """A copy is another error of the class, with the facts, and of the message."""
+    error = example(kind)
+    error.add_note("seen by somebody")
+    error.hung_on = "by somebody else"
+    other = again(error)
+    assert other is not error
+    assert type(other) is kind
+    assert facts(other) == facts(error) == COMMON | EXAMPLES[kind][0]
+    assert str(other) == str(error)
+
+
+def test_a_copy_has_a_traceback_of_its_own():
+    """Raising the copy leaves the original as it was."""
+    error = example(ServerError)
+    with pytest.raises(ServerError):
+        raise error.copy()
+    assert error.__traceback__ is None
+
+
+@every_class
+def test_errors_are_equal_by_identity(kind):
+    """Two errors of the same facts are two, and either can be a key."""
+    assert example(kind) != example(kind)
+    assert len({example(kind), example(kind)}) == 2
+
+
+def test_facts_can_be_learnt_later():
+    """The id is put in by whoever knows it, and stands in the message from then on."""
+    error = ServerError(code=500)
+    error.task_id = "task-1"
+    assert str(error) == "ServerError 500; task task-1"
+
+
+@pytest.mark.parametrize("kind", [ApiError, TransportError, CoverFailedError])
+def test_facts_are_named_and_needed(kind):
+    """No error takes a fact by position, or does without one that makes it."""
+    with pytest.raises(TypeError):
+        kind()
+    with pytest.raises(TypeError):
+        kind("a")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ApiError(code=451), "ApiError 451"),
+        (TaskNotFoundError(code=404), "no record of this id (404)"),
+        (RateLimitedError(code=429), "RateLimitedError 429"),
+        (RateLimitedError(code=429, retry_after=0.0), "RateLimitedError 429 (asked to wait 0 s)"),
+    ],
+)
+def test_an_error_without_a_text(error, message):
+    """Where the API said nothing the code has to do."""
+    assert str(error) == message
+
+
+@pytest.mark.parametrize(
+    ("seen", "message"),
+    [
+        ({"success_flag": 1}, "the cover's record says success but has no images"),
+        ({"success_flag": 3}, "the cover failed (GENERATE_COVER_FAILED)"),
+        (
+            {"success_flag": "CREATE_TASK_FAILED", "error_message": "why"},
+            "the cover failed (CREATE_TASK_FAILED): why",
+        ),
+        (
+            {"success_flag": 3, "error_code": "SENSITIVE"},
+            "the cover failed (GENERATE_COVER_FAILED): SENSITIVE",
+        ),
+    ],
+)
+def test_a_failed_cover_says_why(seen, message):
+    """The message has what the record says, and nothing where it says nothing."""
+    assert str(CoverFailedError(details=CoverDetails(task_id="a", **seen))) == message
+
+
+@pytest.mark.parametrize(
+    ("flag", "seen"),
+    [
+        (0, "PENDING"),
+        (2, "GENERATING"),
+        (1, "SUCCESS"),
+        (7, "an unknown flag 7"),
+        ("odd", "an unknown flag 'odd'"),
+        (None, "an unknown flag None"),
+    ],
+)
+def test_a_timeout_names_what_was_last_seen(flag, seen):
+    """A flag that nobody knows is named as it stood there."""
+    last = CoverDetails(task_id="a", success_flag=flag)
+    error = CoverTimeoutError(looks=1, waited=900.0, details=last)
+    assert str(error) == f"no cover after 900.0 s and 1 looks, last seen {seen}"
+
+
+HOSTILE = "red\x1b[31m\r\nand \ud800\x00 more\u2028end"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerError(code=500, msg=HOSTILE),
+        ServerError(code=500, request_id=HOSTILE),
+        TransportError(reason=HOSTILE),
+        CoverFailedError(details=attrs.evolve(FAILED, error_message=HOSTILE)),
+        DownloadError(reason=HOSTILE),
+    ],
+)
+def test_a_message_is_one_printable_line(error):
+    """What a server sends cannot colour a terminal, forge a line of a log or fail to be printed."""
+    assert str(error).isprintable()
+    assert "red [31m and more end" in str(error)
+    "".join(traceback.format_exception(error)).encode()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerError(code=500, msg="x" * 2**20),
+        ServerError(code=500, request_id="x" * 2**20),
+        CoverFailedError(details=attrs.evolve(FAILED, error_message="x" * 2**20)),
+        CoverTimeoutError(
+            looks=1, waited=1, details=CoverDetails(task_id="a", success_flag="x" * 2**20)
+        ),
+    ],
+    ids=["msg", "request_id", "error_message", "flag"],
+)
+def test_a_message_is_of_bounded_length(error):
+    """A megabyte in a fact is cut in the message."""
+    assert len(str(error)) < 600
+    assert "xxx…" in str(error)

@@ -1,0 +1,249 @@
+import copy
+from itertools import islice, pairwise
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pickled import pickled
+
+from kie_cover_async import ExponentialSchedule, Schedule
+from kie_cover_async.schedule import Learner, exponential
+
+EXACT = ExponentialSchedule(jitter=0)
+
+
+def ages(schedule, until):
+    """When a wait that begins with the job looks, by the job's age."""
+    seen = [0.0]
+    while seen[-1] < until:
+        seen.append(seen[-1] + schedule.delay(seen[-1], 1))
+    return seen
+
+
+# What comes of backoff's generator, whichever of the two distributions is installed.
+
+
+def test_the_series_begins_with_its_first_value():
+    """What a generator of backoff's yields to be primed is not part of the series."""
+    assert list(islice(exponential(2, 1.5, 15), 8)) == [2, 3, 4.5, 6.75, 10.125, 15, 15, 15]
+
+
+@pytest.mark.parametrize(
+    ("first", "factor", "longest", "series"),
+    [
+        (0.5, 2, 20, [0.5, 1, 2, 4, 8, 16, 20, 20]),
+        (3, 1, 15, [3] * 8),
+        (20, 2, 15, [15] * 8),
+        (15, 2, 15, [15] * 8),
+        (2, 1e300, 15, [2] + [15] * 7),
+    ],
+)
+def test_the_series_never_passes_its_longest(first, factor, longest, series):
+    """The series grows up to the longest, stays there, and has no end."""
+    values = exponential(first, factor, longest)
+    assert list(islice(values, 8)) == pytest.approx(series, rel=1e-12)
+    assert max(islice(values, 400)) <= longest
+
+
+# When the default schedule looks.
+
+
+def test_looks_of_a_wait_from_the_beginning():
+    """A wait looks after 2 s, 3 s, 4.5 s, …, and from then on every 15 s."""
+    assert ages(EXACT, 70) == [0, 2, 5, 9.5, 16.25, 26.375, 41.375, 56.375, 71.375]
+
+
+@pytest.mark.parametrize(
+    ("age", "interval"),
+    [
+        (-5, 2),
+        (0, 2),
+        (0.99, 2),
+        (1, 3),
+        (2, 3),
+        (3.49, 3),
+        (3.5, 4.5),
+        (5, 4.5),
+        (7.24, 4.5),
+        (7.25, 6.75),
+        (9.5, 6.75),
+        (12.8, 6.75),
+        (12.9, 10.125),
+        (16.25, 10.125),
+        (21.3, 10.125),
+        (21.4, 15),
+        (26.375, 15),
+        (80, 15),
+        (86400, 15),
+        (1e300, 15),
+    ],
+)
+def test_the_interval_in_force(age, interval):
+    """The interval goes by the job's age: each is in force from halfway to its planned look."""
+    assert EXACT.delay(age, 1) == interval
+
+
+def test_a_resumed_wait_goes_on_at_the_long_interval():
+    """A wait that is taken up at 80 s does not begin again at two."""
+    assert EXACT.delay(80, 1) == 15
+
+
+@pytest.mark.parametrize("pressure", [1, 1.5, 1000])
+def test_pressure_does_not_matter(pressure):
+    """How full the budget is is the budget's affair."""
+    assert EXACT.delay(3, pressure) == EXACT.delay(3) == 3
+
+
+def test_a_factor_of_one_is_a_constant_interval():
+    """Nothing grows, at any age."""
+    schedule = ExponentialSchedule(initial=5, factor=1, jitter=0)
+    assert {schedule.delay(age, 1) for age in (0, 1, 5, 80, 1e6)} == {5}
+
+
+def test_an_initial_interval_above_the_maximum():
+    """The maximum has the last word, so it alone may be set."""
+    assert ExponentialSchedule(maximum=0.5, jitter=0).delay(0, 1) == 0.5
+
+
+def test_slow_growth_ends_somewhere():
+    """A series that would take days to reach its maximum stays at the interval it came to."""
+    schedule = ExponentialSchedule(initial=1, factor=1.00001, jitter=0)
+    last = schedule.delay(1e9, 1)
+    assert last == pytest.approx(1.00001**10_000)
+    assert schedule.delay(1e12, 1) == last
+    assert 1 <= schedule.delay(100, 1) < schedule.delay(5000, 1) < last
+
+
+def test_fast_growth_is_at_its_maximum_at_once():
+    """A factor past all bounds is two intervals, and no error."""
+    schedule = ExponentialSchedule(factor=1e300, jitter=0)
+    assert [schedule.delay(age, 1) for age in (0, 2, 80)] == [2, 15, 15]
+
+
+# Jitter.
+
+
+@pytest.mark.parametrize(
+    ("age", "shortest", "longest"),
+    [(0, 1.8, 2.2), (2, 2.7, 3.3), (5, 4.05, 4.95), (16.25, 9.1125, 11.1375), (80, 13.5, 15)],
+)
+def test_jitter(age, shortest, longest):
+    """Intervals are spread by a tenth to both sides, but never above the maximum."""
+    schedule = ExponentialSchedule()
+    delays = [schedule.delay(age, 1) for _ in range(400)]
+    assert shortest <= min(delays) < shortest * 1.05
+    assert longest / 1.05 < max(delays) <= longest
+
+
+def test_jittered_looks_keep_to_the_plan():
+    """A look that comes a little early or late is followed by the interval meant for it."""
+    for _ in range(50):
+        gaps = [late - early for early, late in pairwise(ages(ExponentialSchedule(), 12))]
+        assert gaps[:4] == pytest.approx([2, 3, 4.5, 6.75], rel=0.1001)
+
+
+def test_no_jitter():
+    """Without jitter a delay is exact."""
+    assert {EXACT.delay(0, 1) for _ in range(50)} == {2.0}
+
+
+@given(
+    st.floats(1e-3, 1e3),
+    st.floats(1, 1e3),
+    st.floats(1e-3, 1e3),
+    st.floats(0, 0.99),
+    st.floats(-1e6, 1e6),
+)
+def test_no_interval_leaves_its_bounds(initial, factor, maximum, jitter, age):
+    """For any settings and age the delay is within the jitter, and never above the maximum."""
+    schedule = ExponentialSchedule(initial=initial, factor=factor, maximum=maximum, jitter=jitter)
+    shortest = min(initial, maximum) * (1 - jitter)
+    assert shortest * 0.999 <= schedule.delay(age, 1) <= maximum
+
+
+# The earliest second look.
+
+
+@pytest.mark.parametrize(
+    ("age", "delay"), [(0, 47), (10, 37), (32, 15), (40, 15), (47, 15), (80, 15), (-3, 47)]
+)
+def test_not_before(age, delay):
+    """No look but the first is made before that age; then the intervals are as ever."""
+    assert ExponentialSchedule(jitter=0, not_before=47).delay(age, 1) == delay
+
+
+def test_jitter_does_not_undercut_not_before():
+    """The earliest age is never anticipated."""
+    schedule = ExponentialSchedule(jitter=0.9, not_before=47)
+    assert all(age + schedule.delay(age, 1) >= 47 for age in range(47) for _ in range(20))
+
+
+# As a value.
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("initial", 0, ValueError),
+        ("initial", -1, ValueError),
+        ("initial", float("nan"), ValueError),
+        ("initial", "2", TypeError),
+        ("factor", 0.99, ValueError),
+        ("factor", None, TypeError),
+        ("factor", float("inf"), ValueError),
+        ("maximum", 0, ValueError),
+        ("maximum", 10**400, ValueError),
+        ("maximum", True, TypeError),
+        ("jitter", -0.1, ValueError),
+        ("jitter", 1, ValueError),
+        ("jitter", None, TypeError),
+        ("not_before", -1, ValueError),
+        ("not_before", "47", TypeError),
+    ],
+)
+def test_a_bad_setting_is_named(name, value, error):
+    """A setting that cannot be used is refused by its name, with what is accepted."""
+    with pytest.raises(error, match=f"^{name} must be a finite number (above|of at least) [01]"):
+        ExponentialSchedule(**{name: value})
+
+
+def test_settings_are_named():
+    """No setting is taken by position."""
+    with pytest.raises(TypeError, match="positional"):
+        ExponentialSchedule(2.0)
+
+
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickled])
+def test_a_schedule_is_a_value(used, again):
+    """A schedule is equal to its copies, can be a key, and cannot be changed, used or not."""
+    schedule = ExponentialSchedule(initial=3, jitter=0)
+    if used:
+        schedule.delay(0, 1)
+    other = again(schedule)
+    assert other == schedule
+    assert hash(other) == hash(schedule)
+    assert other.delay(0, 1) == 3
+    assert attrs.evolve(schedule, initial=4).delay(0, 1) == 4
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        schedule.initial = 4
+
+
+class Listening:
+    def delay(self, age, pressure):
+        return 1.0
+
+    def learn(self, details):
+        self.heard = details
+
+
+def test_protocols():
+    """What can say when to look again is a schedule; what also wants to hear is a learner."""
+    assert isinstance(EXACT, Schedule)
+    assert not isinstance(EXACT, Learner)
+    listening = Listening()
+    assert isinstance(listening, Schedule)
+    assert isinstance(listening, Learner)
+    listening.learn("all there is")
+    assert (listening.delay(0, 1), listening.heard) == (1.0, "all there is")

@@ -1,0 +1,225 @@
+import aiohttp
+import pytest
+from yarl import URL
+
+from kie_cover_async import ExponentialSchedule, __version__
+from kie_cover_async.settings import (
+    a_schedule,
+    a_session,
+    a_user_agent,
+    api_key_in_use,
+    base_url_in_use,
+)
+
+SECRET = "sk-3f9c41d7"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_in_the_environment(monkeypatch):
+    monkeypatch.delenv("KIE_API_KEY", raising=False)
+    monkeypatch.delenv("KIE_BASE_URL", raising=False)
+
+
+# The key.
+
+
+def test_the_key_that_is_given_goes_before_the_environment(monkeypatch):
+    """The environment is asked only where no key is given."""
+    monkeypatch.setenv("KIE_API_KEY", "from-the-environment")
+    assert api_key_in_use(SECRET) == SECRET
+    assert api_key_in_use(None) == "from-the-environment"
+
+
+@pytest.mark.parametrize(("given", "environment"), [(None, None), (None, ""), ("", "from-there")])
+def test_no_key(monkeypatch, given, environment):
+    """A key that is missing or empty is asked for by the names of both its places."""
+    if environment is not None:
+        monkeypatch.setenv("KIE_API_KEY", environment)
+    with pytest.raises(ValueError, match=r"api_key must be given, or .* KIE_API_KEY"):
+        api_key_in_use(given)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"{SECRET}\n",
+        f"{SECRET}\r\nX-Other: 1",
+        f" {SECRET}",
+        f"Bearer {SECRET}",
+        f"{SECRET}\t",
+        f"{SECRET}é",
+        f"{SECRET}\x00",
+        f"{SECRET}\ud800",
+        SECRET.encode(),
+        [SECRET],
+        {"api_key": SECRET},
+        7,
+        True,
+    ],
+)
+def test_a_key_that_cannot_be_sent_is_not_shown(key):
+    """What is wrong with a key is told without the key."""
+    with pytest.raises((ValueError, TypeError), match="api_key must be ") as caught:
+        api_key_in_use(key)
+    assert SECRET not in str(caught.value)
+    assert isinstance(caught.value, ValueError if isinstance(key, str) else TypeError)
+    assert caught.value.__context__ is None
+
+
+def test_a_bad_key_of_the_environment_is_not_shown(monkeypatch):
+    """A line break that came with a key from a file is refused, whichever way the key came."""
+    monkeypatch.setenv("KIE_API_KEY", f"{SECRET}\n")
+    with pytest.raises(ValueError, match="line breaks") as caught:
+        api_key_in_use(None)
+    assert SECRET not in str(caught.value)
+
+
+# The base URL.
+
+
+def test_the_base_url_that_is_given_goes_before_the_environment(monkeypatch):
+    """First what is given, then the environment, then the vendor's own."""
+    assert base_url_in_use(None, allow_http=False) == URL("https://api.kie.ai")
+    monkeypatch.setenv("KIE_BASE_URL", "")
+    assert base_url_in_use(None, allow_http=False) == URL("https://api.kie.ai")
+    monkeypatch.setenv("KIE_BASE_URL", "https://api.sunoapi.org")
+    assert base_url_in_use(None, allow_http=False) == URL("https://api.sunoapi.org")
+    assert base_url_in_use("https://h/prefix", allow_http=False) == URL("https://h/prefix")
+    assert base_url_in_use(URL("https://h"), allow_http=False) == URL("https://h")
+
+
+@pytest.mark.parametrize("given", ["", "h", "ftp://h", "https://", "https://h\n", URL("/path")])
+def test_a_base_url_that_is_given_is_used_or_refused(monkeypatch, given):
+    """One that is empty or wrong is an error, and no reason to send the key somewhere else."""
+    monkeypatch.setenv("KIE_BASE_URL", "https://api.sunoapi.org")
+    with pytest.raises(ValueError, match="base_url must be an absolute http or https URL"):
+        base_url_in_use(given, allow_http=False)
+
+
+@pytest.mark.parametrize("given", [7, False, b"https://h"])
+def test_a_base_url_of_another_type(given):
+    """A base URL is a text or a `URL`."""
+    with pytest.raises(TypeError, match="base_url must be an absolute http or https URL, not"):
+        base_url_in_use(given, allow_http=False)
+
+
+def test_a_bad_base_url_of_the_environment(monkeypatch):
+    """The environment's is held to the same rules."""
+    monkeypatch.setenv("KIE_BASE_URL", "http://api.kie.ai")
+    with pytest.raises(ValueError, match="base_url must be https"):
+        base_url_in_use(None, allow_http=False)
+
+
+@pytest.mark.parametrize("rest", ["u:{}@h", ":{}@h", "{}@h", "h?k={}", "h/?{}", "h#{}"])
+def test_a_base_url_with_more_than_a_place(rest):
+    """Credentials, a query and a fragment have no place there, and are not shown."""
+    with pytest.raises(ValueError, match="base_url must have no credentials") as caught:
+        base_url_in_use(f"https://{rest.format(SECRET)}", allow_http=True)
+    assert SECRET not in str(caught.value)
+
+
+LOOPBACK = [
+    "http://127.0.0.1:8080",
+    "http://127.255.0.3",
+    "http://[::1]:8080",
+    "http://localhost",
+    "http://LOCALHOST:80/prefix",
+]
+ELSEWHERE = [
+    "http://api.kie.ai",
+    "http://10.0.0.1",
+    "http://0.0.0.0",
+    "http://128.0.0.1",
+    "http://localhost.example.com",
+    "http://127.0.0.1.example.com",
+    "http://127.1",
+    "http://2130706433",
+    "http://[::2]",
+]
+
+
+@pytest.mark.parametrize("given", LOOPBACK)
+def test_plain_http_to_loopback(given):
+    """What does not leave the machine need not be encrypted."""
+    assert base_url_in_use(given, allow_http=False) == URL(given)
+
+
+@pytest.mark.parametrize("given", ELSEWHERE)
+def test_plain_http_elsewhere(given):
+    """The key crosses no network readable, unless it is said to."""
+    with pytest.raises(ValueError, match=r"base_url must be https, not 'http://.*allow_http=True"):
+        base_url_in_use(given, allow_http=False)
+    assert base_url_in_use(given, allow_http=True) == URL(given)
+
+
+# The rest.
+
+
+def test_our_user_agent():
+    """By default the package says who it is, and which version."""
+    assert a_user_agent(None) == f"kie-cover-async/{__version__}"
+    assert a_user_agent("my-service/1.0 (cover bot)") == "my-service/1.0 (cover bot)"
+
+
+@pytest.mark.parametrize("given", ["", "  ", "a\r\nX-Other: 1", "a\n", "ü", "\x00"])
+def test_a_user_agent_that_cannot_be_sent(given):
+    """A header is printable ASCII, and something."""
+    with pytest.raises(ValueError, match="user_agent must be printable ASCII, not ") as caught:
+        a_user_agent(given)
+    assert repr(given) in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [b"agent", 7, ["agent"]])
+def test_a_user_agent_of_another_type(given):
+    """A `User-Agent` is a text."""
+    with pytest.raises(TypeError, match="user_agent must be a str, not "):
+        a_user_agent(given)
+
+
+async def test_a_borrowed_session():
+    """A session is borrowed as it is; none is none."""
+    async with aiohttp.ClientSession() as session:
+        assert a_session(session) is session
+    assert a_session(None) is None
+
+
+@pytest.mark.parametrize("given", [7, "session", aiohttp.ClientSession, object()])
+def test_no_session(given):
+    """Anything but an aiohttp session is refused, its class included."""
+    with pytest.raises(TypeError, match=r"session must be an aiohttp\.ClientSession, not "):
+        a_session(given)
+
+
+async def test_a_session_with_credentials_of_its_own():
+    """A session that authenticates by itself would take the place of the key."""
+    with pytest.warns(DeprecationWarning, match="auth"):
+        session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", SECRET))
+    async with session:
+        with pytest.raises(ValueError, match="session must have no auth") as caught:
+            a_session(session)
+    assert SECRET not in str(caught.value)
+
+
+class EveryMinute:
+    def delay(self, age, pressure):
+        return 60.0
+
+
+class NoSchedule:
+    delay = 60.0
+
+
+@pytest.mark.parametrize("given", [ExponentialSchedule(), EveryMinute()])
+def test_a_schedule(given):
+    """Anything with a method `delay` is a schedule, and its delay is what it says."""
+    assert a_schedule(given) is given
+    assert a_schedule(given).delay(0, 1) > 0
+
+
+@pytest.mark.parametrize(
+    "given", [None, 7, NoSchedule(), ExponentialSchedule, EveryMinute, lambda age, pressure: 60.0]
+)
+def test_no_schedule(given):
+    """A number, a function or a class that was not called is refused at once."""
+    with pytest.raises(TypeError, match=r"schedule must have a method delay\(age, pressure\), not"):
+        a_schedule(given)
