@@ -1,0 +1,168 @@
+"""Looks shared between waits: joined while in flight, heard by every wait of the id."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from attrs import frozen
+
+from .errors import KieCoverError
+from .models import CoverDetails
+
+
+@frozen(eq=False)
+class Sighting:
+    """A record as it was seen: `served_at` by the server's clock, `heard_at` by `loop.time()`."""
+
+    details: CoverDetails
+    served_at: datetime | None
+    heard_at: float
+
+
+Heard = Sighting | KieCoverError
+
+OnSent = Callable[[], object]
+
+# Makes one request; calls its second argument when the budget has let the request go.
+Look = Callable[[str, OnSent], Awaitable[Sighting]]
+
+
+def _nothing() -> None:
+    """Nobody asks when this look leaves."""
+
+
+class Ear:
+    """Where one wait hears of its id: from its own looks, and from everybody else's."""
+
+    def __init__(self, looks: "SharedLooks", task_id: str) -> None:
+        self._looks = looks
+        self.task_id = task_id
+        self._unheard: Heard | None = None
+        self._asleep: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        self._looks.ears.setdefault(self.task_id, []).append(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        ears = self._looks.ears[self.task_id]
+        ears.remove(self)
+        if not ears:
+            del self._looks.ears[self.task_id]
+
+    def hear(self, heard: Heard) -> None:
+        """Take the latest news; it wakes a sleeping wait."""
+        self._unheard = heard
+        if self._asleep is not None and not self._asleep.done():
+            self._asleep.set_result(None)
+
+    async def listen_until(self, when: float) -> Heard | None:
+        """The next thing heard, or `None` at `when` (`loop.time()`)."""
+        if self._unheard is None:
+            await self._sleep_until(when)
+        heard, self._unheard = self._unheard, None
+        return heard
+
+    async def look(self, on_sent: OnSent = _nothing) -> Heard:
+        """Look now, or join the look in flight; what comes of it, as value or error."""
+        heard = await self._looks.look(self.task_id, on_sent)
+        # This ear heard it, too, and whatever came from elsewhere meanwhile is older.
+        self._unheard = None
+        return heard
+
+    async def _sleep_until(self, when: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._asleep = asleep = loop.create_future()
+        timer = loop.call_at(when, _wake, asleep)
+        try:
+            await asleep
+        finally:
+            timer.cancel()
+            self._asleep = None
+
+
+def _wake(asleep: asyncio.Future[None]) -> None:
+    if not asleep.done():
+        asleep.set_result(None)
+
+
+class _Flight:
+    """A look in flight: the future of what it brings, and who wants to know that it has left."""
+
+    def __init__(self, on_sent: OnSent) -> None:
+        self.ended: asyncio.Future[Heard | None] = asyncio.get_running_loop().create_future()
+        self.has_left = False
+        self._on_sent = [on_sent]
+
+    def leave(self) -> None:
+        self.has_left = True
+        for on_sent in self._on_sent:
+            on_sent()
+
+    async def join(self, on_sent: OnSent) -> Heard | None:
+        """What it brought; `None` where whoever made it was cancelled, or failed by a bug."""
+        self._on_sent.append(on_sent)
+        if self.has_left:
+            on_sent()
+        try:
+            # The future is everybody's: cancelling one who waits for it must not cancel it.
+            return await asyncio.shield(self.ended)
+        finally:
+            # Who is gone is not to be called: what it would do may be possible no more.
+            self._on_sent.remove(on_sent)
+
+
+class SharedLooks:
+    """Looks at ids, at most one request in flight for each.
+
+    Whoever comes first makes the request, in its own task; the others wait for it. If that task is
+    cancelled, the first of the others makes the request anew, so nobody depends on anybody's life
+    and there are no tasks of our own to be left behind.
+    """
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self._flights: dict[str, _Flight] = {}
+        self.ears: dict[str, list[Ear]] = {}
+
+    async def look(self, task_id: str, on_sent: OnSent = _nothing) -> Heard:
+        """What a look brought: a sighting, or an error of one's own, returned and not raised.
+
+        `on_sent` is called once, when the first request that serves this look has left.
+        """
+        while (flight := self._flights.get(task_id)) is not None:
+            if (heard := await flight.join(on_sent)) is not None:
+                return _own(heard)
+            if flight.has_left:
+                on_sent = _nothing
+        return await self._lead(task_id, on_sent)
+
+    async def _lead(self, task_id: str, on_sent: OnSent) -> Heard:
+        flight = self._flights[task_id] = _Flight(on_sent)
+        heard: Heard | None = None
+        try:
+            heard = await self._sight(task_id, flight.leave)
+        finally:
+            del self._flights[task_id]
+            flight.ended.set_result(heard)
+        for ear in self.ears.get(task_id, ()):
+            ear.hear(_own(heard))
+        return heard
+
+    async def _sight(self, task_id: str, on_sent: OnSent) -> Heard:
+        try:
+            return await self._look(task_id, on_sent)
+        except KieCoverError as error:
+            return error
+
+
+def _own(heard: Heard) -> Heard:
+    """Errors are raised, and gather a traceback: each listener has one of its own."""
+    return heard.copy() if isinstance(heard, KieCoverError) else heard

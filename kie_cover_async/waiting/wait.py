@@ -1,0 +1,108 @@
+"""The loop around the decisions: looks, listens, and keeps the deadline."""
+
+import asyncio
+import logging
+from inspect import isawaitable
+
+from attrs import frozen
+
+from kie_cover_async.budget import RequestBudget
+from kie_cover_async.errors import KieCoverError
+from kie_cover_async.events import CoverLooked, Observer, tell
+from kie_cover_async.looks import Ear, Heard, Sighting
+from kie_cover_async.models import CoverDetails, CoverState
+from kie_cover_async.schedule import Learner
+
+from .state import Outcome, WaitState, WaitTerms
+
+_log = logging.getLogger(__name__)
+
+
+@frozen(eq=False)
+class Wait:
+    """One wait, from its first look to its end."""
+
+    ear: Ear
+    terms: WaitTerms
+    budget: RequestBudget
+    observer: Observer | None = None
+
+    async def run(self) -> CoverDetails:
+        """The cover's details.
+
+        Raises `CoverFailedError`, `CoverTimeoutError`, or the error that no repetition can mend.
+        """
+        loop = asyncio.get_running_loop()
+        state = WaitState(self.ear.task_id, self.terms, loop.time())
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                with self.ear:
+                    return await self._until_the_end(state, scope)
+        except TimeoutError:
+            # Another's TimeoutError, from `on_update`, say, is none of ours.
+            if not scope.expired():
+                raise
+        raise state.timed_out(loop.time())
+
+    async def _until_the_end(self, state: WaitState, scope: asyncio.Timeout) -> CoverDetails:
+        outcome = await self._judged(await self._first_look(state, scope), state, scope)
+        while outcome is None:
+            # Expired and still here: an `on_update` has kept the cancellation to itself.
+            if self.terms.timeout == 0 or scope.expired():
+                raise state.timed_out(asyncio.get_running_loop().time())
+            heard = await self.ear.listen_until(state.due) or await self.ear.look()
+            outcome = await self._judged(heard, state, scope)
+        if isinstance(outcome, KieCoverError):
+            raise outcome
+        return outcome
+
+    async def _first_look(self, state: WaitState, scope: asyncio.Timeout) -> Heard:
+        def start_the_clock() -> None:
+            state.started = asyncio.get_running_loop().time()
+            if self.terms.timeout:
+                scope.reschedule(state.deadline)
+
+        return await self.ear.look(start_the_clock)
+
+    async def _judged(
+        self, heard: Heard, state: WaitState, scope: asyncio.Timeout
+    ) -> Outcome | None:
+        now = asyncio.get_running_loop().time()
+        before = state.details.state if state.details else None
+        outcome = state.hear(heard, now, self.budget.pressure)
+        if outcome is not None:
+            # What is known by now is not to be lost to a deadline while `on_update` runs.
+            scope.reschedule(None)
+        self._report(heard, state, now, before)
+        if isinstance(heard, Sighting):
+            if outcome is not None and isinstance(self.terms.schedule, Learner):
+                self.terms.schedule.learn(heard.details)
+            await self._update(heard.details)
+        return outcome
+
+    async def _update(self, details: CoverDetails) -> None:
+        if self.terms.on_update is not None:
+            result = self.terms.on_update(details)
+            if isawaitable(result):
+                await result
+
+    def _report(
+        self, heard: Heard, state: WaitState, now: float, before: CoverState | None
+    ) -> None:
+        seen = isinstance(heard, Sighting)
+        said = heard.details.state.value if isinstance(heard, Sighting) else heard
+        changed = seen and state.details is not None and state.details.state is not before
+        level = logging.INFO if changed else logging.DEBUG
+        _log.log(level, "cover %s at %.1f s: %s", state.task_id, state.age(now), said)
+        if self.observer is not None:
+            tell(
+                self.observer,
+                CoverLooked(
+                    task_id=state.task_id,
+                    wait=self,
+                    age=state.age(now),
+                    details=heard.details if isinstance(heard, Sighting) else None,
+                    error=None if isinstance(heard, Sighting) else heard,
+                ),
+            )

@@ -1,0 +1,60 @@
+"""Cancelling at every await: what a task was waiting for when it was cancelled must not matter."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from typing import Any
+
+WHILE_WAITING = "while it waits"
+AS_IT_WAKES = "as it wakes"
+
+
+class InterruptedAt:
+    """Awaits a coroutine, and cancels the task at the wait of this number: in the middle of it, or
+    in the moment in which what it waits for is there, but has not been taken yet."""
+
+    def __init__(self, wait: int, moment: str, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._wait, self._moment, self._coroutine = wait, moment, coroutine
+        self.waits = 0
+
+    @property
+    def interrupted(self) -> bool:
+        return self.waits > self._wait
+
+    async def run(self) -> Any:
+        return await self
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        step: Callable[[], Any] = partial(self._coroutine.send, None)
+        while True:
+            try:
+                awaited = step()
+            except StopIteration as end:
+                return end.value
+            if self.waits == self._wait:
+                self._interrupt(asyncio.current_task(), awaited)
+            self.waits += 1
+            try:
+                yield awaited
+                step = partial(self._coroutine.send, None)
+            except asyncio.CancelledError as error:
+                step = partial(self._coroutine.throw, error)
+
+    def _interrupt(self, task: Any, awaited: Any) -> None:
+        if self._moment == WHILE_WAITING or awaited is None:
+            task.cancel()
+        else:
+            # Ahead of the task's own wakeup, which is added after this one.
+            awaited.add_done_callback(lambda _: task.cancel())
+
+
+def pending_timers() -> list[asyncio.TimerHandle]:
+    """The timers of the running loop that nobody has cancelled."""
+    loop: Any = asyncio.get_running_loop()
+    return [timer for timer in loop._scheduled if not timer.cancelled()]
+
+
+def stall(seconds: float) -> None:
+    """The loop is busy for this long: virtual time goes by, and nobody gets a turn meanwhile."""
+    loop: Any = asyncio.get_running_loop()
+    loop._now += seconds

@@ -1,0 +1,110 @@
+import asyncio
+
+import pytest
+from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
+from virtual_time import now
+
+from kie_cover_async.budget import InFlightLimit
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Place:
+    """Takes a place for a second, and notes who had one when."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = InFlightLimit(limit)
+        self.taken: list[tuple[str, float]] = []
+        self.busy = self.busiest = 0
+
+    async def take(self, name: str, flow: str | None = None, seconds: float = 1.0) -> None:
+        await self.limit.acquire(flow)
+        try:
+            self.taken.append((name, now()))
+            self.busy += 1
+            self.busiest = max(self.busy, self.busiest)
+            await asyncio.sleep(seconds)
+        finally:
+            self.busy -= 1
+            self.limit.release()
+
+    async def all_free(self, limit: int) -> bool:
+        """Whether exactly so many places are free, each of them usable at once."""
+        for _ in range(limit):
+            await asyncio.wait_for(self.limit.acquire(), 0.001)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(self.limit.acquire(), 0.001)
+        return True
+
+
+async def test_no_more_than_the_limit():
+    """Ten calls on three places go three at a time, in the order in which they came."""
+    place = Place(3)
+    await asyncio.gather(*[place.take(str(i)) for i in range(10)])
+    assert place.taken == [(str(i), float(i // 3)) for i in range(10)]
+    assert place.busiest == 3
+    assert await place.all_free(3)
+
+
+async def test_flows_take_turns():
+    """A hundred of one bulk call let single calls pass, one for one."""
+    place = Place(1)
+    bulk = [place.take(f"bulk {i}", "bulk") for i in range(100)]
+    await asyncio.gather(*bulk, place.take("single"), place.take("other single"))
+    first = [name for name, _ in place.taken[:5]]
+    assert first == ["bulk 0", "bulk 1", "single", "other single", "bulk 2"]
+    assert len(place.taken) == 102
+
+
+async def test_flows_of_many_are_even():
+    """Of two bulk calls each has every second place, though one asked for all of its first."""
+    place = Place(1)
+    early = [place.take("early", "a") for _ in range(20)]
+    late = [place.take("late", "b") for _ in range(20)]
+    await asyncio.gather(*early, *late)
+    assert [name for name, _ in place.taken[1:11]] == ["early", "late"] * 5
+
+
+@pytest.mark.parametrize(
+    ("wait", "moment", "free_at"),
+    [
+        (0, WHILE_WAITING, 1),  # in the queue
+        (0, AS_IT_WAKES, 1),  # given the place, and not there yet
+        (1, WHILE_WAITING, 1),  # at work, at once
+        (1, AS_IT_WAKES, 2),  # at work, in the end
+        (2, WHILE_WAITING, 2),  # not at all: there is no third wait
+    ],
+)
+async def test_cancelled_at_every_wait(wait, moment, free_at):
+    """Wherever a call is cancelled, queued or with its place just given, no place is lost."""
+    place = Place(1)
+    interrupted = InterruptedAt(wait, moment, place.take("interrupted"))
+    calls = [place.take("first"), interrupted.run(), place.take("last")]
+    _, outcome, _ = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(outcome, asyncio.CancelledError) is interrupted.interrupted is (wait < 2)
+    assert place.taken[-1] == ("last", free_at)
+    assert await place.all_free(1)
+
+
+async def test_all_are_cancelled_at_once():
+    """The place of one who is cancelled with all the others is free again."""
+    place = Place(2)
+    tasks = [asyncio.create_task(place.take(str(i))) for i in range(50)]
+    await asyncio.sleep(1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert await place.all_free(2)
+
+
+async def test_given_to_one_who_is_cancelled_already():
+    """A place that goes to a task whose cancelling is under way goes on to the next one."""
+    limit = InFlightLimit(1)
+    await limit.acquire()
+    gone, next_one = (asyncio.create_task(limit.acquire()) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    limit.release()
+    await asyncio.wait([gone, next_one])
+    assert gone.cancelled()
+    assert not next_one.cancelled()
