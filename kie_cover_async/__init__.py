@@ -1,5 +1,63 @@
 """An asyncio client for KIE.ai's Suno cover images."""
 
 from ._version import __version__
+from .budget import RequestBudget
+from .client import CoverClient
+from .errors import (
+    ApiError,
+    AuthenticationError,
+    ClientClosedError,
+    CoverAlreadyExistsError,
+    CoverFailedError,
+    CoverTimeoutError,
+    DownloadError,
+    ForbiddenError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    InvalidResponseError,
+    InvalidTaskIdError,
+    KieCoverError,
+    MaintenanceError,
+    RateLimitedError,
+    ServerError,
+    SignatureError,
+    TaskNotFoundError,
+    TransportError,
+)
+from .models import CoverDetails, CoverResponse, CoverState
+from .retry import RetryPolicy
+from .schedule import ExponentialSchedule, Schedule
+from .wire import structure_details, unstructure_details
 
-__all__ = ["__version__"]
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "ClientClosedError",
+    "CoverAlreadyExistsError",
+    "CoverClient",
+    "CoverDetails",
+    "CoverFailedError",
+    "CoverResponse",
+    "CoverState",
+    "CoverTimeoutError",
+    "DownloadError",
+    "ExponentialSchedule",
+    "ForbiddenError",
+    "InsufficientCreditsError",
+    "InvalidRequestError",
+    "InvalidResponseError",
+    "InvalidTaskIdError",
+    "KieCoverError",
+    "MaintenanceError",
+    "RateLimitedError",
+    "RequestBudget",
+    "RetryPolicy",
+    "Schedule",
+    "ServerError",
+    "SignatureError",
+    "TaskNotFoundError",
+    "TransportError",
+    "__version__",
+    "structure_details",
+    "unstructure_details",
+]

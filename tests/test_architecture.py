@@ -43,7 +43,7 @@ NEIGHBOURS = {
 
 # The first pattern that fits decides.
 HOMES = {
-    r"aiohttp\.ClientSession": {"transport", "client", "settings"},  # a session lent has this type
+    r"aiohttp\.ClientSession": {"transport", "client", "settings", "cli"},  # lent and borrowed
     r"aiohttp\.web.*": {"callbacks", "emulator"},
     r"aiohttp\.(Http|hdrs).*": {"transport", "callbacks", "emulator"},
     r"aiohttp\..+": {"transport"},

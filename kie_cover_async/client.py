@@ -1,0 +1,250 @@
+"""`CoverClient`: the verbs, composed of the modules below; no logic of its own."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from inspect import isawaitable
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+from . import wire
+from .arguments import a_callable, a_task_id, an_http_url, number
+from .budget import InFlightLimit, RequestBudget
+from .errors import CoverAlreadyExistsError, KieCoverError
+from .events import Observer
+from .looks import Ear, OnSent, SharedLooks, Sighting
+from .models import CoverDetails
+from .retry import RetryPolicy
+from .schedule import ExponentialSchedule, Schedule
+from .settings import a_schedule, a_session, a_user_agent, api_key_in_use, base_url_in_use
+from .transport import Exchange, Transport
+from .waiting import OnUpdate, Wait, WaitTerms
+
+_log = logging.getLogger(__name__)
+
+
+class CoverClient:
+    """An asyncio client for the cover images of KIE.ai's Suno API.
+
+    Make one for each event loop and share it: its calls share connections, a request budget and
+    their looks at the same id. Close it with `async with` or `aclose()`.
+
+    :param api_key: `None` reads the environment's `KIE_API_KEY`. It is in no repr, log or error.
+    :param base_url: `None` reads `KIE_BASE_URL`, else it is `https://api.kie.ai`.
+    :param allow_http: accept plain http for hosts other than loopback.
+    :param session: a borrowed session, with its proxies, TLS settings and pool; it is neither
+        closed nor altered.
+    :param request_timeout: seconds for one request, its body included, and not the time in queues.
+    :param retry: how a single call goes on after a passing failure, and at what pace a wait does.
+    :param schedule: when waits look again; anything with `delay(age, pressure)`.
+    :param budget: how often to call; `None` is ten requests a second, the vendor's ceiling for a
+        key. Give the same one to all clients that share a key.
+    :param max_in_flight: how many requests may be under way at once; a borrowed session's pool may
+        lower it.
+    :param user_agent: ours by default; some of the vendor's hosts refuse odd ones with a 403.
+    :param observer: called with each event of `kie_cover_async.events`.
+
+    Raises `TypeError` or `ValueError` naming the argument that cannot be used.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | URL | None = None,
+        allow_http: bool = False,
+        session: aiohttp.ClientSession | None = None,
+        request_timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),
+        schedule: Schedule = ExponentialSchedule(),
+        budget: RequestBudget | None = None,
+        max_in_flight: int = 100,
+        user_agent: str | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        number("request_timeout", request_timeout, above=0)
+        number("max_in_flight", max_in_flight, at_least=1, whole=True)
+        self._base_url = base_url_in_use(base_url, allow_http=allow_http)
+        exchange = Exchange(
+            self._base_url,
+            api_key_in_use(api_key),
+            session=a_session(session),
+            request_timeout=request_timeout,
+            user_agent=a_user_agent(user_agent),
+        )
+        self._transport = Transport(
+            exchange=exchange,
+            budget=RequestBudget() if budget is None else budget,
+            retry=retry,
+            in_flight=InFlightLimit(min(max_in_flight, exchange.connection_limit or max_in_flight)),
+            observer=observer,
+        )
+        self._schedule = a_schedule(schedule)
+        self._looks = SharedLooks(self._sight)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._transport.lifetime.closed else "open"
+        return f"<CoverClient {self._base_url} {state}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End running calls with `ClientClosedError`; close the session unless it is borrowed."""
+        await self._transport.aclose()
+
+    @property
+    def budget(self) -> RequestBudget:
+        """The budget in use."""
+        return self._transport.budget
+
+    async def get_cover_details(self, task_id: str) -> CoverDetails:
+        """How far the cover job is, by one look, repeated as the retry policy lets it.
+
+        `task_id` is the cover task's own id, not the song's.
+
+        Raises `TaskNotFoundError` where the API has no record of the id, which it also says in the
+        first moments of a new job's life.
+        """
+        a_task_id("task_id", task_id)
+
+        async def attempt() -> CoverDetails:
+            heard = await self._looks.look(task_id)
+            if isinstance(heard, KieCoverError):
+                raise heard
+            return heard.details
+
+        with _naming(task_id):
+            async with self._transport.lifetime.call():
+                return await self._transport.repeated(attempt)
+
+    async def wait_for_cover(
+        self,
+        task_id: str,
+        *,
+        timeout: float | None = 900.0,
+        schedule: Schedule | None = None,
+        not_found_grace: float = 90.0,
+        on_update: OnUpdate | None = None,
+    ) -> CoverDetails:
+        """The details of the finished cover, with its images.
+
+        :param timeout: seconds from when the first look leaves; `None` is for ever, 0 is one look.
+        :param schedule: when to look again, if not as the client does.
+        :param not_found_grace: seconds for which "no record" means "not visible yet".
+        :param on_update: called with the details after every look that brought some; plain or
+            async, in the caller's task. What it raises ends this wait alone.
+
+        Raises `CoverFailedError` when the job ended in failure, `CoverTimeoutError` when time is up
+        (the job goes on and can be waited for again), `TaskNotFoundError` after the grace, and at
+        once what no repetition mends, such as `AuthenticationError`. Passing errors never end it.
+        """
+        terms = self._terms(timeout, schedule, not_found_grace, on_update)
+        return await self._wait(a_task_id("task_id", task_id), terms)
+
+    async def generate_cover(self, music_task_id: str, *, callback_url: str) -> str:
+        """Ask for the cover of a song and return the new task's id. Costs credits.
+
+        The API insists on a `callback_url`, whether or not anybody listens there.
+
+        The request is repeated only where it was certainly not taken: after 429, 430, and when no
+        connection was made. Raises `CoverAlreadyExistsError` where the song has its cover already;
+        look at `maybe_accepted` of any other error before asking again.
+        """
+        a_task_id("music_task_id", music_task_id)
+        an_http_url("callback_url", callback_url)
+        call = wire.generate(music_task_id, str(callback_url))
+        return await self._transport.call(call, about=f"song {music_task_id}")
+
+    async def cover_for(
+        self,
+        music_task_id: str,
+        *,
+        callback_url: str,
+        timeout: float | None = 900.0,
+        schedule: Schedule | None = None,
+        not_found_grace: float = 90.0,
+        on_update: OnUpdate | None = None,
+        on_task_id: Callable[[str], Awaitable[object] | object] | None = None,
+    ) -> CoverDetails:
+        """Ask for the cover of a song, wait for it, and return its details. Costs credits.
+
+        Where the song has a cover already and the API tells its id, that one is waited for instead.
+        `on_task_id`, plain or async, is called with the id before the wait starts: the place to
+        note what was paid for. The rest is as in `generate_cover` and `wait_for_cover`; every
+        `KieCoverError` of the wait carries the id.
+        """
+        terms = self._terms(timeout, schedule, not_found_grace, on_update)
+        a_callable("on_task_id", on_task_id)
+        try:
+            task_id = await self.generate_cover(music_task_id, callback_url=callback_url)
+        except CoverAlreadyExistsError as error:
+            if error.existing_task_id is None:
+                raise
+            task_id = error.existing_task_id
+        _log.info("cover %s is on its way, for song %s", task_id, music_task_id)
+        if on_task_id is not None and isawaitable(noted := on_task_id(task_id)):
+            await noted
+        return await self._wait(task_id, terms)
+
+    async def get_credits(self) -> float:
+        """What is left on the account, in credits."""
+        return await self._transport.call(wire.get_credits())
+
+    async def get_download_url(self, image_url: str) -> str:
+        """A fresh link to an image of the vendor's, good for 20 minutes by its pages.
+
+        Raises `InvalidRequestError` for a URL that is none of the vendor's.
+        """
+        an_http_url("image_url", image_url)
+        return await self._transport.call(wire.download_url(str(image_url)))
+
+    def _terms(
+        self,
+        timeout: float | None,
+        schedule: Schedule | None,
+        not_found_grace: float,
+        on_update: OnUpdate | None,
+    ) -> WaitTerms:
+        if timeout is not None:
+            number("timeout", timeout, at_least=0)
+        number("not_found_grace", not_found_grace, at_least=0)
+        a_callable("on_update", on_update)
+        return WaitTerms(
+            timeout=timeout,
+            not_found_grace=not_found_grace,
+            schedule=self._schedule if schedule is None else a_schedule(schedule),
+            retry=self._transport.retry,
+            on_update=on_update,
+        )
+
+    async def _wait(self, task_id: str, terms: WaitTerms) -> CoverDetails:
+        wait = Wait(
+            ear=Ear(self._looks, task_id),
+            terms=terms,
+            budget=self.budget,
+            observer=self._transport.observer,
+        )
+        with _naming(task_id):
+            async with self._transport.lifetime.call():
+                return await wait.run()
+
+    async def _sight(self, task_id: str, on_sent: OnSent) -> Sighting:
+        details, answer = await self._transport.once(wire.record_info(task_id), on_sent=on_sent)
+        return Sighting(details, answer.served_at, asyncio.get_running_loop().time())
+
+
+@contextmanager
+def _naming(task_id: str) -> Iterator[None]:
+    """No error leaves without the id: it may be all that is left of what was paid for."""
+    try:
+        yield
+    except KieCoverError as error:
+        error.task_id = error.task_id or task_id
+        raise

@@ -1,0 +1,157 @@
+"""One request over aiohttp: its time, its size, and every failure as one of our errors."""
+
+import asyncio
+from math import inf
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from kie_cover_async.errors import ClientClosedError, TransportError
+from kie_cover_async.wire import Answer, Call
+
+from .secret import Secret
+
+LARGEST_ANSWER = 1 << 20
+
+# Covers take minutes and are looked at every few seconds: a connection given up after aiohttp's
+# usual 15 s would be made anew for nearly every look.
+_KEEP_ALIVE = 75.0
+
+# What is left of the request's time after this tells a slow server from one never reached.
+_SHARE_FOR_CONNECTING = 0.9
+
+_NEVER_CONNECTED = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+)
+
+
+class Exchange:
+    """Sends requests to the API's origin, with the key, over a session of its own or a lent one.
+
+    A lent session is neither closed nor altered: what we need is passed with each request. Its
+    cookie jar goes on doing its work, so it may keep the cookie that the API's gateway sets.
+    """
+
+    def __init__(
+        self,
+        base_url: URL,
+        api_key: str,
+        *,
+        session: aiohttp.ClientSession | None,
+        request_timeout: float,
+        user_agent: str,
+    ) -> None:
+        self._root = str(base_url).rstrip("/")
+        self._secret = Secret(api_key)
+        self._headers = {
+            "Authorization": self._secret.header,
+            # The API asks for it of every request, GET included.
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "User-Agent": user_agent,
+        }
+        self._session = session
+        self._owned = session is None
+        self._request_timeout = request_timeout
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=request_timeout * _SHARE_FOR_CONNECTING,
+            # Rounded up to whole seconds, it would come after the request's own.
+            ceil_threshold=inf,
+        )
+
+    @property
+    def connection_limit(self) -> int | None:
+        """How many connections a lent session's pool has for us; `None` where it has no limit."""
+        connector = self._session.connector if self._session is not None else None
+        if connector is None:
+            return None
+        return min(filter(None, (connector.limit, connector.limit_per_host)), default=None)
+
+    async def send(self, call: Call[Any]) -> Answer:
+        """The answer, read whole; raises `TransportError`, or `ClientClosedError`."""
+        session = self._session_in_use()
+        problem: Exception
+        try:
+            async with asyncio.timeout(self._request_timeout):
+                return await self._exchange(session, call)
+        except _NEVER_CONNECTED as error:
+            problem = self._failure(call, _named(error), connected=False)
+        except (aiohttp.ClientError, OSError) as error:
+            problem = self._failure(call, _named(error))
+            if type(error) is TimeoutError:
+                problem = self._failure(call, f"no answer within {self._request_timeout:g} s")
+        except ValueError as error:
+            said = f"session cannot be used with an API key: {error}"
+            problem = ValueError(f"{said}; with trust_env such may stand in a netrc file")
+        # Outside the `except`: aiohttp's errors hold the request's headers, and with them the key.
+        raise problem
+
+    async def aclose(self) -> None:
+        """Close the session, if it is our own."""
+        if self._owned and self._session is not None:
+            await self._session.close()
+
+    def _session_in_use(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # The limit is ours: a request that queued in the pool would lose its time there.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        if self._session.closed:
+            raise ClientClosedError
+        return self._session
+
+    async def _exchange(self, session: aiohttp.ClientSession, call: Call[Any]) -> Answer:
+        url = URL(self._root + call.path, encoded=True)
+        headers, tls_host = self._headers, None
+        if not call.repeatable:
+            # A connection of its own: a reused one can die after delivery and leave it open
+            # whether the request was taken. The pool keeps apart what names its TLS host.
+            headers, tls_host = headers | {"Connection": "close"}, url.raw_host
+        async with session.request(
+            call.method,
+            url,
+            data=call.body,
+            headers=headers,
+            timeout=self._timeout,
+            server_hostname=tls_host,
+            allow_redirects=False,
+            auto_decompress=True,
+            raise_for_status=False,
+        ) as response:
+            return await self._answer(response)
+
+    async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
+        """The answer as others may see it: an echo of the key would get into messages and logs."""
+        headers = response.headers.copy()
+        if request_id := headers.get("cf-ray"):
+            headers["cf-ray"] = self._secret.hidden_in(request_id)
+        body = self._secret.hidden_in_body(await self._body(response))
+        return Answer(response.status, headers, body)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body up to the cap: what is cut off there is no JSON, and is judged as such."""
+        chunks: list[bytes] = []
+        size = 0
+        while size <= LARGEST_ANSWER and (chunk := await response.content.readany()):
+            chunks.append(chunk)
+            size += len(chunk)
+        return b"".join(chunks)[:LARGEST_ANSWER]
+
+    def _failure(self, call: Call[Any], reason: str, *, connected: bool = True) -> TransportError:
+        return TransportError(
+            task_id=call.task_id,
+            safe_to_repeat=call.repeatable or not connected,
+            maybe_accepted=connected and not call.repeatable,
+            reason=self._secret.hidden_in(reason),
+            connected=connected,
+        )
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")

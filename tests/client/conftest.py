@@ -1,0 +1,120 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from kie_cover_async import CoverClient, ExponentialSchedule, RequestBudget, RetryPolicy
+from kie_cover_async.emulator import CoverEmulator
+
+KEY = "sk-0f1e2d3c4b5a6978"
+IN_A_HURRY: dict[str, Any] = {
+    "request_timeout": 5.0,
+    "retry": RetryPolicy(first_delay=0.02, longest_delay=0.05),
+    "schedule": ExponentialSchedule(initial=0.02, maximum=0.05),
+}
+
+Emulate = Callable[..., Awaitable[CoverEmulator]]
+Connect = Callable[..., CoverClient]
+Lend = Callable[..., ClientSession]
+
+
+class RawServer:
+    """Answers every request with the same bytes, whatever HTTP thinks of them, and hangs up.
+
+    With `endless` bytes these follow again and again, for as long as somebody reads them.
+    """
+
+    def __init__(self, answer: bytes, endless: bytes) -> None:
+        self.answer, self.endless = answer, endless
+        self.requests: list[bytes] = []
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(self.answer)
+        with suppress(ConnectionError):
+            while self.endless:
+                writer.write(self.endless)
+                await writer.drain()
+        writer.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Returns when it is so; what a server has seen, nobody is told of."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - so there is no event to wait for
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    return until
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    """What is entered here is left when the test ends, the last first."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def emulate(stack: AsyncExitStack) -> Emulate:
+    """Starts an emulator with the given settings."""
+
+    async def emulate(**settings: Any) -> CoverEmulator:
+        return await stack.enter_async_context(CoverEmulator(**settings))
+
+    return emulate
+
+
+@pytest.fixture
+async def emulator(emulate: Emulate) -> CoverEmulator:
+    return await emulate(generation_time=0.1)
+
+
+@pytest.fixture
+async def raw(stack: AsyncExitStack) -> Callable[..., Awaitable[RawServer]]:
+    """Starts a server that answers with the given bytes."""
+
+    async def start(answer: bytes, endless: bytes = b"") -> RawServer:
+        server = RawServer(answer, endless)
+        listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+        await stack.enter_async_context(listening)
+        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        return server
+
+    return start
+
+
+@pytest.fixture
+async def connect(stack: AsyncExitStack) -> Connect:
+    """Makes a client of a server, quicker in everything than by default, and closes it."""
+
+    def connect(server: CoverEmulator | RawServer, **settings: Any) -> CoverClient:
+        settings = {"budget": RequestBudget.unlimited(), **IN_A_HURRY, **settings}
+        client = CoverClient(KEY, base_url=server.url, **settings)
+        stack.push_async_callback(client.aclose)
+        return client
+
+    return connect
+
+
+@pytest.fixture
+async def client(connect: Connect, emulator: CoverEmulator) -> CoverClient:
+    return connect(emulator)
+
+
+@pytest.fixture
+async def lend(stack: AsyncExitStack) -> Lend:
+    """Makes a session that stays its maker's, who closes it when the test ends."""
+
+    def lend(**settings: Any) -> ClientSession:
+        session = ClientSession(**settings)
+        stack.push_async_callback(session.close)
+        return session
+
+    return lend

@@ -1,0 +1,122 @@
+import aiohttp
+import pytest
+
+from kie_cover_async import CoverClient, InvalidTaskIdError
+
+KEY = "a-key-never-shown"
+NO_IDS = ["", " ", "a b", "a\nb", "\t", "\ud800", None, 5, b"id", ["id"]]
+NO_URLS = ["", "example.com", "ftp://example.com", "http://", "/path"]
+NO_TEXTS = [None, 5, b"http://example.com"]
+NO_SECONDS = [-1, -0.001, float("nan"), float("inf")]
+NO_NUMBERS = ["5", True, [1]]
+
+CONSTRUCTOR = [
+    *[({"request_timeout": value}, ValueError) for value in [0, *NO_SECONDS]],
+    *[({"request_timeout": value}, TypeError) for value in [None, *NO_NUMBERS]],
+    *[({"max_in_flight": value}, ValueError) for value in (0, -1)],
+    *[({"max_in_flight": value}, TypeError) for value in (1.5, None, True, "5")],
+    *[({"base_url": value}, ValueError) for value in ("api.kie.ai", "ftp://a", "https://")],
+    ({"base_url": 5}, TypeError),
+    ({"base_url": "http://api.kie.ai"}, ValueError),
+    ({"base_url": "https://me:password@api.kie.ai"}, ValueError),
+    *[({"user_agent": value}, ValueError) for value in ("", "a\r\nb", "é")],
+    ({"user_agent": 5}, TypeError),
+    ({"session": "a session"}, TypeError),
+    ({"session": aiohttp.ClientSession}, TypeError),
+    *[({"schedule": value}, TypeError) for value in (None, 5, object())],
+    *[({"retry": value}, TypeError) for value in (None, 5, {"attempts": 5})],
+    *[({"budget": value}, TypeError) for value in (5, (10, 1.0))],
+    *[({"observer": value}, TypeError) for value in (5, "print", [])],
+]
+
+WAITING = [
+    *[({"timeout": value}, ValueError) for value in NO_SECONDS],
+    *[({"timeout": value}, TypeError) for value in NO_NUMBERS],
+    *[({"not_found_grace": value}, ValueError) for value in NO_SECONDS],
+    *[({"not_found_grace": value}, TypeError) for value in [None, *NO_NUMBERS]],
+    *[({"schedule": value}, TypeError) for value in (5, "often", object())],
+    *[({"on_update": value}, TypeError) for value in (5, "print", [])],
+]
+
+A_SONG = {"music_task_id": "song", "callback_url": "http://a"}
+
+VERBS = [
+    *[
+        (verb, {"task_id": value}, InvalidTaskIdError)
+        for verb in ("get_cover_details", "wait_for_cover")
+        for value in NO_IDS
+    ],
+    *[
+        (verb, A_SONG | {"music_task_id": value}, InvalidTaskIdError)
+        for verb in ("generate_cover", "cover_for")
+        for value in NO_IDS
+    ],
+    *[
+        (verb, A_SONG | {"callback_url": value}, error)
+        for verb in ("generate_cover", "cover_for")
+        for values, error in ((NO_URLS, ValueError), (NO_TEXTS, TypeError))
+        for value in values
+    ],
+    *[("wait_for_cover", {"task_id": "id", **named}, error) for named, error in WAITING],
+    *[("cover_for", {**A_SONG, **named}, error) for named, error in WAITING],
+    ("cover_for", A_SONG | {"on_task_id": 5}, TypeError),
+    *[("get_download_url", {"image_url": value}, ValueError) for value in NO_URLS],
+    *[("get_download_url", {"image_url": value}, TypeError) for value in NO_TEXTS],
+]
+
+
+@pytest.mark.parametrize(("named", "error"), CONSTRUCTOR)
+def test_the_constructor_refuses(named, error):
+    """An argument that cannot be used is named when the client is made, and the key is not."""
+    [name] = named
+    with pytest.raises(error, match=name) as caught:
+        CoverClient(KEY, **named)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [
+        *[(value, ValueError) for value in ("", "a b", "a\r\nb", "é")],
+        *[(value, TypeError) for value in (5, b"a-key")],
+    ],
+)
+def test_a_key_that_cannot_be_one_is_refused(key, error):
+    """A key with a line break, of no or of foreign letters, or no text, is refused unseen."""
+    with pytest.raises(error, match="api_key") as caught:
+        CoverClient(key)
+    assert not key or str(key) not in str(caught.value)
+
+
+def test_a_key_is_needed(monkeypatch):
+    """Without a key, given or in the environment, there is no client."""
+    monkeypatch.delenv("KIE_API_KEY", raising=False)
+    with pytest.raises(ValueError, match="api_key must be given"):
+        CoverClient()
+
+
+async def test_the_environment_stands_in(monkeypatch, emulate):
+    """Key and base URL come from the environment where they are not given."""
+    emulator = await emulate(api_key="a-key-from-outside")
+    monkeypatch.setenv("KIE_API_KEY", "a-key-from-outside")
+    monkeypatch.setenv("KIE_BASE_URL", emulator.url)
+    async with CoverClient() as client:
+        assert await client.get_credits() == emulator.credits
+
+
+@pytest.mark.parametrize(("verb", "arguments", "error"), VERBS)
+async def test_a_verb_refuses(emulator, client, verb, arguments, error):
+    """An argument that cannot be used raises before anything is sent."""
+    with pytest.raises(error):
+        await getattr(client, verb)(**arguments)
+    assert emulator.requests == []
+
+
+async def test_a_refused_argument_is_named(client):
+    """The error says which argument it was, what was given, and what would be accepted."""
+    with pytest.raises(InvalidTaskIdError, match=r"^music_task_id must be a non-empty .*'a b'"):
+        await client.generate_cover("a b", callback_url="http://a")
+    with pytest.raises(ValueError, match=r"^callback_url must be an absolute .*'nowhere'"):
+        await client.generate_cover("song", callback_url="nowhere")
+    with pytest.raises(ValueError, match=r"^timeout must be .* at least 0, not -1"):
+        await client.wait_for_cover("id", timeout=-1)

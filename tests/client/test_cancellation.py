@@ -1,0 +1,193 @@
+import asyncio
+import types
+from functools import partial
+
+import pytest
+
+from kie_cover_async import ClientClosedError
+from kie_cover_async.emulator import CoverScript, Fault
+
+CALLBACK = "https://example.com/covers"
+SERVING = {"start", "_handle_request", "_accept_connection2"}
+
+
+class Interruption:
+    """Runs a coroutine and cancels its task at the coroutine's n-th suspension.
+
+    It does so at once, or `late`: in the moment in which what is awaited has come true, but the
+    task has not heard of it yet.
+    """
+
+    def __init__(self, at: int, *, late: bool) -> None:
+        self.at, self.late, self.reached = at, late, False
+
+    @types.coroutine
+    def __call__(self, coroutine):
+        send, suspensions = partial(coroutine.send, None), 0
+        while True:
+            try:
+                awaited = send()
+            except StopIteration as done:
+                return done.value
+            suspensions += 1
+            if suspensions == self.at:
+                self.reached = True
+                self._interrupt(awaited, asyncio.current_task())
+            try:
+                yield awaited
+                send = partial(coroutine.send, None)
+            except BaseException as error:  # noqa: BLE001 - whatever is thrown in is passed on
+                send = partial(coroutine.throw, error)
+
+    def _interrupt(self, awaited, task):
+        if self.late and awaited is not None:
+            awaited.add_done_callback(lambda _: task.cancel())
+        else:
+            task.cancel()
+
+
+def left_in(client):
+    """Whatever of a call is still to be found in the client, which may have one in flight."""
+    transport, looks = client._transport, client._looks
+    session = transport.exchange._session
+    return {
+        "places": 1 - transport.in_flight._free,
+        "queued": client.budget.waiting,
+        "running": len(transport.lifetime._calls),
+        "in flight": len(looks._flights),
+        "listening": len(looks.ears),
+        "connections": len(session.connector._acquired) if session else 0,
+    }
+
+
+def tasks_of_clients():
+    """All tasks but this one and those by which the emulator serves its connections."""
+    return {
+        task
+        for task in asyncio.all_tasks() - {asyncio.current_task()}
+        if task.get_coro().__name__ not in SERVING
+    }
+
+
+def a_look(client, emulator):
+    return client.get_cover_details(emulator.add_job())
+
+
+def a_wait(client, emulator):
+    return client.wait_for_cover(emulator.add_job(CoverScript(looks=["generating", "success"])))
+
+
+def a_wait_in_trouble(client, emulator):
+    looks = ["missing", "500", "429", Fault.reset(midway=True), Fault.truncated_json(), "success"]
+
+    async def update(_):
+        await asyncio.sleep(0)
+
+    return client.wait_for_cover(emulator.add_job(CoverScript(looks=looks)), on_update=update)
+
+
+def a_request_for_a_cover(client, emulator):
+    return client.generate_cover(_a_song(emulator), callback_url=CALLBACK)
+
+
+def a_cover(client, emulator):
+    emulator.fault(Fault.rate_limited(), endpoint="generate")
+    return client.cover_for(_a_song(emulator), callback_url=CALLBACK)
+
+
+def the_credits(client, emulator):
+    emulator.fault(Fault.gateway_page(), endpoint="credit")
+    return client.get_credits()
+
+
+def _a_song(emulator):
+    song = f"song-{len(emulator.requests)}-{emulator.credits}"
+    emulator.script_song(song, CoverScript(looks=["generating", "success"]))
+    return song
+
+
+CALLS = [a_look, a_wait, a_wait_in_trouble, a_request_for_a_cover, a_cover, the_credits]
+
+
+async def interrupted(call, at, *, late):
+    """What came of the call, and whether it had as many suspensions."""
+    interruption = Interruption(at, late=late)
+
+    async def run():
+        return await interruption(call)
+
+    [outcome] = await asyncio.gather(asyncio.create_task(run()), return_exceptions=True)
+    assert isinstance(outcome, asyncio.CancelledError) == interruption.reached
+    return outcome, interruption.reached
+
+
+late_or_not = pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+
+
+@late_or_not
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_call_can_be_cancelled_anywhere(emulator, connect, call, late):
+    """Cancelled at any of its suspensions, a call leaves nothing, and the next one is answered."""
+    at, reached = 0, True
+    while reached:
+        at += 1
+        async with connect(emulator, max_in_flight=1) as client:
+            _, reached = await interrupted(call(client, emulator), at, late=late)
+            assert not any(left_in(client).values()), left_in(client)
+            assert tasks_of_clients() == set()
+            emulator.clear_faults()
+            async with asyncio.timeout(2):
+                assert await client.get_credits() == emulator.credits
+    assert at > 3
+
+
+@late_or_not
+async def test_a_companion_is_not_cancelled_along(emulator, connect, late):
+    """A wait that shares its looks with one that is cancelled, wherever, has its cover."""
+    at, reached = 0, True
+    while reached:
+        at += 1
+        async with connect(emulator, max_in_flight=1) as client:
+            task_id = emulator.add_job(CoverScript(looks=["generating", "generating", "success"]))
+            waits = [client.wait_for_cover(task_id) for _ in range(3)]
+            first, (_, reached), last = await asyncio.gather(
+                waits[0], interrupted(waits[1], at, late=late), waits[2]
+            )
+            assert first.is_success
+            assert last.is_success
+            assert not any(left_in(client).values()), left_in(client)
+    assert at > 3
+
+
+@late_or_not
+async def test_a_leader_is_not_missed(emulator, connect, late):
+    """A wait that makes the requests for the others is cancelled, wherever: they go on."""
+    at, reached = 0, True
+    while reached:
+        at += 1
+        async with connect(emulator, max_in_flight=1) as client:
+            task_id = emulator.add_job(CoverScript(looks=["generating", "generating", "success"]))
+            waits = [client.wait_for_cover(task_id) for _ in range(3)]
+            (_, reached), *others = await asyncio.gather(
+                interrupted(waits[0], at, late=late), *waits[1:]
+            )
+            assert all(details.is_success for details in others)
+            assert not any(left_in(client).values()), left_in(client)
+    assert at > 3
+
+
+@late_or_not
+async def test_closing_can_be_cancelled_anywhere(emulator, connect, late):
+    """Cancelled at any of its suspensions, closing has closed, and ended what was running."""
+    at, reached = 0, True
+    while reached:
+        at += 1
+        client = connect(emulator)
+        await client.get_credits()
+        wait = asyncio.create_task(client.wait_for_cover(emulator.add_job()))
+        await asyncio.sleep(0)
+        _, reached = await interrupted(client.aclose(), at, late=late)
+        [ending] = await asyncio.gather(wait, return_exceptions=True)
+        assert isinstance(ending, ClientClosedError)
+        assert client._transport.exchange._session.closed
+    assert at > 1

@@ -1,0 +1,290 @@
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from kie_cover_async import ClientClosedError, CoverClient, RequestBudget
+from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
+
+CALLBACK = "https://example.com/covers"
+
+VERBS = {
+    "get_cover_details": lambda client: client.get_cover_details("id"),
+    "wait_for_cover": lambda client: client.wait_for_cover("id"),
+    "generate_cover": lambda client: client.generate_cover("song", callback_url=CALLBACK),
+    "cover_for": lambda client: client.cover_for("song", callback_url=CALLBACK),
+    "get_credits": lambda client: client.get_credits(),
+    "get_download_url": lambda client: client.get_download_url("https://example.com/a.png"),
+}
+
+every_verb = pytest.mark.parametrize("call", VERBS.values(), ids=VERBS)
+
+
+async def endings(*tasks):
+    """The errors that ended the tasks, well before anybody would lose patience."""
+    async with asyncio.timeout(2):
+        errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(error) for error in errors] == [ClientClosedError] * len(tasks)
+    return errors
+
+
+@every_verb
+async def test_a_closed_client_says_so(emulator, client, call):
+    """After closing, every verb raises, and nothing is sent."""
+    await client.get_credits()
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await call(client)
+    assert len(emulator.requests) == 1
+    assert repr(client) == f"<CoverClient {emulator.url} closed>"
+
+
+async def test_leaving_the_block_closes(emulator, connect, until):
+    """`async with` gives the client itself and closes it, and its connections with it."""
+    client = connect(emulator)
+    async with client as same:
+        assert same is client
+        await client.get_credits()
+        assert emulator.open_connections == 1
+    with pytest.raises(ClientClosedError):
+        await client.get_credits()
+    await until(lambda: emulator.open_connections == 0)
+
+
+async def test_closing_again_does_nothing(client):
+    """A client can be closed any number of times, one after the other or at once."""
+    await client.get_credits()
+    await asyncio.gather(*[client.aclose() for _ in range(3)])
+    await client.aclose()
+
+
+async def test_closing_before_use(emulator):
+    """A client that was never used is closed without ever having had a session."""
+    client = CoverClient("a-key", base_url=emulator.url)
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await client.get_credits()
+
+
+def test_a_client_is_made_without_a_loop():
+    """A client may be made before there is an event loop, and closed in the one that comes."""
+    client = CoverClient("a-key", base_url="http://127.0.0.1:9")
+    asyncio.run(client.aclose())
+    asyncio.run(client.aclose())
+
+
+@every_verb
+async def test_closing_ends_a_request_in_flight(emulator, client, call, until):
+    """A call whose answer does not come ends with the closing, which waits until it has."""
+    emulator.fault(Fault.stall(), rate=1.0)
+    running = asyncio.create_task(call(client))
+    await until(lambda: emulator.requests)
+    await client.aclose()
+    assert running.done()
+    [error] = await endings(running)
+    assert error.maybe_accepted == (emulator.requests[0].endpoint == "generate")
+    await until(lambda: emulator.open_connections == 0)
+
+
+@every_verb
+async def test_closing_ends_a_call_that_waits_for_its_slot(emulator, client, call, until):
+    """A call that was held by the budget ends with the closing, and was certainly not taken."""
+    client.budget.hold(60)
+    running = asyncio.create_task(call(client))
+    await until(lambda: client.budget.waiting)
+    await client.aclose()
+    [error] = await endings(running)
+    assert not error.maybe_accepted
+    assert emulator.requests == []
+    assert client.budget.waiting == 0
+
+
+async def test_closing_ends_a_call_that_waits_for_its_turn(emulator, connect, until):
+    """A call that has no place in flight yet ends with the closing, like the one that has it."""
+    client = connect(emulator, max_in_flight=1)
+    emulator.fault(Fault.stall(), rate=1.0)
+    running = [asyncio.create_task(client.get_credits()) for _ in range(3)]
+    await until(lambda: emulator.requests)
+    await client.aclose()
+    await endings(*running)
+    assert len(emulator.requests) == 1
+
+
+async def test_closing_ends_a_pause_between_tries(emulator, connect, until):
+    """A call that rests before its next try ends with the closing; its last try was answered."""
+    client = connect(emulator)
+    client.budget.hold(0)
+    emulator.fault(Fault.rate_limited(in_body=False, retry_after=100), rate=1.0)
+    running = asyncio.create_task(client.generate_cover("song", callback_url=CALLBACK))
+    await until(lambda: client.budget.waiting)
+    await client.aclose()
+    [error] = await endings(running)
+    assert not error.maybe_accepted
+
+
+async def test_closing_ends_many_waits_with_their_ids(emulator, client, until):
+    """Every wait that runs ends with the closing, and its error says which it was."""
+    ids = [emulator.add_job(CoverScript(end="never")) for _ in range(20)]
+    waits = [asyncio.create_task(client.wait_for_cover(task_id)) for task_id in ids]
+    await until(lambda: all(map(emulator.looks, ids)))
+    await client.aclose()
+    assert [error.task_id for error in await endings(*waits)] == ids
+
+
+@pytest.mark.parametrize("borrowed", [False, True], ids=["owned", "borrowed"])
+async def test_closing_from_within_an_update(emulator, connect, lend, until, borrowed):
+    """A listener closes the client: its own wait and all others end, whosever the session is."""
+    client = connect(emulator, session=lend() if borrowed else None)
+    ids = [emulator.add_job(CoverScript(end="never")) for _ in range(3)]
+    after = []
+
+    async def close(_):
+        await client.aclose()
+        after.append("returned")
+
+    others = [asyncio.create_task(client.wait_for_cover(task_id)) for task_id in ids[1:]]
+    await until(lambda: all(map(emulator.looks, ids[1:])))
+    own = asyncio.create_task(client.wait_for_cover(ids[0], on_update=close))
+    assert [error.task_id for error in await endings(own, *others)] == ids
+    assert after == ["returned"]
+
+
+async def test_closing_from_within_the_last_update_costs_nobody_the_cover(emulator, client):
+    """A listener that closes when it hears of the finished cover does not lose it."""
+
+    async def close(_):
+        await client.aclose()
+
+    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    assert (await client.wait_for_cover(task_id, on_update=close)).is_success
+
+
+async def test_listeners_may_close_each_other(emulator, client, until):
+    """Two listeners close the client at the same time: both waits end, and nothing is left."""
+    ids = [emulator.add_job(CoverScript(end="never")) for _ in range(2)]
+    both = asyncio.Barrier(2)
+
+    async def close(_):
+        async with both:
+            await client.aclose()
+
+    waits = [asyncio.create_task(client.wait_for_cover(each, on_update=close)) for each in ids]
+    await endings(*waits)
+    await until(lambda: emulator.open_connections == 0)
+
+
+async def test_a_listener_may_wait_for_somebody_who_closes(emulator, client, until):
+    """A listener that awaits the closing in another task is ended by it, the session closed."""
+
+    async def close(_):
+        await asyncio.gather(client.aclose())
+
+    task_id = emulator.add_job(CoverScript(end="never"))
+    await endings(asyncio.create_task(client.wait_for_cover(task_id, on_update=close)))
+    await until(lambda: emulator.open_connections == 0)
+
+
+async def test_closing_twice_while_a_call_takes_its_time_to_end(emulator, client):
+    """A listener that does not end at once is waited for by everybody who closes."""
+    called, leave = asyncio.Event(), asyncio.Event()
+
+    async def linger(_):
+        try:
+            called.set()
+            await asyncio.sleep(60)
+        finally:
+            await leave.wait()
+
+    task_id = emulator.add_job(CoverScript(end="never"))
+    wait = asyncio.create_task(client.wait_for_cover(task_id, on_update=linger))
+    await called.wait()
+    closing = [asyncio.create_task(client.aclose())]
+    await asyncio.sleep(0.02)
+    closing.append(asyncio.create_task(client.aclose()))
+    await asyncio.sleep(0.02)
+    assert not any(task.done() for task in [wait, *closing])
+    leave.set()
+    await asyncio.gather(*closing)
+    assert wait.done()
+    await endings(wait)
+
+
+async def test_a_closing_that_is_cancelled_has_closed(emulator, client, until):
+    """Whoever loses patience with a call that does not end leaves no session behind."""
+    called, leave = asyncio.Event(), asyncio.Event()
+
+    async def stay(_):
+        called.set()
+        while not leave.is_set():
+            with suppress(asyncio.CancelledError):
+                await leave.wait()
+
+    task_id = emulator.add_job(CoverScript(end="never"))
+    wait = asyncio.create_task(client.wait_for_cover(task_id, on_update=stay))
+    await called.wait()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await client.aclose()
+    await until(lambda: emulator.open_connections == 0)
+    leave.set()
+    await endings(wait)
+
+
+async def test_who_is_cancelled_while_the_client_closes_is_cancelled(emulator, client, until):
+    """A cancellation from outside is not turned into anything else by closing."""
+    task_id = emulator.add_job(CoverScript(end="never"))
+    wait = asyncio.create_task(client.wait_for_cover(task_id))
+    await until(lambda: emulator.looks(task_id))
+    wait.cancel()
+    await client.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await wait
+
+
+async def test_a_call_within_a_call_ends_too(emulator, client, until):
+    """A listener's own call on the same client ends with the closing, and so does its wait."""
+    outer, inner = [emulator.add_job(CoverScript(end="never")) for _ in range(2)]
+
+    async def wait(_):
+        await client.wait_for_cover(inner)
+
+    waiting = asyncio.create_task(client.wait_for_cover(outer, on_update=wait))
+    await until(lambda: emulator.looks(inner))
+    await client.aclose()
+    [error] = await endings(waiting)
+    assert error.task_id == outer
+
+
+@every_verb
+def test_another_event_loop_is_refused(call):
+    """A client that was used in one loop says so in a second one, and nothing is sent."""
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        emulator = CoverEmulator()
+        first.run(emulator.start())
+        client = CoverClient("a-key", base_url=emulator.url, budget=RequestBudget.unlimited())
+        first.run(client.get_credits())
+        with pytest.raises(RuntimeError, match="another event loop"):
+            second.run(call(client))
+        with pytest.raises(RuntimeError, match="another event loop"):
+            second.run(client.aclose())
+        first.run(client.get_credits())
+        first.run(client.aclose())
+        second.run(client.aclose())
+        first.run(emulator.aclose())
+        assert len(emulator.requests) == 2
+
+
+def test_a_budget_belongs_to_one_event_loop():
+    """Clients of two loops cannot share a budget, and the second one's call says so."""
+    budget = RequestBudget.unlimited()
+
+    async def use(client):
+        async with CoverEmulator() as emulator, client(emulator) as used:
+            await used.get_credits()
+
+    def client(emulator):
+        return CoverClient("a-key", base_url=emulator.url, budget=budget)
+
+    asyncio.run(use(client))
+    with pytest.raises(RuntimeError, match="make a budget for each loop"):
+        asyncio.run(use(client))

@@ -1,0 +1,245 @@
+import asyncio
+import json
+import logging
+import socket
+
+import aiohttp
+import pytest
+
+from kie_cover_async import (
+    AuthenticationError,
+    CoverAlreadyExistsError,
+    CoverClient,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    InvalidResponseError,
+    KieCoverError,
+    RateLimitedError,
+    RequestBudget,
+    RetryPolicy,
+    ServerError,
+    TransportError,
+)
+from kie_cover_async.emulator import CoverEmulator, Fault
+from kie_cover_async.events import RetryPlanned
+
+CALLBACK = "https://example.com/covers?a=b&c=d"
+
+NOT_TAKEN = {
+    "429 in the body": Fault.rate_limited(),
+    "429 by status": Fault.rate_limited(in_body=False),
+    "429, to wait": Fault.rate_limited(in_body=False, retry_after=0.1),
+    "430": Fault.rate_limited(code=430),
+}
+
+DOUBTFUL = {
+    "a stall": (Fault.stall(), TransportError),
+    "a stall midway": (Fault.stall(midway=True), TransportError),
+    "a reset": (Fault.reset(), TransportError),
+    "a reset midway": (Fault.reset(midway=True), TransportError),
+    "408": (Fault.server_error(408), ServerError),
+    "500 in the body": (Fault.server_error(), ServerError),
+    "500 by status": (Fault.server_error(in_envelope=False), ServerError),
+    "500 and nothing": (Fault.server_error(in_envelope=False, empty=True), ServerError),
+    "502 with HTML": (Fault.gateway_page(), ServerError),
+    "503 with HTML": (Fault.gateway_page(503), ServerError),
+    "524 with HTML": (Fault.gateway_page(524), ServerError),
+    "truncated JSON": (Fault.truncated_json(), InvalidResponseError),
+    "an id that is a number": (Fault.replace("data.taskId", 5), InvalidResponseError),
+    "no id": (Fault.remove("data.taskId"), InvalidResponseError),
+    "no data": (Fault.replace("data", None), InvalidResponseError),
+}
+
+REFUSALS = {
+    400: InvalidRequestError,
+    401: AuthenticationError,
+    402: InsufficientCreditsError,
+    405: RateLimitedError,
+    409: CoverAlreadyExistsError,
+    413: InvalidRequestError,
+    422: InvalidRequestError,
+    433: RateLimitedError,
+}
+
+
+def asked(emulator):
+    return [request for request in emulator.requests if request.endpoint == "generate"]
+
+
+def spent(emulator):
+    """How many jobs the account was charged for."""
+    return (5916.25 - emulator.credits) / 0.25
+
+
+async def test_a_cover_is_asked_for(emulator, client):
+    """The song and the callback are sent, each under the name that the API has for it."""
+    task_id = await client.generate_cover("song", callback_url=CALLBACK)
+    assert (await client.get_cover_details(task_id)).parent_task_id == "song"
+    assert json.loads(asked(emulator)[0].body) == {"taskId": "song", "callBackUrl": CALLBACK}
+
+
+@pytest.mark.parametrize("fault", NOT_TAKEN.values(), ids=NOT_TAKEN)
+async def test_a_request_that_was_not_taken_is_repeated(emulator, client, fault):
+    """After a refusal for too many requests the cover is asked for again, and paid for once."""
+    emulator.fault(fault, count=2)
+    await client.generate_cover("song", callback_url=CALLBACK)
+    assert [request.fault for request in asked(emulator)] == [fault, fault, None]
+    assert spent(emulator) == 1
+
+
+@pytest.mark.parametrize(("fault", "error"), DOUBTFUL.values(), ids=DOUBTFUL)
+async def test_a_request_that_may_have_been_taken_is_not_repeated(emulator, connect, fault, error):
+    """After one request that left it open whether it was taken, the error says so."""
+    client = connect(emulator, request_timeout=0.3)
+    emulator.fault(fault, rate=1.0)
+    with pytest.raises(error) as caught:
+        await client.generate_cover("song", callback_url=CALLBACK)
+    assert caught.value.maybe_accepted
+    assert "may have been accepted" in str(caught.value)
+    assert not caught.value.safe_to_repeat
+    assert len(asked(emulator)) == 1
+    assert spent(emulator) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.reset(accepted=False), Fault.gateway_page(accepted=False)])
+async def test_a_request_that_was_lost_looks_the_same(emulator, client, fault):
+    """Nobody can tell from here that it was not taken, so it is not repeated either."""
+    emulator.fault(fault)
+    with pytest.raises(KieCoverError) as caught:
+        await client.generate_cover("song", callback_url=CALLBACK)
+    assert caught.value.maybe_accepted
+    assert len(asked(emulator)) == 1
+    assert spent(emulator) == 0
+
+
+@pytest.mark.parametrize(("code", "error"), REFUSALS.items())
+async def test_a_refusal_is_final_and_cost_nothing(emulator, client, code, error):
+    """What the API did not take for a reason that stays is raised after one request."""
+    emulator.fault(Fault.answer(200, {"code": code, "msg": "no", "data": None}), rate=1.0)
+    with pytest.raises(error) as caught:
+        await client.generate_cover("song", callback_url=CALLBACK)
+    assert not caught.value.maybe_accepted
+    assert not caught.value.safe_to_repeat
+    assert len(asked(emulator)) == 1
+
+
+async def test_a_connection_that_was_never_made_is_tried_again():
+    """Where nobody listens nothing was taken: the request goes on when somebody does."""
+    with socket.create_server(("127.0.0.1", 0)) as placeholder:
+        port = placeholder.getsockname()[1]
+    failed = asyncio.Event()
+    plans = []
+
+    def hear(event):
+        if isinstance(event, RetryPlanned):
+            plans.append(event)
+            failed.set()
+
+    async with CoverClient(
+        "a-key",
+        base_url=f"http://127.0.0.1:{port}",
+        retry=RetryPolicy(attempts=100, first_delay=0.05, longest_delay=0.1),
+        budget=RequestBudget.unlimited(),
+        observer=hear,
+    ) as client:
+        generating = asyncio.create_task(client.generate_cover("song", callback_url=CALLBACK))
+        await failed.wait()
+        async with CoverEmulator(port=port) as emulator:
+            await generating
+            assert len(asked(emulator)) == 1
+    assert not plans[0].error.connected
+    assert not plans[0].error.maybe_accepted
+
+
+async def test_a_connection_that_cannot_be_made_ends_the_attempts(connect):
+    """After the policy's number of tries the error says that nothing can have been taken."""
+    plans = []
+    with socket.create_server(("127.0.0.1", 0)) as placeholder:
+        nobody = CoverEmulator(port=placeholder.getsockname()[1])
+    client = connect(nobody, retry=RetryPolicy(attempts=3, first_delay=0.01), observer=plans.append)
+    with pytest.raises(TransportError) as caught:
+        await client.generate_cover("song", callback_url=CALLBACK)
+    assert not caught.value.connected
+    assert not caught.value.maybe_accepted
+    assert caught.value.safe_to_repeat
+    assert sum(isinstance(event, RetryPlanned) for event in plans) == 2
+
+
+class Unreachable(aiohttp.BaseConnector):
+    """A network in which nobody ever answers, not even to refuse."""
+
+    async def _create_connection(self, *_):
+        await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("request_timeout", [0.5, 6, 30])
+async def test_a_connection_that_takes_for_ever_was_never_made(request_timeout):
+    """A request whose time went by before there was a connection was certainly not taken."""
+    async with aiohttp.ClientSession(connector=Unreachable()) as session:
+        client = CoverClient(
+            "a-key", session=session, request_timeout=request_timeout, retry=RetryPolicy(attempts=1)
+        )
+        with pytest.raises(TransportError) as caught:
+            await client.generate_cover("song", callback_url=CALLBACK)
+    assert not caught.value.connected
+    assert not caught.value.maybe_accepted
+    assert asyncio.get_running_loop().time() <= request_timeout
+
+
+@pytest.mark.parametrize("borrowed", [False, True], ids=["owned", "borrowed"])
+async def test_it_goes_out_on_a_connection_of_its_own(emulator, connect, lend, borrowed):
+    """The connection that reads share is left alone, and none is used for two covers."""
+    client = connect(emulator, session=lend() if borrowed else None)
+    for song in ("one", "two"):
+        await client.get_credits()
+        await client.generate_cover(song, callback_url=CALLBACK)
+    await client.get_credits()
+    read, first, read_again, second, read_at_last = [r.connection for r in emulator.requests]
+    assert read == read_again == read_at_last
+    assert len({read, first, second}) == 3
+    assert [request.headers["Connection"] for request in asked(emulator)] == ["close", "close"]
+
+
+async def test_a_cancelled_request_is_logged(emulator, client, caplog, until):
+    """Who cancels a request in flight may have paid for it, and finds the song in the log."""
+    emulator.fault(Fault.stall())
+    generating = asyncio.create_task(client.generate_cover("song-17", callback_url=CALLBACK))
+    await until(lambda: emulator.requests)
+    generating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await generating
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "song-17" in record.getMessage()
+    assert "may have been accepted" in record.getMessage()
+
+
+async def test_cancelling_before_it_is_sent_is_not_worth_a_word(emulator, client, caplog, until):
+    """A request that was still waiting for its slot, or a read, is cancelled silently."""
+    client.budget.hold(60)
+    calls = [client.generate_cover("song", callback_url=CALLBACK), client.get_credits()]
+    tasks = [asyncio.create_task(call) for call in calls]
+    await until(lambda: client.budget.waiting == len(tasks))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(task.cancelled() for task in tasks)
+    assert caplog.records == []
+    assert emulator.requests == []
+
+
+async def test_songs_are_paid_for_once_each_whatever_happens(emulate, connect):
+    """Fifty covers asked for at once, with one request in three spoilt: none is paid for twice."""
+    emulator = await emulate(seed=7)
+    client = connect(emulator, request_timeout=0.5)
+    for fault in (Fault.reset(), Fault.gateway_page(), Fault.rate_limited(), Fault.stall()):
+        emulator.fault(fault, rate=0.1, endpoint="generate")
+    asking = [client.generate_cover(f"song-{n}", callback_url=CALLBACK) for n in range(50)]
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, KieCoverError)]
+    ids = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    assert len(ids) + len(errors) == 50
+    assert len(set(ids)) == len(ids) > 0
+    assert all(error.maybe_accepted for error in errors)
+    assert len(errors) > 0
+    assert spent(emulator) == 50

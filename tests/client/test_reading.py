@@ -1,0 +1,270 @@
+import asyncio
+import gzip
+import tracemalloc
+
+import pytest
+
+from kie_cover_async import (
+    ApiError,
+    AuthenticationError,
+    CoverState,
+    InvalidRequestError,
+    InvalidResponseError,
+    RateLimitedError,
+    RetryPolicy,
+    ServerError,
+    TaskNotFoundError,
+    TransportError,
+    __version__,
+)
+from kie_cover_async.emulator import CoverScript, Fault
+
+MIB = 1 << 20
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+PASSING = {
+    "429 in the body": (Fault.rate_limited(), RateLimitedError),
+    "429 by status": (Fault.rate_limited(in_body=False), RateLimitedError),
+    "430": (Fault.rate_limited(code=430), RateLimitedError),
+    "500 in the body": (Fault.server_error(), ServerError),
+    "500 by status": (Fault.server_error(in_envelope=False), ServerError),
+    "500 and nothing": (Fault.server_error(in_envelope=False, empty=True), ServerError),
+    "502 with HTML": (Fault.gateway_page(), ServerError),
+    "a reset": (Fault.reset(), TransportError),
+    "a reset midway": (Fault.reset(midway=True), TransportError),
+    "truncated JSON": (Fault.truncated_json(), InvalidResponseError),
+    "a wrong type": (Fault.replace("data.successFlag", [1]), InvalidResponseError),
+}
+
+MALFORMED = {
+    "nothing": b"",
+    "another protocol": b"SSH-2.0-OpenSSH\r\n\r\n",
+    "a bad header": HEAD + b"no header at all\r\n\r\n",
+    "a huge header": HEAD + b"X: " + b"x" * 20_000 + b"\r\n\r\n",
+    "too many headers": HEAD + b"X: x\r\n" * 20_000 + b"\r\n",
+    "a length no number holds": HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    "fewer bytes than announced": HEAD + b"Content-Length: 100\r\n\r\n{}",
+    "a bad chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n{}\r\n",
+    "a bad second chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nZZ\r\n",
+    "gzip that is none": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde",
+    "an unknown encoding": HEAD + b"Content-Encoding: br\r\nContent-Length: 5\r\n\r\nabcde",
+}
+
+
+async def test_a_look_brings_the_record(emulator, client):
+    """One look brings the details as the API has them."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]), music_task_id="song")
+    details = await client.get_cover_details(task_id)
+    assert (details.task_id, details.parent_task_id) == (task_id, "song")
+    assert details.state is CoverState.SUCCESS
+    assert [image.startswith(emulator.image_url) for image in details.images] == [True, True]
+
+
+async def test_a_failed_cover_is_a_good_look(emulator, client):
+    """A single look at a failed job raises nothing: it was asked how far the job is."""
+    details = await client.get_cover_details(emulator.add_job(CoverScript(looks=["failure"])))
+    assert details.state is CoverState.GENERATE_COVER_FAILED
+    assert details.error_message == "Cover generation failed"
+
+
+async def test_an_unknown_id_is_not_found_at_once(emulator, client):
+    """A single look does not wait for a record to appear, and the error names the id."""
+    with pytest.raises(TaskNotFoundError) as caught:
+        await client.get_cover_details("nobody")
+    assert caught.value.task_id == "nobody"
+    assert caught.value.request_id.endswith("-FRA")
+    assert emulator.looks("nobody") == 1
+
+
+async def test_a_refused_key_is_not_tried_again(emulate, connect):
+    """An error that no repetition mends is raised after one request, by every verb."""
+    emulator = await emulate(api_key="another")
+    client = connect(emulator)
+    for call in (
+        client.get_credits(),
+        client.get_cover_details("id"),
+        client.get_download_url("http://host/image.png"),
+        client.generate_cover("song", callback_url="http://host"),
+    ):
+        with pytest.raises(AuthenticationError):
+            await call
+    assert len(emulator.requests) == 4
+
+
+async def test_credits_have_decimals(emulator, client):
+    """The balance is the number that the API has."""
+    assert await client.get_credits() == emulator.credits == 5916.25
+
+
+async def test_a_fresh_link_to_an_image(emulator, client):
+    """A link is given for the vendor's own image, and refused for any other."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    image = (await client.get_cover_details(task_id)).images[0]
+    assert (await client.get_download_url(image)).startswith(f"{image}?expires=")
+    with pytest.raises(InvalidRequestError, match="url is wrong"):
+        await client.get_download_url("https://elsewhere.example/image.png")
+
+
+async def test_every_request_says_who_asks(emulator, client):
+    """Each verb sends the key, the content type the API asks for, our user agent, no cookie."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    details = await client.get_cover_details(task_id)
+    await client.get_download_url(details.images[0])
+    await client.get_credits()
+    await client.generate_cover("song", callback_url="http://host")
+    assert len(emulator.requests) == 4
+    for request in emulator.requests:
+        assert request.headers["Authorization"] == "Bearer sk-0f1e2d3c4b5a6978"
+        assert request.headers["Content-Type"] == "application/json"
+        assert request.headers["User-Agent"] == f"kie-cover-async/{__version__}"
+        assert "Cookie" not in request.headers
+
+
+async def test_the_user_agent_can_be_another(emulator, connect):
+    """Some hosts refuse odd user agents, so it can be chosen."""
+    await connect(emulator, user_agent="Mozilla/5.0").get_credits()
+    assert emulator.requests[0].headers["User-Agent"] == "Mozilla/5.0"
+
+
+async def test_reads_share_one_connection(emulator, client):
+    """Calls one after the other go over the same connection, whichever they are."""
+    task_id = emulator.add_job()
+    for _ in range(3):
+        await client.get_cover_details(task_id)
+        await client.get_credits()
+    assert len(emulator.requests) == 6
+    assert len({request.connection for request in emulator.requests}) == 1
+
+
+@pytest.mark.parametrize("task_id", ["a/b?c&d=é%", "%2e%2e/..", "#+;:@", "日本", "'\"\\<>"])
+async def test_an_id_reaches_the_server_as_it_is(emulator, client, task_id):
+    """Whatever characters an id has, the server sees the same ones, in one parameter."""
+    emulator.add_job(CoverScript(looks=["success"]), task_id=task_id)
+    assert (await client.get_cover_details(task_id)).task_id == task_id
+    assert dict(emulator.requests[0].query) == {"taskId": task_id}
+
+
+async def test_the_record_of_another_is_refused(emulator, connect):
+    """A record that is not the one asked for is an unreadable answer."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    emulator.fault(Fault.replace("data.taskId", "another"))
+    with pytest.raises(InvalidResponseError, match="another"):
+        await connect(emulator, retry=RetryPolicy(attempts=1)).get_cover_details(task_id)
+
+
+@pytest.mark.parametrize(("fault", "error"), PASSING.values(), ids=PASSING)
+async def test_a_passing_fault_is_repeated(emulator, client, fault, error):
+    """A read goes on after a fault that passes, and brings its value."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    emulator.fault(fault, count=2)
+    assert (await client.get_cover_details(task_id)).is_success
+    assert [request.fault for request in emulator.requests][:2] == [fault, fault]
+
+
+@pytest.mark.parametrize(("fault", "error"), PASSING.values(), ids=PASSING)
+async def test_a_lasting_fault_ends_the_attempts(emulator, client, fault, error):
+    """After four tries, the policy's number, the fault is raised as the error that it is."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    emulator.fault(fault, rate=1.0)
+    with pytest.raises(error) as caught:
+        await client.get_cover_details(task_id)
+    assert caught.value.transient
+    assert caught.value.safe_to_repeat
+    assert not caught.value.maybe_accepted
+    # aiohttp repeats a GET by itself where a connection broke before the first byte.
+    assert emulator.looks(task_id) == (8 if fault == Fault.reset() else 4)
+
+
+@pytest.mark.parametrize("midway", [False, True])
+async def test_a_stall_ends_with_the_request_timeout(emulator, connect, midway):
+    """The time for a request counts its body too, and is one try's, not the call's."""
+    client = connect(emulator, request_timeout=0.2, retry=RetryPolicy(attempts=2, first_delay=0.01))
+    emulator.fault(Fault.stall(midway=midway), rate=1.0)
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(TransportError, match=r"no answer within 0\.2 s"):
+        await client.get_credits()
+    assert 0.4 <= asyncio.get_running_loop().time() - started < 1
+    assert len(emulator.requests) == 2
+
+
+async def test_a_retry_after_that_is_too_long_is_not_waited_for(emulator, client):
+    """A single call that is told to wait for longer than two minutes raises at once."""
+    emulator.fault(Fault.rate_limited(in_body=False, retry_after=600))
+    with pytest.raises(RateLimitedError) as caught:
+        await client.get_credits()
+    assert caught.value.retry_after == 600
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+async def test_a_retry_after_holds_every_call(emulator, client, as_date):
+    """For as long as the server names, in either notation, no request at all is sent."""
+    emulator.fault(Fault.rate_limited(in_body=False, retry_after=1, as_date=as_date))
+    await asyncio.gather(client.get_credits(), _later(client.get_credits()))
+    refused, *others = [request.received for request in emulator.requests]
+    assert len(others) == 2
+    assert all(received - refused >= 1 for received in others)
+
+
+async def _later(call):
+    await asyncio.sleep(0.1)
+    return await call
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_refused(emulator, emulate, client, status):
+    """No redirect is followed, so the key is not carried to where it leads."""
+    elsewhere = await emulate()
+    headers = {"Location": f"{elsewhere.url}/api/v1/chat/credit"}
+    emulator.fault(Fault.answer(status, b"", headers), count=2)
+    with pytest.raises(ApiError, match="redirect") as caught:
+        await client.get_credits()
+    assert (caught.value.code, caught.value.http_status) == (status, status)
+    with pytest.raises(ApiError, match="redirect"):
+        await client.generate_cover("song", callback_url="http://host")
+    assert len(emulator.requests) == 2
+    assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("answer", MALFORMED.values(), ids=MALFORMED)
+async def test_what_is_no_http_is_a_transport_error(raw, connect, answer):
+    """Whatever bytes come in place of an answer, it is our error, and passing."""
+    server = await raw(answer)
+    with pytest.raises(TransportError) as caught:
+        await connect(server, retry=RetryPolicy(attempts=1)).get_credits()
+    assert caught.value.connected
+    assert caught.value.transient
+
+
+async def test_an_answer_is_cut_off_at_one_mebibyte(emulator, connect):
+    """What is as long as the cap is read, and what is one byte longer is no JSON any more."""
+    client = connect(emulator, retry=RetryPolicy(attempts=1))
+    wrapping = len(b'{"code":200,"data":1.5,"msg":""}')
+    fits = b'{"code":200,"data":1.5,"msg":"%s"}' % (b"x" * (MIB - wrapping))
+    emulator.fault(Fault.answer(200, fits))
+    assert await client.get_credits() == 1.5
+    emulator.fault(Fault.answer(200, fits.replace(b"x", b"xx", 1)))
+    with pytest.raises(InvalidResponseError):
+        await client.get_credits()
+
+
+@pytest.fixture
+def bomb():
+    """64 MiB in as many KiB."""
+    body = gzip.compress(bytes(64 * MIB))
+    return HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize("endless", [b"", bytes(1 << 16)], ids=["a gzip bomb", "without end"])
+async def test_a_huge_answer_takes_little_memory(raw, connect, bomb, endless):
+    """Of an answer that is far beyond the cap, inflated or not, no more than the cap is held."""
+    server = await raw(HEAD + b"\r\n" if endless else bomb, endless)
+    client = connect(server, retry=RetryPolicy(attempts=1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidResponseError):
+            await client.get_credits()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * MIB

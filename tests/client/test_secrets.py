@@ -1,0 +1,204 @@
+import asyncio
+import json
+import logging
+import traceback
+
+import attrs
+import pytest
+
+from kie_cover_async import (
+    ClientClosedError,
+    CoverClient,
+    CoverFailedError,
+    CoverTimeoutError,
+    KieCoverError,
+    RequestBudget,
+    RetryPolicy,
+)
+from kie_cover_async.emulator import CoverScript, Fault
+
+KEY = 'sk-S3CR3T/k"e\\y+42=='
+CALLBACK = "https://example.com/covers"
+
+AS_JSON = json.dumps(f"no such key: Bearer {KEY}")
+SLASHED = AS_JSON.replace("/", "\\/")
+ESCAPED = "".join(f"\\u{ord(letter):04X}" for letter in KEY)
+
+ECHOES = {
+    "in the message": Fault.answer(200, {"code": 401, "msg": f"bad key {KEY}"}),
+    "with slashes escaped": Fault.answer(200, f'{{"code":422,"msg":{SLASHED}}}'),
+    "with all escaped": Fault.answer(200, f'{{"code":500,"msg":"{ESCAPED}"}}'),
+    "by a rate limit": Fault.answer(429, {"code": 429, "msg": KEY}, {"Retry-After": "0.01"}),
+    "in HTML": Fault.answer(502, f"<html>{KEY}</html>", {"Content-Type": "text/html"}),
+    "in HTML with status 200": Fault.answer(200, KEY, {"Content-Type": "text/html"}),
+    "in the data": Fault.answer(200, {"code": 200, "data": KEY}),
+    "as a field's name": Fault.answer(200, {KEY: KEY}),
+    "as the code": Fault.answer(200, {"code": KEY}),
+    "in the request's id": Fault.answer(500, b"", {"cf-ray": KEY}),
+    "in a redirect": Fault.answer(302, b"", {"Location": f"http://127.0.0.1:9/{KEY}"}),
+    "in a record": Fault.answer(200, {"code": 200, "data": {"taskId": KEY, "successFlag": KEY}}),
+    "in a wrong flag": Fault.replace("data.successFlag", [KEY]),
+    "in an unknown flag": Fault.replace("data.successFlag", KEY),
+    "in an odd time": Fault.replace("data.createTime", KEY),
+    "in images that are none": Fault.replace("data.response", {"images": [KEY]}),
+    "in an encoding": Fault.answer(200, b"abc", {"Content-Encoding": "gzip", "cf-ray": KEY}),
+    "by silence": Fault.stall(),
+    "by a reset": Fault.reset(),
+    "by a reset midway": Fault.reset(midway=True),
+}
+
+
+def chain(error):
+    """The error, and whatever hangs on it."""
+    found, left = [], [error]
+    while left:
+        error = left.pop()
+        if error is not None and error not in found:
+            found.append(error)
+            left += [error.__cause__, error.__context__]
+    return found
+
+
+def texts(error):
+    """All that could be printed of an error: by hand, by a traceback, by a log."""
+    for each in chain(error):
+        yield from (str(each), repr(each), repr(each.args), repr(vars(each)))
+        yield from getattr(each, "__notes__", ())
+        yield "".join(traceback.format_exception(each))
+
+
+def shows_the_key(text):
+    return any(form in text for form in (KEY, AS_JSON[-17:-1], repr(KEY)[1:-1], "S3CR3T"))
+
+
+@pytest.fixture
+def secretive(stack, caplog):
+    """Makes a client with the key that is not to be seen, while all the logging is on."""
+    caplog.set_level(logging.DEBUG)
+
+    def connect(server, **settings):
+        settings = {
+            "request_timeout": 0.1,
+            "retry": RetryPolicy(attempts=2, first_delay=0.01),
+            "budget": RequestBudget.unlimited(),
+            **settings,
+        }
+        client = CoverClient(KEY, base_url=server.url, **settings)
+        stack.push_async_callback(client.aclose)
+        return client
+
+    yield connect
+    for record in caplog.get_records("call"):
+        said = [record.getMessage(), repr(record.args), record.exc_text or ""]
+        assert not any(map(shows_the_key, said)), said
+
+
+async def errors_of(*calls):
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    return [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+async def test_an_echo_of_the_key_is_hidden(emulator, secretive, echo):
+    """Wherever a server repeats the key, no error and no log line repeats it."""
+    asyncio.get_running_loop().set_debug(True)
+    events = []
+    client = secretive(emulator, observer=events.append)
+    task_ids = [emulator.add_job(CoverScript(looks=["success"])) for _ in range(2)]
+    emulator.fault(echo, rate=1.0)
+    errors = await errors_of(
+        client.get_cover_details(task_ids[0]),
+        client.wait_for_cover(task_ids[1], timeout=0.1),
+        client.generate_cover("one", callback_url=CALLBACK),
+        client.cover_for("two", callback_url=CALLBACK, timeout=0.1),
+        client.get_credits(),
+        client.get_download_url("https://example.com/image.png"),
+    )
+    errors += [event.error for event in events if event.error is not None]
+    assert errors
+    assert all(isinstance(error, KieCoverError) for error in errors)
+    assert not [text for error in errors for text in texts(error) if shows_the_key(text)]
+
+
+async def test_a_failure_that_names_the_key_is_hidden(emulator, secretive):
+    """Nor is it in the error of a job that failed, or that never ended."""
+    client = secretive(emulator)
+    failed = emulator.add_job(CoverScript(looks=["failure"], error_message=KEY, error_code=KEY))
+    with pytest.raises(CoverFailedError) as caught:
+        await client.wait_for_cover(failed)
+    assert "***" in str(caught.value)
+    assert not any(map(shows_the_key, texts(caught.value)))
+    emulator.fault(Fault.replace("data.successFlag", KEY), rate=1.0)
+    with pytest.raises(CoverTimeoutError) as caught:
+        await client.wait_for_cover(emulator.add_job(), timeout=0.1)
+    assert not any(map(shows_the_key, texts(caught.value)))
+
+
+@pytest.mark.parametrize("line", [f"{KEY}\r\n", f"HTTP/1.1 200 OK\r\n{KEY}\r\n"])
+async def test_an_echo_that_is_no_http_is_hidden(raw, secretive, line):
+    """What aiohttp says about bytes that it cannot read does not repeat them with the key."""
+    server = await raw(line.encode() + b"\r\n")
+    [error] = await errors_of(secretive(server).get_credits())
+    assert isinstance(error, KieCoverError)
+    assert not any(map(shows_the_key, texts(error)))
+
+
+async def test_a_connection_that_fails_shows_no_key(emulator, secretive):
+    """Where nobody listens, nothing of what was to be sent is in the error."""
+    client = secretive(emulator)
+    await emulator.aclose()
+    for error in await errors_of(
+        client.get_credits(),
+        client.wait_for_cover("id", timeout=0.1),
+        client.generate_cover("song", callback_url=CALLBACK),
+    ):
+        assert not any(map(shows_the_key, texts(error)))
+
+
+async def test_ending_a_call_shows_no_key(emulator, secretive, until):
+    """A call that is closed, cancelled or refused says nothing of the key either."""
+    client = secretive(emulator, request_timeout=5.0)
+    emulator.fault(Fault.stall(), rate=1.0)
+    calls = [
+        asyncio.create_task(client.generate_cover(song, callback_url=CALLBACK)) for song in "ab"
+    ]
+    await until(lambda: len(emulator.requests) == 2)
+    calls[0].cancel()
+    await asyncio.sleep(0)
+    await client.aclose()
+    errors = await errors_of(*calls, client.get_credits())
+    assert [type(error) for error in errors] == [
+        asyncio.CancelledError,
+        ClientClosedError,
+        ClientClosedError,
+    ]
+    assert not [text for error in errors for text in texts(error) if shows_the_key(text)]
+
+
+async def test_a_session_that_cannot_be_used_shows_no_key(
+    emulator, secretive, lend, monkeypatch, tmp_path
+):
+    """The error for a session with other credentials shows neither these nor the key."""
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login me password {KEY}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    [error] = await errors_of(secretive(emulator, session=lend(trust_env=True)).get_credits())
+    assert isinstance(error, ValueError)
+    assert not any(map(shows_the_key, texts(error)))
+
+
+async def test_nothing_that_holds_the_key_shows_it(emulator, secretive):
+    """No object on the way to the key has it in its repr."""
+    client = secretive(emulator)
+    await client.get_credits()
+    transport = client._transport
+    parts = [getattr(transport, part.name) for part in attrs.fields(type(transport))]
+    for shown in (client, transport, *parts, *vars(transport.exchange).values()):
+        if shown is not transport.exchange._headers:
+            assert not shows_the_key(repr(shown))
+
+
+async def test_a_placeholder_for_a_key_harms_no_answer(emulator):
+    """A key so short that it occurs in ordinary words is not looked for in answers."""
+    async with CoverClient("a", base_url=emulator.url) as client:
+        task_id = emulator.add_job(CoverScript(looks=["success"]), task_id="a-cat")
+        assert (await client.get_cover_details(task_id)).is_success

@@ -1,0 +1,182 @@
+import asyncio
+
+import aiohttp
+import pytest
+
+from kie_cover_async import ClientClosedError, CoverClient, RetryPolicy, TaskNotFoundError
+from kie_cover_async.emulator import CoverScript, Fault
+
+CALLBACK = "https://example.com/covers"
+
+
+def everything_of(session):
+    """What an owner could see change."""
+    return (
+        list(session.headers.items()),
+        [(cookie.key, cookie.value) for cookie in session.cookie_jar],
+        session.cookie_jar,
+        session.timeout,
+        session.connector,
+        session.raise_for_status,
+        session.auto_decompress,
+        session.trust_env,
+    )
+
+
+async def use(client):
+    """Every verb once, with a redirect, an error and a broken connection on the way."""
+    task_id = await client.generate_cover("song", callback_url=CALLBACK)
+    details = await client.wait_for_cover(task_id)
+    await client.get_download_url(details.images[0])
+    with pytest.raises(TaskNotFoundError):
+        await client.get_cover_details("nobody")
+    assert await client.get_credits() > 0
+    assert details.is_success
+
+
+async def test_a_borrowed_session_is_given_back_as_it_was(emulator, connect, lend):
+    """After all verbs and `aclose` the session is open, and nothing about it has changed."""
+    session = lend(
+        headers={"X-Mine": "1", "Accept": "text/html"},
+        cookies={"mine": "1"},
+        timeout=aiohttp.ClientTimeout(total=9),
+    )
+    before = everything_of(session)
+    async with connect(emulator, session=session) as client:
+        emulator.fault(Fault.reset(), endpoint="record-info")
+        emulator.fault(Fault.gateway_page(), endpoint="credit")
+        await use(client)
+    assert everything_of(session) == before
+    assert not session.closed
+    async with session.get(emulator.url) as answer:
+        assert answer.status == 404
+
+
+async def test_a_borrowed_session_brings_its_own_headers(emulator, connect, lend):
+    """The owner's headers are sent too, but ours are what the API asks for."""
+    session = lend(
+        headers={"X-Mine": "1", "Authorization": "Basic mine", "Content-Type": "text/plain"}
+    )
+    await connect(emulator, session=session).get_credits()
+    sent = emulator.requests[0].headers
+    assert sent["X-Mine"] == "1"
+    assert sent.getall("Authorization") == ["Bearer sk-0f1e2d3c4b5a6978"]
+    assert sent.getall("Content-Type") == ["application/json"]
+
+
+ODD_HABITS = {
+    "raising for a status": {"raise_for_status": True},
+    "judging every answer": {"raise_for_status": pytest.fail},
+    "a base URL": {"base_url": "http://elsewhere.example/api/"},
+    "cookies": {"cookies": {"a": "b"}},
+    "a jar for any host": {"cookie_jar_class": aiohttp.CookieJar},
+    "no time for anything": {"timeout": aiohttp.ClientTimeout(total=1e-9, sock_read=1e-9)},
+    "compressed bodies": {"auto_decompress": False},
+    "its own JSON": {"json_serialize": pytest.fail},
+    "no headers by itself": {"skip_auto_headers": ["User-Agent", "Content-Type", "Accept"]},
+    "HTTP 1.0": {"version": aiohttp.HttpVersion10},
+    "an environment to trust": {"trust_env": True},
+}
+
+
+@pytest.mark.parametrize("habits", ODD_HABITS.values(), ids=ODD_HABITS)
+async def test_the_habits_of_a_session_do_not_matter(emulator, connect, lend, monkeypatch, habits):
+    """However its owner has set the session up, every verb works and errors are ours."""
+    monkeypatch.setenv("NETRC", "/dev/null")
+    habits = dict(habits)
+    if jar := habits.pop("cookie_jar_class", None):
+        habits["cookie_jar"] = jar(unsafe=True)
+    await use(connect(emulator, session=lend(**habits)))
+
+
+@pytest.mark.parametrize("borrowed", [False, True])
+async def test_only_a_jar_that_wants_them_keeps_cookies(emulator, connect, lend, borrowed):
+    """The gateway's cookie is of no use: our own session forgets it, a lent one does as it does."""
+    session = lend(cookie_jar=aiohttp.CookieJar(unsafe=True)) if borrowed else None
+    client = connect(emulator, session=session)
+    await client.get_credits()
+    await client.get_credits()
+    assert ("Cookie" in emulator.requests[1].headers) == borrowed
+
+
+async def test_a_session_that_its_owner_closed_is_no_more(emulator, connect, lend):
+    """When the owner closes the session, every verb says that there is nothing left to use."""
+    session = lend()
+    client = connect(emulator, session=session)
+    await client.get_credits()
+    await session.close()
+    for call in (
+        client.get_credits(),
+        client.get_cover_details("id"),
+        client.wait_for_cover("id"),
+        client.generate_cover("song", callback_url=CALLBACK),
+    ):
+        with pytest.raises(ClientClosedError) as caught:
+            await call
+        assert not caught.value.maybe_accepted
+    assert len(emulator.requests) == 1
+
+
+async def test_an_owner_may_close_in_the_middle_of_a_wait(emulator, connect, lend, until):
+    """The wait whose session goes away ends with the id, and not at its deadline."""
+    session = lend()
+    client = connect(emulator, session=session)
+    task_id = emulator.add_job(CoverScript(end="never"))
+    waiting = asyncio.create_task(client.wait_for_cover(task_id))
+    await until(lambda: emulator.looks(task_id))
+    await session.close()
+    with pytest.raises(ClientClosedError) as caught:
+        await waiting
+    assert caught.value.task_id == task_id
+
+
+async def test_a_session_with_credentials_is_refused_at_once(emulator, lend):
+    """A session that would send its own credentials cannot carry the key."""
+    with pytest.warns(DeprecationWarning, match="auth"):
+        session = lend(auth=aiohttp.BasicAuth("me", "my-password"))
+    with pytest.raises(ValueError, match="session must have no auth") as caught:
+        CoverClient("a-key", base_url=emulator.url, session=session)
+    assert "my-password" not in str(caught.value)
+
+
+async def test_credentials_in_a_netrc_file_are_named(
+    emulator, connect, lend, monkeypatch, tmp_path
+):
+    """Where the environment has credentials for the API's host, the error says where from."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password my-password\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    client = connect(emulator, session=lend(trust_env=True))
+    for call in (client.get_credits(), client.wait_for_cover("id")):
+        with pytest.raises(ValueError, match=r"^session .*netrc") as caught:
+            await call
+        assert "my-password" not in str(caught.value)
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize(
+    ("pool", "most"),
+    [({"limit": 2}, 2), ({"limit": 0, "limit_per_host": 1}, 1), ({"limit": 0}, 6)],
+)
+async def test_a_pool_bounds_what_is_in_flight(emulate, connect, lend, pool, most):
+    """No more requests than the pool has connections, and none loses its time in the queue."""
+    emulator = await emulate(latency=0.15)
+    session = lend(connector=aiohttp.TCPConnector(**pool))
+    client = connect(emulator, session=session, request_timeout=0.6, retry=RetryPolicy(attempts=1))
+    await asyncio.gather(*[client.get_credits() for _ in range(6)])
+    assert _most_at_once(emulator, 0.15) <= most
+
+
+async def test_the_client_bounds_what_is_in_flight(emulate, connect):
+    """No more requests than `max_in_flight` are under way, and none loses its time in the queue."""
+    emulator = await emulate(latency=0.15)
+    client = connect(emulator, max_in_flight=2, request_timeout=0.4, retry=RetryPolicy(attempts=1))
+    await asyncio.gather(*[client.get_credits() for _ in range(6)])
+    assert _most_at_once(emulator, 0.15) <= 2
+
+
+def _most_at_once(emulator, latency):
+    arrivals = [request.received for request in emulator.requests]
+    return max(
+        sum(start <= arrival < start + latency for arrival in arrivals) for start in arrivals
+    )
