@@ -1,0 +1,22 @@
+"""Ask for a cover, and do not pay twice."""
+
+import asyncio
+import sys
+
+from kie_cover_async import CoverAlreadyExistsError, CoverClient, KieCoverError
+
+
+async def main(song: str) -> None:
+    async with CoverClient() as client:
+        try:
+            task_id = await client.generate_cover(song, callback_url="https://example.com/covers")
+        except CoverAlreadyExistsError as error:
+            print("already there:", error.existing_task_id or "the API did not say where")
+        except KieCoverError as error:
+            print("perhaps paid for: look first" if error.maybe_accepted else "not asked for:", error)
+        else:
+            print(task_id)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,21 @@
+"""A schedule of one's own: nothing before 25 seconds, then every three, less often under pressure."""
+
+import asyncio
+import sys
+
+from kie_cover_async import CoverClient
+
+
+class AfterTwentyFive:
+    def delay(self, age: float, pressure: float) -> float:
+        return max(25.0 - age, 3.0 * pressure)
+
+
+async def main(task_id: str) -> None:
+    async with CoverClient(schedule=AfterTwentyFive()) as client:
+        cover = await client.wait_for_cover(task_id)
+    print(*cover.images, sep="\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

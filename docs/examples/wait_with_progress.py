@@ -1,0 +1,20 @@
+"""Wait for a cover that was asked for earlier, and tell how it goes."""
+
+import asyncio
+import sys
+
+from kie_cover_async import CoverClient, CoverDetails
+
+
+def tell(details: CoverDetails) -> None:
+    print(details.state.value, file=sys.stderr)
+
+
+async def main(task_id: str) -> None:
+    async with CoverClient() as client:
+        cover = await client.wait_for_cover(task_id, timeout=600.0, on_update=tell)
+    print(*cover.images, sep="\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
