@@ -120,9 +120,8 @@ class CoverClient:
                 raise heard
             return heard.details
 
-        with _naming(task_id):
-            async with self._transport.lifetime.call():
-                return await self._transport.repeated(attempt)
+        with _naming(task_id), self._transport.lifetime.call():
+            return await self._transport.repeated(attempt)
 
     async def wait_for_cover(
         self,
@@ -231,9 +230,8 @@ class CoverClient:
             budget=self.budget,
             observer=self._transport.observer,
         )
-        with _naming(task_id):
-            async with self._transport.lifetime.call():
-                return await wait.run()
+        with _naming(task_id), self._transport.lifetime.call():
+            return await wait.run()
 
     async def _sight(self, task_id: str, on_sent: OnSent) -> Sighting:
         details, answer = await self._transport.once(wire.record_info(task_id), on_sent=on_sent)

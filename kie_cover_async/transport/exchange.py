@@ -1,15 +1,16 @@
 """One request over aiohttp: its time, its size, and every failure as one of our errors."""
 
-import asyncio
 from math import inf
 from typing import Any
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from kie_cover_async.errors import ClientClosedError, TransportError
 from kie_cover_async.wire import Answer, Call
 
+from .scope import Deadlines
 from .secret import Secret
 
 LARGEST_ANSWER = 1 << 20
@@ -45,17 +46,21 @@ class Exchange:
         user_agent: str,
     ) -> None:
         self._root = str(base_url).rstrip("/")
+        self._urls: dict[str, URL] = {}
         self._secret = Secret(api_key)
-        self._headers = {
-            "Authorization": self._secret.header,
-            # The API asks for it of every request, GET included.
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "User-Agent": user_agent,
-        }
+        self._headers = CIMultiDict(
+            {
+                "Authorization": self._secret.header,
+                # The API asks for it of every request, GET included.
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "User-Agent": user_agent,
+            }
+        )
         self._session = session
         self._owned = session is None
         self._request_timeout = request_timeout
+        self._deadlines = Deadlines(request_timeout)
         self._timeout = aiohttp.ClientTimeout(
             total=None,
             connect=request_timeout * _SHARE_FOR_CONNECTING,
@@ -71,12 +76,18 @@ class Exchange:
             return None
         return min(filter(None, (connector.limit, connector.limit_per_host)), default=None)
 
+    def url_of(self, call: Call[Any]) -> URL:
+        """Where the call goes."""
+        if (url := self._urls.get(call.path)) is None:
+            url = self._urls[call.path] = URL(self._root + call.path)
+        return url.with_query(call.query) if call.query else url
+
     async def send(self, call: Call[Any]) -> Answer:
         """The answer, read whole; raises `TransportError`, or `ClientClosedError`."""
         session = self._session_in_use()
         problem: Exception
         try:
-            async with asyncio.timeout(self._request_timeout):
+            with self._deadlines.scope():
                 return await self._exchange(session, call)
         except _NEVER_CONNECTED as error:
             problem = self._failure(call, _named(error), connected=False)
@@ -92,6 +103,7 @@ class Exchange:
 
     async def aclose(self) -> None:
         """Close the session, if it is our own."""
+        self._deadlines.cancel()
         if self._owned and self._session is not None:
             await self._session.close()
 
@@ -107,12 +119,12 @@ class Exchange:
         return self._session
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call[Any]) -> Answer:
-        url = URL(self._root + call.path, encoded=True)
+        url = self.url_of(call)
         headers, tls_host = self._headers, None
         if not call.repeatable:
             # A connection of its own: a reused one can die after delivery and leave it open
             # whether the request was taken. The pool keeps apart what names its TLS host.
-            headers, tls_host = headers | {"Connection": "close"}, url.raw_host
+            headers, tls_host = CIMultiDict(headers, Connection="close"), url.raw_host
         async with session.request(
             call.method,
             url,
@@ -128,10 +140,12 @@ class Exchange:
 
     async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
         """The answer as others may see it: an echo of the key would get into messages and logs."""
-        headers = response.headers.copy()
-        if request_id := headers.get("cf-ray"):
-            headers["cf-ray"] = self._secret.hidden_in(request_id)
         body = self._secret.hidden_in_body(await self._body(response))
+        request_id = response.headers.get("cf-ray", "")
+        if (hidden := self._secret.hidden_in(request_id)) == request_id:
+            return Answer(response.status, response.headers, body)
+        headers = response.headers.copy()
+        headers["cf-ray"] = hidden
         return Answer(response.status, headers, body)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:

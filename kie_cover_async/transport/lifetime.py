@@ -1,11 +1,12 @@
 """One event loop, and an end: what a client's calls run in."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from types import TracebackType
+from typing import Self
 
 from kie_cover_async.errors import ClientClosedError
+
+from .scope import Scope
 
 
 class Lifetime:
@@ -14,7 +15,7 @@ class Lifetime:
     def __init__(self) -> None:
         self.closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._calls: dict[asyncio.Timeout, asyncio.Task[Any] | None] = {}
+        self._calls: set[_Call] = set()
         self._left = asyncio.Event()
 
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -26,39 +27,34 @@ class Lifetime:
             raise RuntimeError("this CoverClient belongs to another event loop; make one for each")
         return loop
 
-    @asynccontextmanager
-    async def call(self) -> AsyncIterator[None]:
-        """Around every public call: closing ends what is inside with `ClientClosedError`."""
+    def call(self) -> Scope:
+        """A block around every public call: closing ends it with `ClientClosedError`."""
         if self.closed:
             raise ClientClosedError
         self.loop()
-        scope = asyncio.timeout(None)
-        try:
-            async with scope:
-                self._calls[scope] = asyncio.current_task()
-                yield
-        except TimeoutError:
-            if not scope.expired():
-                raise
-        finally:
-            self._calls.pop(scope, None)
+        return _Call(self)
+
+    def begin(self, call: "_Call") -> None:
+        self._calls.add(call)
+
+    def leave(self, call: "_Call") -> None:
+        self._calls.discard(call)
+        if self.closed:
             self._left.set()
-        if scope.expired():
-            raise ClientClosedError
 
     def close(self) -> None:
         """Let no call begin any more, and end all that run but those of this very task."""
         if not self.closed:
             self.loop()
         self.closed = True
-        for scope, task in self._calls.items():
-            if task is not asyncio.current_task():
-                self._end(scope)
+        for call in self._calls:
+            if call.task is not asyncio.current_task():
+                call.end()
 
     async def others_gone(self) -> None:
         """Wait until no other task is in a call."""
         this_task = asyncio.current_task()
-        while any(task is not this_task for task in self._calls.values()):
+        while any(call.task is not this_task for call in self._calls):
             self._left.clear()
             await self._left.wait()
 
@@ -67,10 +63,27 @@ class Lifetime:
 
         They are cancelled at their next await, so this comes last.
         """
-        for scope in self._calls:
-            self._end(scope)
+        for call in self._calls:
+            call.end()
 
-    def _end(self, scope: asyncio.Timeout) -> None:
-        # Closing may be asked for twice, and a call that is ending must not be ended again.
-        if scope.when() is None:
-            scope.reschedule(self.loop().time())
+
+class _Call(Scope):
+    __slots__ = ("_lifetime",)
+
+    def __init__(self, lifetime: Lifetime) -> None:
+        super().__init__(ClientClosedError)
+        self._lifetime = lifetime
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._lifetime.begin(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lifetime.leave(self)
+        super().__exit__(kind, error, traceback)

@@ -91,7 +91,7 @@ class Transport:
                 raise
 
         try:
-            async with self.lifetime.call():
+            with self.lifetime.call():
                 return await self.repeated(attempt)
         except ClientClosedError as error:
             error.maybe_accepted = unanswered and not call.repeatable

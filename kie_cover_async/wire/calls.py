@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from math import isfinite
 from typing import Generic, TypeVar
-from urllib.parse import quote
 
 from attrs import frozen
 
@@ -24,7 +23,7 @@ T = TypeVar("T")
 class Call(Generic[T]):
     """One request, ready to be sent under a base URL.
 
-    `path` is quoted and has its query. `read` turns `data` into a value or raises `Unreadable`.
+    `read` turns `data` into a value or raises `Unreadable`.
     A call that is not `repeatable` is paid for: its answer may be lost and the request taken.
     """
 
@@ -32,6 +31,7 @@ class Call(Generic[T]):
     path: str
     read: Callable[[object], T]
     task_id: str | None = None
+    query: dict[str, str] | None = None
     body: bytes | None = None
     repeatable: bool = True
 
@@ -49,8 +49,8 @@ def record_info(task_id: str) -> Call[CoverDetails]:
             raise unreadable(".taskId", details.task_id, f"the id asked for, {shown(task_id)}")
         return details
 
-    path = f"/api/v1/suno/cover/record-info?taskId={quote(task_id, safe='')}"
-    return Call("record-info", path, read, task_id)
+    path = "/api/v1/suno/cover/record-info"
+    return Call("record-info", path, read, task_id, query={"taskId": task_id})
 
 
 def generate(music_task_id: str, callback_url: str) -> Call[str]:

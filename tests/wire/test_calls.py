@@ -1,11 +1,9 @@
 """What is asked: methods, paths and bodies, and what each endpoint's `data` may be."""
 
 import json
-from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from api_answers import CALLS, IMAGE, TASK, answer, envelope, heard
-from yarl import URL
 
 from kie_cover_async import InvalidResponseError
 from kie_cover_async.wire import download_url, generate, get_credits, record_info
@@ -13,11 +11,11 @@ from kie_cover_async.wire import download_url, generate, get_credits, record_inf
 
 def test_the_paths():
     """Each endpoint is asked as the vendor's pages say."""
-    assert [(call.method, call.path) for call in CALLS.values()] == [
-        ("GET", f"/api/v1/suno/cover/record-info?taskId={TASK}"),
-        ("POST", "/api/v1/suno/cover/generate"),
-        ("GET", "/api/v1/chat/credit"),
-        ("POST", "/api/v1/common/download-url"),
+    assert [(call.method, call.path, call.query) for call in CALLS.values()] == [
+        ("GET", "/api/v1/suno/cover/record-info", {"taskId": TASK}),
+        ("POST", "/api/v1/suno/cover/generate", None),
+        ("GET", "/api/v1/chat/credit", None),
+        ("POST", "/api/v1/common/download-url", None),
     ]
 
 
@@ -36,16 +34,6 @@ def test_the_bodies():
     assert json.loads(download_url(IMAGE).body) == {"url": IMAGE}
     assert record_info(TASK).body is None
     assert get_credits().body is None
-
-
-@pytest.mark.parametrize("task_id", ["a/b?c&d=é%", "../../x", "a+b", "%2F", "#", ";", "日本"])
-def test_an_id_cannot_leave_its_place(task_id):
-    """Whatever characters an id has, it is the one value of the one query parameter."""
-    path = record_info(task_id).path
-    parts = urlsplit(path)
-    assert parts.path == "/api/v1/suno/cover/record-info"
-    assert parse_qsl(parts.query, strict_parsing=True) == [("taskId", task_id)]
-    assert URL(f"http://h{path}", encoded=True).query == {"taskId": task_id}
 
 
 @pytest.mark.parametrize("amount", [0, 1, -3, 5916.25, 1e-9, 10**15, 2**53 + 1])

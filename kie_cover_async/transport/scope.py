@@ -1,0 +1,110 @@
+"""Parts of a task that can be ended from outside without ending the task.
+
+What `asyncio.timeout` does, with its books of cancellation, but without a timer for each: hundreds
+of requests in flight share one, and a call that ends when its client is closed needs none at all.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self
+
+
+class Scope:
+    """A block of the current task, which raises `ended_by` when it is ended from outside."""
+
+    __slots__ = ("_cancelling", "_ended", "_left", "ended_by", "task")
+
+    def __init__(self, ended_by: type[Exception]) -> None:
+        self.ended_by = ended_by
+        self._ended = self._left = False
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a call has to be awaited inside a task")
+        self.task: asyncio.Task[Any] = task
+        self._cancelling = task.cancelling()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._left = True
+        if not self._ended:
+            return
+        # Somebody else's cancellation beside ours is not to be taken back.
+        alone = self.task.uncancel() <= self._cancelling
+        if alone and kind is asyncio.CancelledError:
+            raise self.ended_by from None
+
+    def end(self) -> None:
+        """Cancel what the block awaits; does nothing a second time, or after the block."""
+        if self._ended or self._left:
+            return
+        if asyncio.current_task() is self.task:
+            # It is running, and may leave the block before it awaits anything.
+            self.task.get_loop().call_soon(self.end)
+            return
+        self._ended = True
+        self.task.cancel()
+
+
+class Deadlines:
+    """Scopes that all get the same time, and one timer for the first of them to end."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends: dict[_Timed, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def scope(self) -> Scope:
+        """A block that raises `TimeoutError` when its time is up."""
+        return _Timed(self)
+
+    def add(self, scope: "_Timed") -> None:
+        loop = scope.task.get_loop()
+        self._ends[scope] = end = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(end, self._serve, loop)
+
+    def remove(self, scope: "_Timed") -> None:
+        del self._ends[scope]
+
+    def cancel(self) -> None:
+        """Drop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        for scope, end in self._ends.items():
+            if end > loop.time():
+                self._timer = loop.call_at(end, self._serve, loop)
+                return
+            scope.end()
+
+
+class _Timed(Scope):
+    __slots__ = ("_deadlines",)
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        super().__init__(TimeoutError)
+        self._deadlines = deadlines
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._deadlines.add(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._deadlines.remove(self)
+        super().__exit__(kind, error, traceback)
