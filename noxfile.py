@@ -50,7 +50,8 @@ def tests(session: nox.Session, backoff: str) -> None:
     session.env["PYTHONSAFEPATH"] = "1"
     session.env["COVERAGE_FILE"] = str(Path(session.virtualenv.location) / "coverage")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    # More at once than there are cores: most tests wait for a socket.
+    session.run("coverage", "run", "-m", "pytest", "--numprocesses=4", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     if not session.posargs:
         session.run("coverage", "report")
