@@ -1,0 +1,23 @@
+"""The command `kie-cover`: stdout is data, stderr is talk.
+
+`app` declares the commands and `verbs` does most of them, over a `connection` made from the
+environment; `output` says what goes where and what the exit code means. `board` and `record` are
+what people see of waits and of covers, `stage`, `scene` and `report` of the `demo`. `emulated` is
+the emulator in a terminal of its own.
+"""
+
+import sys
+
+try:
+    from .app import main
+except ModuleNotFoundError as _missing:
+    if str(_missing.name).partition(".")[0] not in {"click", "rich", "typer"}:
+        raise
+
+    def main() -> None:
+        """Say what has to be installed."""
+        sys.stderr.write("kie-cover needs more: pip install 'kie-cover-async[cli]'\n")
+        sys.exit(2)
+
+
+__all__ = ["main"]

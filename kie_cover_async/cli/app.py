@@ -1,0 +1,182 @@
+"""The commands: what each is asked, and the function that does it."""
+
+import os
+import sys
+from io import TextIOWrapper
+from typing import Annotated
+
+import typer
+
+from kie_cover_async import __version__
+
+from . import verbs
+from .demo import play
+from .emulated import EmulatorSettings, emulate
+from .output import INTERRUPTED, emit, listen, run, wants_json
+
+TaskId = Annotated[str, typer.Argument(metavar="ID", help="The cover task's id, not the song's.")]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON lines on a terminal too.")]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(envvar="KIE_BASE_URL", metavar="URL", help="Another service of the same API."),
+]
+
+app: typer.Typer = typer.Typer(
+    name="kie-cover",
+    help="""Cover images of KIE.ai's Suno API: ask for them, wait for them, look at them.
+
+    The API key is read from the environment: export KIE_API_KEY=…
+
+    Results go to stdout: text on a terminal, else JSON lines, and an error is a line with "error"
+    in it. Everything said along the way goes to stderr.
+
+    Exit codes: 0 done, 1 the job or the API failed, 2 a wrong argument or no key, 130 interrupted.
+    """,
+    epilog="Start with: kie-cover demo",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command that was typed; ends in `SystemExit`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # With a proxy aiohttp reads the netrc file too, and an entry there clashes with the key.
+    os.environ["NETRC"] = os.devnull
+    listen()
+    try:
+        app(prog_name="kie-cover")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    asked: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if asked:
+        emit(f"kie-cover {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: kie-cover demo")
+def demo(as_json: Json = False) -> None:
+    """Watch 24 covers being asked for and waited for. Needs no key and no network.
+
+    They come from an emulation of the API on this machine, where one of them fails, one is not
+    done in time and one is refused for too many requests on the way. Takes about ten seconds.
+
+    Prints a table also where stdout is no terminal, and JSON lines with --json.
+    """
+    run(play(as_json=as_json), as_json=as_json)
+
+
+@app.command(epilog="Example: kie-cover get 21aee3c3c2a01fa5e030b3799fa4dd56")
+def get(
+    task_id: TaskId,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="The answer as it came, without key and cookies: for reports."),
+    ] = False,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Look once how far a cover is.
+
+    Exits with 0 whatever state the cover is in, and with 1 where there is no record of it.
+    With --raw any answer will do; stdout has it as text unless --json is given.
+    """
+    if raw:
+        run(verbs.get_raw(task_id, base_url, as_json=as_json), as_json=as_json)
+    as_json = wants_json(as_json)
+    run(verbs.get(task_id, base_url, as_json=as_json), as_json=as_json)
+
+
+@app.command(epilog="Example: kie-cover wait 21aee3c3c2a01fa5e030b3799fa4dd56 --timeout 600")
+def wait(
+    task_id: TaskId,
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="Give up after this; 0 is one look, inf never."),
+    ] = 900.0,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Wait until a cover is done.
+
+    Exits with 1 where the job failed, where the time is up, and where there is no record of it.
+    Interrupted or out of time, the job goes on, and can be waited for again.
+    """
+    as_json = wants_json(as_json)
+    run(verbs.wait(task_id, timeout, base_url, as_json=as_json), as_json=as_json)
+
+
+@app.command(
+    epilog="Example: kie-cover generate 5c79be8e0a6a4bd0 --callback-url https://example.com/done"
+)
+def generate(
+    music_task_id: Annotated[str, typer.Argument(metavar="SONG", help="The music task's id.")],
+    callback_url: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="Told when the cover is done. The API wants one, heard or not."
+        ),
+    ],
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Ask for the cover of a song, and print the new task's id. Costs credits.
+
+    Where the song has a cover already, the exit code is 1 and the error names the cover's id if
+    the API does ("existingTaskId").
+    """
+    as_json = wants_json(as_json)
+    run(verbs.generate(music_task_id, callback_url, base_url, as_json=as_json), as_json=as_json)
+
+
+@app.command(epilog="Example: kie-cover credits")
+def credits(base_url: BaseUrl = None, as_json: Json = False) -> None:
+    """Print what is left on the account."""
+    as_json = wants_json(as_json)
+    run(verbs.credits(base_url, as_json=as_json), as_json=as_json)
+
+
+@app.command(
+    epilog="Example: kie-cover emulator --port 8321 --generation-time 5-20 --fault-rate 0.1"
+)
+def emulator(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    generation_time: Annotated[
+        str, typer.Option(metavar="SECONDS", help="From asking to the end, or a range of it.")
+    ] = "2-8",
+    failure_rate: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="How many of the covers fail.")
+    ] = 0.0,
+    stuck_rate: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="How many of the covers never end.")
+    ] = 0.0,
+    fault_rate: Annotated[
+        float, typer.Option(min=0, max=1, metavar="SHARE", help="How many of the answers go wrong.")
+    ] = 0.0,
+    seed: Annotated[str, typer.Option(help="Every random choice follows from it.")] = "0",
+    as_json: Json = False,
+) -> None:
+    """Emulate the API on this machine until Ctrl-C, for trying things out.
+
+    What goes wrong by --fault-rate is one of: a refusal for too many requests, a server error, a
+    gateway's HTML page, a connection reset, half a JSON text.
+    """
+    settings = EmulatorSettings(
+        port=port,
+        generation_time=generation_time,
+        failure_rate=failure_rate,
+        stuck_rate=stuck_rate,
+        fault_rate=fault_rate,
+        seed=seed,
+    )
+    run(emulate(settings, as_json=wants_json(as_json)), as_json=False)

@@ -1,0 +1,117 @@
+"""What a person sees of waits while they go on."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from attrs import define
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from kie_cover_async import KieCoverError, RateLimitedError
+from kie_cover_async.events import BudgetHeld, CoverLooked, Event
+
+from .output import one_line, say
+from .record import STYLES
+
+FRAMES_PER_SECOND = 10
+
+
+@define
+class Waiting:
+    """What is known of one wait."""
+
+    said: str = "first look"
+    style: str = "dim"
+    looks: int = 0
+    error: KieCoverError | None = None
+
+    def hear(self, look: CoverLooked) -> None:
+        """Take in what a look brought."""
+        self.looks += 1
+        self.error = look.error
+        if look.details is not None:
+            self.said, self.style = look.details.state.value, STYLES[look.details.state]
+
+
+class Board:
+    """An observer of waits, and a renderable that shows them: a line for each."""
+
+    def __init__(
+        self, task_ids: Iterable[str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._waits = {task_id: Waiting() for task_id in task_ids}
+        self._clock = clock
+        self._started = clock()
+        self._held_until = self._started
+        self._spinner = Spinner("dots")
+
+    def hear(self, event: Event) -> None:
+        """Take in an event of the client's."""
+        if isinstance(event, CoverLooked):
+            self._waits[event.task_id].hear(event)
+        elif isinstance(event, BudgetHeld):
+            self._held_until = self._clock() + event.seconds
+
+    def __rich__(self) -> RenderableType:
+        return Group(*self._lines())
+
+    def _lines(self) -> Iterator[Text]:
+        now = self._clock()
+        sign = self._spinner.render(now)
+        width = max(map(len, self._waits), default=0)
+        for task_id, wait in self._waits.items():
+            looks = "1 look" if wait.looks == 1 else f"{wait.looks} looks"
+            yield _line(
+                (f"{sign} ", "cyan"),
+                f"{one_line(task_id):<{width}}  ",
+                (f"{wait.said:<10}", wait.style),
+                f"  {now - self._started:.0f} s  {looks}",
+            )
+            if trouble := self._trouble(wait, now):
+                yield _line((f"  {trouble}", "yellow"))
+
+    def _trouble(self, wait: Waiting, now: float) -> str:
+        if now < self._held_until:
+            return f"too many requests: goes on in {self._held_until - now:.1f} s"
+        return "" if wait.error is None else one_line(wait.error)
+
+
+def _line(*parts: str | tuple[str, str]) -> Text:
+    return Text.assemble(*parts, overflow="ellipsis", no_wrap=True)
+
+
+class Changes:
+    """An observer of waits that says what is new of them, where there is no board to look at."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def hear(self, event: Event) -> None:
+        """Take in an event of the client's."""
+        if isinstance(event, BudgetHeld):
+            say(f"too many requests: all of them stop for {event.seconds:.1f} s")
+        elif isinstance(event, CoverLooked) and not isinstance(event.error, RateLimitedError):
+            self._looked(event)
+
+    def _looked(self, look: CoverLooked) -> None:
+        news = type(look.error).__name__ if look.details is None else look.details.state.value
+        if news != self._said.get(look.task_id):
+            self._said[look.task_id] = news
+            told = news if look.error is None else look.error
+            say(f"{look.task_id} at {look.age:.1f} s: {told}")
+
+
+def can_draw(stream: TextIO | None) -> bool:
+    """Whether something can be drawn there and wiped off again."""
+    return stream is not None and stream.isatty() and not Console(file=stream).is_dumb_terminal
+
+
+@contextmanager
+def live(shown: RenderableType, *, console: Console) -> Iterator[None]:
+    """Draw it on the terminal, again and again, and wipe it off in the end."""
+    with Live(shown, console=console, refresh_per_second=FRAMES_PER_SECOND, transient=True):
+        yield

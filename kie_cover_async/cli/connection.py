@@ -1,0 +1,98 @@
+"""From the environment to an open client: the key, the base URL and the proxy."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.request import getproxies, proxy_bypass
+
+from aiohttp import ClientSession
+from attrs import frozen
+from yarl import URL
+
+from kie_cover_async import CoverClient, __version__, wire
+from kie_cover_async.events import Observer
+from kie_cover_async.settings import API_KEY_VARIABLE, api_key_in_use, base_url_in_use
+from kie_cover_async.transport import Exchange
+
+from .output import Refused, refusing
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_RAW_TIMEOUT = 30.0
+
+
+@asynccontextmanager
+async def connected(
+    base_url: str | None, observer: Observer | None = None
+) -> AsyncIterator[CoverClient]:
+    """A client for the key in the environment; raises `Refused` where a setting is no good."""
+    url, key = _settings(base_url)
+    async with (
+        _proxied_session(url) as session,
+        CoverClient(key, base_url=url, session=session, observer=observer) as client,
+    ):
+        yield client
+
+
+@frozen
+class RawAnswer:
+    """An answer as it came, but for what it has of the key and of cookies."""
+
+    url: str
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+async def raw_answer(task_id: str, base_url: str | None) -> RawAnswer:
+    """What one request for a cover's record brings, whatever it is; raises `TransportError`."""
+    url, key = _settings(base_url)
+    call = wire.record_info(task_id)
+    async with _proxied_session(url) as session:
+        exchange = Exchange(
+            url,
+            key,
+            session=session,
+            request_timeout=_RAW_TIMEOUT,
+            user_agent=f"kie-cover-async/{__version__}",
+        )
+        try:
+            answer = await exchange.send(call)
+        finally:
+            await exchange.aclose()
+    # The exchange has masked the body; cookies are as good as keys, for as long as they last.
+    headers = (
+        (name, "***" if name.lower() == "set-cookie" else value.replace(key, "***"))
+        for name, value in answer.headers.items()
+    )
+    return RawAnswer(str(exchange.url_of(call)), answer.status, tuple(headers), answer.body)
+
+
+def needs_proxy(url: URL) -> bool:
+    """Whether the environment names a proxy for this URL; raises `Refused` for one of no use."""
+    host = url.host or ""
+    proxy = getproxies().get(url.scheme)
+    if not proxy or host in _LOOPBACK or proxy_bypass(host):
+        return False
+    if not proxy.startswith("http://"):
+        # Not shown: it may hold a password.
+        raise Refused(f"{url.scheme}_proxy must be an http proxy: http://host:port")
+    return True
+
+
+def _settings(base_url: str | None) -> tuple[URL, str]:
+    if not os.environ.get(API_KEY_VARIABLE):
+        raise Refused(
+            f"no API key: get one at https://kie.ai/api-key, then: export {API_KEY_VARIABLE}=…"
+        )
+    with refusing():
+        return base_url_in_use(base_url, allow_http=False), api_key_in_use(None)
+
+
+@asynccontextmanager
+async def _proxied_session(url: URL) -> AsyncIterator[ClientSession | None]:
+    """A session to lend where there is a proxy; else `None`: the client's own serves better."""
+    if not needs_proxy(url):
+        yield None
+        return
+    async with ClientSession(trust_env=True) as session:
+        yield session

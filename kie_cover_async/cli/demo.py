@@ -1,0 +1,108 @@
+"""`kie-cover demo`: 24 covers of an emulated API, asked for and waited for all at once."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+
+from kie_cover_async import CoverClient, ExponentialSchedule, KieCoverError, RequestBudget
+from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
+
+from .board import can_draw, live
+from .output import DONE, emit_json, emit_printed, paper, quiet, say
+from .report import Totals, cover_fields, printed
+from .scene import Scene
+from .stage import Cover, Stage
+
+COVERS = 24
+FAILING, STUCK, REFUSED = 11, 6, 17
+TIMEOUT = 8.5
+
+# Ten times as fast as the service, and the looks with it.
+_GENERATION_TIME = (2.0, 6.0)
+_SCHEDULE = ExponentialSchedule(initial=1.0, factor=1.5, maximum=2.5, not_before=1.5)
+_BUDGET = 20
+
+Ended = Callable[[Cover], object]
+
+
+async def play(*, as_json: bool) -> int:
+    """The whole demo; the exit code."""
+    stage = Stage(COVERS)
+    with quiet():
+        await _show(stage, as_json=as_json)
+    return DONE
+
+
+async def _show(stage: Stage, *, as_json: bool) -> None:
+    if as_json:
+        await perform(stage, lambda cover: emit_json(cover_fields(cover)))
+        emit_json({"totals": attrs.asdict(Totals.of(stage))})
+        return
+    if can_draw(sys.stdout):
+        with live(Scene(stage), console=paper()):
+            await perform(stage, lambda _: None)
+    else:
+        await perform(stage, partial(_say, stage))
+    emit_printed(*printed(stage))
+
+
+async def perform(stage: Stage, ended: Ended) -> None:
+    """Emulator and client from beginning to end; `ended` hears of each cover as it ends."""
+    async with (
+        CoverEmulator(
+            seed="demo", generation_time=_GENERATION_TIME, visible_after=0.2, latency=(0.01, 0.06)
+        ) as emulator,
+        CoverClient(
+            "demo",
+            base_url=emulator.url,
+            schedule=_SCHEDULE,
+            budget=RequestBudget(_BUDGET),
+            observer=stage.hear,
+        ) as client,
+    ):
+        _script(emulator)
+        waits = [_one_cover(cover, stage, client, emulator) for cover in stage.covers]
+        # Left early, by an interruption, say, it is the client's closing that ends the others.
+        for wait in asyncio.as_completed(waits):
+            ended(await wait)
+
+
+def _script(emulator: CoverEmulator) -> None:
+    emulator.script_song(_song(FAILING), CoverScript(seconds=3.5, end="failure"))
+    emulator.script_song(_song(STUCK), CoverScript(end="never"))
+    emulator.script_song(_song(REFUSED), CoverScript(seconds=5.5))
+
+
+def _song(number: int) -> str:
+    return f"song-{number:02}"
+
+
+async def _one_cover(
+    cover: Cover, stage: Stage, client: CoverClient, emulator: CoverEmulator
+) -> Cover:
+    def asked(task_id: str) -> None:
+        stage.ask(cover, task_id)
+        if cover.number == REFUSED:
+            emulator.fault(
+                Fault.rate_limited(retry_after=1), endpoint="record-info", task_id=task_id, after=1
+            )
+
+    try:
+        details = await client.cover_for(
+            _song(cover.number),
+            callback_url="http://127.0.0.1/nobody-listens",
+            timeout=TIMEOUT,
+            on_task_id=asked,
+        )
+    except KieCoverError as error:
+        stage.end(cover, error)
+    else:
+        stage.end(cover, details)
+    return cover
+
+
+def _say(stage: Stage, cover: Cover) -> None:
+    say(f"{stage.now:5.1f} s  cover {cover.number:02} {cover.phase}, {len(cover.looks)} looks")

@@ -1,0 +1,192 @@
+"""The command as its users have it: a process of its own, with pipes or on a terminal."""
+
+import asyncio
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import sys
+import termios
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from attrs import define, field, frozen
+
+from kie_cover_async.emulator import CoverEmulator
+
+KEY = "a-key-that-nobody-may-see"
+COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
+_OURS = ("KIE_", "HTTP", "http", "NO_PROXY", "no_proxy", "NETRC", "FORCE_COLOR", "NO_COLOR")
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """That of the tests, without what would change the command's ways."""
+    kept = {name: os.environ[name] for name in os.environ if not name.startswith(_OURS)}
+    ours = {"KIE_API_KEY": KEY, "TERM": "xterm-256color", "PYTHONWARNINGS": "error"}
+    return {**kept, **ours, **more}
+
+
+@frozen
+class Ended:
+    """What is left of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def documents(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@define
+class Running:
+    """A command with its stdout and stderr in pipes."""
+
+    process: asyncio.subprocess.Process
+
+    async def document(self) -> Any:
+        """The next JSON line of stdout."""
+        assert self.process.stdout is not None
+        return json.loads(await self.process.stdout.readline())
+
+    async def talk(self) -> str:
+        """The next line of stderr."""
+        assert self.process.stderr is not None
+        return (await self.process.stderr.readline()).decode()
+
+    def hang_up(self) -> None:
+        """Read no more of stdout."""
+        self.process._transport.get_pipe_transport(1).close()
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    async def end(self) -> Ended:
+        out, err = await self.process.communicate()
+        return Ended(self.process.returncode or 0, (out or b"").decode(), err.decode())
+
+
+@define
+class OnTerminal:
+    """A command on a terminal of 80 columns and 24 lines."""
+
+    process: asyncio.subprocess.Process
+    master: int
+    shown: str = ""
+    more: asyncio.Event = field(factory=asyncio.Event)
+
+    def read(self) -> None:
+        try:
+            self.shown += os.read(self.master, 1 << 16).decode(errors="replace")
+        except OSError:  # the other side has no more to say
+            self.close()
+        self.more.set()
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.master)
+
+    async def until(self, text: str) -> None:
+        while text not in self.shown:
+            self.more.clear()
+            await self.more.wait()
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    async def end(self) -> Ended:
+        code = await self.process.wait()
+        return Ended(code, self.shown, "")
+
+
+@asynccontextmanager
+async def started(
+    *arguments: str, stdout: int | None = None, command: tuple[str, ...] = COMMAND, **env: str
+) -> AsyncIterator[Running]:
+    """The command with these arguments, and more of an environment."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(env),
+    )
+    try:
+        yield Running(process)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+@asynccontextmanager
+async def on_terminal(*arguments: str, **env: str) -> AsyncIterator[OnTerminal]:
+    """The command on a terminal."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, stdin=slave, stdout=slave, stderr=slave, env=environment(env)
+    )
+    os.close(slave)
+    terminal = OnTerminal(process, master)
+    asyncio.get_running_loop().add_reader(master, terminal.read)
+    try:
+        yield terminal
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        terminal.close()
+        os.close(master)
+
+
+@pytest.fixture(name="started")
+def _started() -> Callable[..., AbstractAsyncContextManager[Running]]:
+    return started
+
+
+@pytest.fixture(name="on_terminal")
+def _on_terminal() -> Callable[..., AbstractAsyncContextManager[OnTerminal]]:
+    return on_terminal
+
+
+Run = Callable[..., Awaitable[Ended]]
+
+
+@pytest.fixture
+def run() -> Run:
+    async def run(*arguments: str, **options: Any) -> Ended:
+        async with started(*arguments, **options) as command:
+            return await command.end()
+
+    return run
+
+
+Start = Callable[..., Awaitable[CoverEmulator]]
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: Any) -> CoverEmulator:
+            return await stack.enter_async_context(CoverEmulator(**settings))
+
+        yield start
+
+
+@pytest.fixture
+async def emulator(start: Start) -> CoverEmulator:
+    return await start()
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The key in the environment of the tests themselves, for commands that run in them."""
+    monkeypatch.setenv("KIE_API_KEY", KEY)
+    return KEY

@@ -1,0 +1,275 @@
+"""The command as a process: what it takes, what it writes where, and how it ends."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kie_cover_async import __version__
+from kie_cover_async.cli.app import app
+from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, USAGE
+from kie_cover_async.emulator import CoverScript, Fault
+
+COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
+COMMANDS = ["demo", "get", "wait", "generate", "credits", "emulator"]
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """What follows when the command is typed, in the process of the tests and without a key."""
+    monkeypatch.delenv("KIE_API_KEY", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def typed(*arguments: str):
+        with pytest.raises(SystemExit) as ended:
+            app(list(arguments), prog_name="kie-cover")
+        return ended.value.code, *capsys.readouterr()
+
+    return typed
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(typed, command, option):
+    """Every command says what it is for, and shows an example of itself."""
+    code, out, _ = typed(command, option)
+    assert code == DONE
+    assert f"Example: kie-cover {command}" in out
+
+
+def test_help_of_all(typed):
+    """The first page names the commands, the key's place and the exit codes."""
+    code, out, _ = typed("--help")
+    assert code == DONE
+    assert all(command in out for command in COMMANDS)
+    assert "export KIE_API_KEY=" in out
+    assert "Exit codes" in out
+
+
+def test_nothing_asked(typed):
+    """Who types the name alone is shown what there is."""
+    _, out, err = typed()
+    assert "kie-cover demo" in out + err
+
+
+def test_version(typed):
+    """The version is the package's."""
+    assert typed("--version") == (DONE, f"kie-cover {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "got",
+        "get",
+        "get an-id --cold",
+        "wait an-id --timeout soon",
+        "wait an-id --timeout=-1",
+        "generate a-song",
+        "generate a-song --callback-url nowhere",
+        "get an-id",
+        "get an-id --raw",
+        "credits",
+        "emulator --port -1",
+        "emulator --fault-rate 2",
+        "emulator --generation-time 8-2",
+    ],
+)
+def test_usage(typed, arguments):
+    """What cannot be meant, and a missing key, end with 2; nothing of it is on stdout."""
+    code, out, err = typed(*arguments.split())
+    assert code == USAGE
+    assert out == ""
+    assert err
+
+
+async def test_completion(run):
+    """A shell that asks what may come next is told."""
+    asking = {"_KIE_COVER_COMPLETE": "complete_bash", "COMP_WORDS": "kie-cover ge"}
+    ended = await run(COMP_CWORD="1", **asking)
+    assert sorted(ended.out.split()) == ["generate", "get"]
+
+
+async def test_a_record_through_a_pipe(run, emulator):
+    """A pipe gets JSON lines, and the base URL may stand in the environment."""
+    task_id = emulator.add_job(age=10)
+    ended = await run("get", task_id, KIE_BASE_URL=emulator.url)
+    assert (ended.code, ended.err) == (DONE, "")
+    assert [record["taskId"] for record in ended.documents] == [task_id]
+
+
+async def test_an_error_through_a_pipe(run, emulator):
+    """An error is one line for people and one for programs, and the key is in neither."""
+    emulator.fault(Fault.answer(body={"code": 401, "msg": "not \x1b[31myou"}))
+    ended = await run("wait", "an-id", "--base-url", emulator.url)
+    assert ended.code == FAILED
+    talk, error = ended.err.splitlines()
+    assert talk.startswith("an-id at 0.0 s: ")
+    assert error.startswith("kie-cover: AuthenticationError 401: not ")
+    assert "\x1b" not in talk + error
+    assert [document["error"] for document in ended.documents] == ["AuthenticationError"]
+    assert "a-key" not in ended.out + ended.err
+
+
+async def test_an_id_that_can_be_none(run, emulator):
+    """It is refused before anything is asked."""
+    ended = await run("get", "an id", KIE_BASE_URL=emulator.url)
+    assert ended.code == USAGE
+    assert ended.err == "kie-cover: task_id must be a non-empty str without blanks, not 'an id'\n"
+    assert not emulator.requests
+
+
+async def test_a_missing_key(run):
+    """The one line says where a key is to be had, and where to put it."""
+    ended = await run("credits", KIE_API_KEY="")
+    assert ended.code == USAGE
+    assert ended.err.count("\n") == 1
+    assert "export KIE_API_KEY=" in ended.err
+
+
+async def test_retries_are_talked_about(run, emulator):
+    """What takes time is said on stderr: here a refusal, after which the call goes on."""
+    emulator.fault(Fault.rate_limited(retry_after=0))
+    ended = await run("credits", "--base-url", emulator.url)
+    assert ended.code == DONE
+    assert ended.documents == [{"credits": 5916.25}]
+    assert "refused for too many requests" in ended.err
+
+
+async def test_interrupted(started, emulator):
+    """Ctrl-C in the middle of a wait: 130, and not a word about it."""
+    task_id = emulator.add_job(CoverScript(end="never"))
+    arguments = ("wait", task_id, "--base-url", emulator.url)
+    async with started(*arguments, PYTHONASYNCIODEBUG="1") as command:
+        first = await command.talk()
+        command.interrupt()
+        ended = await command.end()
+    assert first.endswith("s: GENERATING\n")
+    assert (ended.code, ended.out) == (INTERRUPTED, "")
+    assert "Traceback" not in ended.err
+    assert "Warning" not in ended.err
+
+
+async def test_interrupted_before_it_began(run):
+    """Ctrl-C while arguments are read ends no differently."""
+    script = (
+        "import sys, typer.main as m, kie_cover_async.cli as c\n"
+        "def interrupt(*_): raise KeyboardInterrupt\n"
+        "m.get_command = interrupt\n"
+        "c.main()"
+    )
+    ended = await run(command=(sys.executable, "-c", script))
+    assert (ended.code, ended.out, ended.err) == (INTERRUPTED, "", "")
+
+
+async def test_closed_from_the_start(run, emulator):
+    """Without stdout and stderr a command still does what it does."""
+    shell = ("/bin/sh", "-c", 'exec "$0" "$@" >&- 2>&-', *COMMAND)
+    arguments = ("generate", "a-song", "--callback-url", "http://x", "--base-url", emulator.url)
+    ended = await run(*arguments, command=shell)
+    assert ended.code == DONE
+    assert [request.endpoint for request in emulator.requests] == ["generate"]
+
+
+@pytest.fixture
+def unread():
+    """Where to write what nobody will read."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+async def test_nobody_reads(run, emulator, unread):
+    """A reader that has gone is no failure, and nothing is said about it."""
+    task_id = emulator.add_job(age=10)
+    ended = await run("get", task_id, "--base-url", emulator.url, stdout=unread)
+    assert (ended.code, ended.err) == (DONE, "")
+
+
+async def test_nobody_reads_of_an_error(run, emulator, unread):
+    """An error is one whether or not anybody reads of it."""
+    ended = await run("get", "an-id", "--base-url", emulator.url, stdout=unread)
+    assert ended.code == FAILED
+    assert ended.err.startswith("kie-cover: no record of this id")
+    assert ended.err.count("\n") == 1
+
+
+async def test_nowhere_to_write(run, emulator):
+    """A full disk is a failure, and what was paid for is not lost with it."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        arguments = ("generate", "a-song", "--callback-url", "http://x", "--base-url", emulator.url)
+        ended = await run(*arguments, stdout=full)
+    finally:
+        os.close(full)
+    assert ended.code == FAILED
+    asked, failed = ended.err.splitlines()
+    assert asked.startswith("asked for; next: kie-cover wait ")
+    assert failed == "kie-cover: cannot write to stdout: No space left on device"
+
+
+async def test_a_wait_on_a_terminal(on_terminal, emulator):
+    """The board shows the wait while it goes on; then it is gone, and the record stands there."""
+    task_id = emulator.add_job(CoverScript(looks=["500", "success"]))
+    async with on_terminal("wait", task_id, KIE_BASE_URL=emulator.url) as terminal:
+        await terminal.until("ServerError 500")
+        ended = await terminal.end()
+    assert ended.code == DONE
+    board, _, record = ended.out.rpartition("\x1b[2K")
+    assert task_id in board
+    assert "SUCCESS" in record
+    assert "\x1b[?25h" in board + record
+
+
+async def test_json_on_a_terminal(on_terminal, emulator):
+    """Whoever wants JSON gets it on a terminal too, without a colour in it."""
+    async with on_terminal("credits", "--json", KIE_BASE_URL=emulator.url) as terminal:
+        ended = await terminal.end()
+    assert ended.out == '{"credits": 5916.25}\r\n'
+
+
+async def test_a_raw_answer_on_a_terminal(on_terminal, emulator):
+    """What a terminal would obey is written out there."""
+    emulator.fault(Fault.answer(body="\x1b]0;title\x07"))
+    async with on_terminal("get", "an-id", "--raw", KIE_BASE_URL=emulator.url) as terminal:
+        ended = await terminal.end()
+    assert ended.out.endswith("\\x1b]0;title\\x07\r\n")
+
+
+async def test_interrupted_on_a_terminal(on_terminal, emulator):
+    """The cursor comes back, and there is no traceback."""
+    task_id = emulator.add_job(CoverScript(end="never"))
+    async with on_terminal("wait", task_id, KIE_BASE_URL=emulator.url) as terminal:
+        await terminal.until("GENERATING")
+        terminal.interrupt()
+        ended = await terminal.end()
+    assert ended.code == INTERRUPTED
+    assert "\x1b[?25h" in ended.out.rpartition("\x1b[?25l")[2]
+    assert "Traceback" not in ended.out
+
+
+def without(module: str) -> subprocess.CompletedProcess[str]:
+    """The command where a module cannot be imported."""
+    script = (
+        f"import sys; sys.modules[{module!r}] = None; import kie_cover_async.cli as c; c.main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("module", ["typer", "rich"])
+def test_without_the_extra(module):
+    """One line says what to install."""
+    ended = without(module)
+    assert ended.returncode == USAGE
+    assert ended.stderr == "kie-cover needs more: pip install 'kie-cover-async[cli]'\n"
+
+
+def test_without_something_else():
+    """What is missing for another reason is not blamed on the extra."""
+    ended = without("kie_cover_async.emulator")
+    assert ended.returncode == 1
+    assert "ModuleNotFoundError" in ended.stderr

@@ -1,0 +1,138 @@
+"""What the commands take from the environment."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from attrs import define, field
+from yarl import URL
+
+from kie_cover_async import TransportError
+from kie_cover_async.cli import verbs
+from kie_cover_async.cli.connection import needs_proxy
+from kie_cover_async.cli.output import FAILED, Refused
+
+
+@define
+class Proxy:
+    """A proxy that writes down what it is asked for, and refuses."""
+
+    url: str = ""
+    asked: list[bytes] = field(factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[Proxy]:
+    proxy = Proxy()
+    async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
+        proxy.url = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield proxy
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "KIE_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def netrc(tmp_path: Path) -> str:
+    path = tmp_path / "netrc"
+    path.write_text("default login somebody password something")
+    return str(path)
+
+
+async def test_a_proxy_is_used(run, netrc):
+    """Requests go through the proxy that the environment names. It learns the host and its own
+    password, and not the key; a netrc file, which might have other ideas, is not read."""
+    async with listening() as proxy:
+        url = f"http://user:pass@{proxy.url}"
+        arguments = ("wait", "an-id", "--timeout", "0", "--base-url", "https://api.invalid")
+        ended = await run(*arguments, HTTPS_PROXY=url, NETRC=netrc)
+    assert proxy.asked[0].startswith(b"CONNECT api.invalid:443 ")
+    assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in proxy.asked[0]
+    assert b"a-key" not in proxy.asked[0]
+    assert ended.code == FAILED
+    assert "403" in ended.err
+    assert "pass" not in ended.err
+
+
+async def test_an_answer_as_it_came_comes_by_the_same_way(monkeypatch, key):
+    """So does the answer for a bug report."""
+    async with listening() as proxy:
+        monkeypatch.setenv("https_proxy", f"http://{proxy.url}")
+        with pytest.raises(TransportError, match="403"):
+            await verbs.get_raw("an-id", "https://api.invalid", as_json=True)
+    assert len(proxy.asked) == 1
+
+
+async def test_loopback_needs_no_proxy(monkeypatch, key, emulator):
+    """An emulator on this machine is spoken to directly, proxy or not."""
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
+    await verbs.credits(emulator.url, as_json=True)
+    assert len(emulator.requests) == 1
+
+
+PROXY = {"HTTPS_PROXY": "http://p:1"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "url", "needed"),
+    [
+        ({}, "https://api.kie.ai", False),
+        (PROXY, "https://api.kie.ai", True),
+        ({"https_proxy": "http://p:1"}, "https://api.kie.ai", True),
+        ({"HTTPS_PROXY": ""}, "https://api.kie.ai", False),
+        ({"HTTP_PROXY": "http://p:1"}, "https://api.kie.ai", False),
+        ({**PROXY, "NO_PROXY": ".kie.ai"}, "https://api.kie.ai", False),
+        ({**PROXY, "NO_PROXY": "*"}, "https://api.kie.ai", False),
+        (PROXY, "https://localhost:8443", False),
+        (PROXY, "https://[::1]:8443", False),
+    ],
+)
+def test_when_there_is_a_proxy(monkeypatch, variables, url, needed):
+    """The variables mean what they mean to other programs, and loopback is never anybody else's."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert needs_proxy(URL(url)) is needed
+
+
+@pytest.mark.parametrize("proxy", ["socks5://u:pass@p:1", "https://u:pass@p:1", "u:pass@p:1"])
+async def test_a_proxy_of_no_use(monkeypatch, key, proxy):
+    """A proxy that cannot be used is refused: a request past it would be a surprise."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(Refused, match="https_proxy must be an http proxy") as caught:
+        await verbs.credits(None, as_json=True)
+    assert "pass" not in str(caught.value)
+
+
+async def test_no_key(monkeypatch):
+    """Without a key one is told where to get it and where to put it."""
+    monkeypatch.delenv("KIE_API_KEY", raising=False)
+    with pytest.raises(Refused, match=r"kie\.ai/api-key, then: export KIE_API_KEY=…"):
+        await verbs.credits(None, as_json=True)
+
+
+@pytest.mark.parametrize("url", ["http://api.kie.ai", "ftp://x", "nonsense", "https://u:p@x"])
+async def test_a_base_url_of_no_use(key, url):
+    """What the client refuses is refused here, and the key is in no text about it."""
+    with pytest.raises(Refused, match="base_url must") as caught:
+        await verbs.credits(url, as_json=True)
+    assert key not in str(caught.value)
+
+
+async def test_a_key_of_no_use(monkeypatch):
+    """A key that can be none is not shown."""
+    monkeypatch.setenv("KIE_API_KEY", "two words")
+    with pytest.raises(Refused, match="api_key must be printable ASCII") as caught:
+        await verbs.credits(None, as_json=True)
+    assert "two words" not in str(caught.value)

@@ -1,0 +1,224 @@
+"""The demo: what happens in it, what is seen of it, and that it can be left at any time."""
+
+import asyncio
+import time
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from kie_cover_async import (
+    AuthenticationError,
+    CoverDetails,
+    CoverFailedError,
+    CoverResponse,
+    CoverTimeoutError,
+    RateLimitedError,
+    ServerError,
+)
+from kie_cover_async.cli.demo import COVERS, FAILING, REFUSED, STUCK
+from kie_cover_async.cli.output import DONE, INTERRUPTED
+from kie_cover_async.cli.report import Totals, cover_fields, printed
+from kie_cover_async.cli.scene import Scene
+from kie_cover_async.cli.stage import Stage
+from kie_cover_async.events import BudgetHeld, CoverLooked, RequestDone, RetryPlanned
+
+DRAWN = CoverDetails(task_id="a", success_flag=1, response=CoverResponse(images=("x", "y")))
+GENERATING = CoverDetails(task_id="a", success_flag=2)
+BROKEN = CoverDetails(task_id="a", success_flag=3, error_message="no idea")
+
+
+async def test_watched_and_left(started, on_terminal):
+    """It ends in under twenty seconds, for programs, in a log and on a terminal; and it can be left
+    at any time."""
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for way in (
+            told_to_programs(started),
+            written_to_a_log(started),
+            shown_on_a_terminal(on_terminal),
+            interrupted_on_a_terminal(on_terminal, "asked for"),
+            interrupted_on_a_terminal(on_terminal, "generating"),
+            interrupted(started),
+            hung_up_on(started),
+        ):
+            group.create_task(way)
+    assert time.monotonic() - began < 20
+
+
+async def told_to_programs(started) -> None:
+    async with started("demo", "--json") as command:
+        ended = await command.end()
+    assert (ended.code, ended.err) == (DONE, "")
+    *lines, last = ended.documents
+    covers = {line["cover"]: line for line in lines}
+    assert list(range(1, COVERS + 1)) == sorted(covers)
+    fates = {number: covers[number]["ended"] for number in covers}
+    assert fates == dict.fromkeys(fates, "success") | {FAILING: "failed", STUCK: "timed out"}
+    assert [n for n in covers if covers[n]["refusals"]] == [REFUSED]
+    assert {len(covers[n]["images"]) for n in covers} == {0, 2}
+    totals = last["totals"]
+    assert totals["requests"] == totals["covers"] + totals["looks"]
+    assert totals["looks"] < totals["plain_looks"]
+
+
+async def written_to_a_log(started) -> None:
+    async with started("demo") as command:
+        ended = await command.end()
+    assert ended.code == DONE
+    assert "\x1b" not in ended.out
+    assert max(map(len, ended.out.splitlines())) <= 80
+    assert len(ended.out.splitlines()) <= 24
+    assert ended.err.count("\n") == COVERS
+
+
+async def shown_on_a_terminal(on_terminal) -> None:
+    async with on_terminal("demo") as terminal:
+        ended = await terminal.end()
+    assert ended.code == DONE
+    board, _, table = ended.out.rpartition("\x1b[2K")
+    for word in ("queued", "asked for", "generating", "rate-limited", "all requests stop"):
+        assert word in board
+    for word in ("success", "failed", "timed out", "Next:"):
+        assert word in table
+
+
+async def interrupted_on_a_terminal(on_terminal, when: str) -> None:
+    async with on_terminal("demo", PYTHONASYNCIODEBUG="1") as terminal:
+        await terminal.until(when)
+        terminal.interrupt()
+        ended = await terminal.end()
+    assert ended.code == INTERRUPTED
+    assert "\x1b[?25h" in ended.out.rpartition("\x1b[?25l")[2]
+    assert "Traceback" not in ended.out
+    assert "Warning" not in ended.out
+
+
+async def interrupted(started) -> None:
+    async with started("demo", "--json") as command:
+        await command.document()
+        command.interrupt()
+        ended = await command.end()
+    assert (ended.code, ended.err) == (INTERRUPTED, "")
+
+
+async def hung_up_on(started) -> None:
+    async with started("demo", "--json") as command:
+        await command.document()
+        command.hang_up()
+        ended = await command.end()
+    assert (ended.code, ended.err) == (DONE, "")
+
+
+class Clock:
+    now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def stage(clock: Clock) -> Stage:
+    """Two covers, the first of which was asked for a second after the beginning."""
+    stage = Stage(2, clock=clock)
+    clock.now += 1
+    stage.ask(stage.covers[0], "a")
+    return stage
+
+
+def look(brought) -> CoverLooked:
+    seen = isinstance(brought, CoverDetails)
+    details, error = (brought, None) if seen else (None, brought)
+    return CoverLooked(task_id="a", wait=object(), age=0.0, details=details, error=error)
+
+
+def text(*things, width: int = 80, height: int = 24) -> str:
+    console = Console(file=StringIO(), width=width, height=height, markup=False, highlight=False)
+    with console.capture() as captured:
+        for thing in things:
+            console.print(thing)
+    return captured.get()
+
+
+def test_looks_leave_their_marks(stage):
+    """Each look is kept as what it brought; an error that is no refusal leaves the phase alone."""
+    refusal, trouble = RateLimitedError(code=429), ServerError(code=500)
+    for brought in (trouble, GENERATING, refusal, trouble, BROKEN, DRAWN):
+        stage.hear(look(brought))
+    stage.hear(RetryPlanned(task_id="a", tries=1, pause=0.1, error=trouble))
+    cover = stage.covers[0]
+    assert cover.looks == [
+        "asked for",
+        "generating",
+        "rate-limited",
+        "rate-limited",
+        "failed",
+        "success",
+    ]
+    assert cover.phase == "success"
+
+
+def test_a_cover_that_could_not_be_asked_for(stage):
+    """An error before there was an id is an end too, and is told."""
+    stage.end(stage.covers[1], AuthenticationError(code=401))
+    assert stage.news == [(1.0, "cover 02 failed: AuthenticationError 401")]
+    assert cover_fields(stage.covers[1])["error"] == "AuthenticationError"
+    assert cover_fields(stage.covers[1])["seconds"] == 0
+
+
+def test_drawn(stage, clock):
+    """A tile has the cover's number, its phase, its time and a dot for each look."""
+    stage.hear(look(GENERATING))
+    stage.hear(RequestDone(endpoint="generate", task_id=None, queued=0.0, seconds=0.1, error=None))
+    clock.now += 2.5
+    first, second, *rest = text(Scene(stage)).splitlines()[2:]
+    assert first.split() == ["01", first.split()[1], "generating", "02", "·", "queued"]
+    assert second.split() == ["2.5", "s", "•"]
+    assert "0 of 2 covers   1 requests   3.5 s   each • is a look" in map(str.rstrip, rest)
+
+
+def test_a_hold_is_drawn(stage, clock):
+    """A refusal is news, and is counted down."""
+    stage.hear(BudgetHeld(seconds=1.5, error=RateLimitedError(code=429, task_id="a")))
+    clock.now += 1
+    drawn = text(Scene(stage))
+    assert "all requests stop, 0.5 s more" in drawn
+    assert "  1.0 s  cover 01 refused with a 429: all requests stop for 1.5 s" in drawn
+
+
+@pytest.mark.parametrize(("width", "height", "lines"), [(80, 24, 20), (120, 40, 20), (30, 24, 58)])
+def test_room_for_all(width, height, lines):
+    """All the covers fit a terminal of the usual size; a tall one has air between them."""
+    drawn = text(Scene(Stage(COVERS)), width=width, height=height).splitlines()
+    assert len(drawn) == lines
+    assert max(map(len, drawn)) <= width
+
+
+def test_the_end(stage, clock):
+    """The table says how each cover ended, and below it stand the reasons and the sums."""
+    for brought in (GENERATING, DRAWN):
+        stage.hear(look(brought))
+    clock.now += 4.2
+    stage.end(stage.covers[0], DRAWN)
+    stage.end(stage.covers[1], CoverFailedError(task_id="b", details=BROKEN))
+    report = text(*printed(stage))
+    assert "01  ✓ success    4.2 s      2       2" in report
+    assert "  5.2 s  cover 02 failed: no idea" in report
+    assert "2 covers in 5.2 s: 1 done, 1 failed, 0 timed out." in report
+    assert Totals.of(stage).plain_looks == 9
+
+
+def test_why(stage):
+    """A failure without a message is told by its state, and a wait out of time by its time."""
+    silent = CoverDetails(task_id="a", success_flag=3)
+    stage.end(stage.covers[0], CoverFailedError(details=silent))
+    stage.end(stage.covers[1], CoverTimeoutError(looks=3, waited=8.5))
+    assert [news for _, news in stage.news] == [
+        "cover 01 failed: GENERATE_COVER_FAILED",
+        "cover 02 timed out: not done in 8.5 s",
+    ]

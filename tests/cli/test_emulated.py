@@ -1,0 +1,88 @@
+"""The emulator as a command."""
+
+from urllib.parse import urlsplit
+
+import pytest
+
+from kie_cover_async import CoverClient, CoverFailedError, KieCoverError, RetryPolicy
+from kie_cover_async.cli.emulated import fault_rates, seconds_or_range
+from kie_cover_async.cli.output import INTERRUPTED, USAGE, Refused
+
+IMPATIENT = RetryPolicy(attempts=1, first_delay=0.001, longest_delay=0.001)
+
+
+async def test_a_service_of_its_own(started):
+    """It says where it is and what to set, serves as it was told to, and ends by Ctrl-C."""
+    arguments = ("emulator", "--generation-time", "0", "--failure-rate", "1", "--seed", "7")
+    async with started(*arguments) as command:
+        announced = await command.document()
+        settings = announced["environment"]
+        assert announced["url"] == settings["KIE_BASE_URL"]
+        async with CoverClient(settings["KIE_API_KEY"], base_url=announced["url"]) as client:
+            with pytest.raises(CoverFailedError):
+                await client.cover_for("a-song", callback_url="http://x")
+        command.interrupt()
+        ended = await command.end()
+    assert ended.code == INTERRUPTED
+    assert ended.err == ""
+
+
+async def test_on_a_terminal(on_terminal):
+    """A person gets two lines to copy, and what to try first."""
+    async with on_terminal("emulator") as terminal:
+        await terminal.until("kie-cover generate")
+        terminal.interrupt()
+        ended = await terminal.end()
+    assert "\r\nexport KIE_BASE_URL=http://127.0.0.1:" in ended.out
+    assert "\r\nexport KIE_API_KEY=" in ended.out
+    assert ended.code == INTERRUPTED
+
+
+async def test_a_port_that_is_taken(run, emulator):
+    """It cannot be had, which is said in a line."""
+    port = urlsplit(emulator.url).port
+    ended = await run("emulator", "--port", str(port))
+    assert ended.code == USAGE
+    assert ended.err.startswith(f"kie-cover: cannot listen on port {port}: ")
+    assert ended.err.count("\n") == 1
+
+
+async def test_faults(started):
+    """With a fault rate of 1 no answer is right, and more than one thing goes wrong."""
+    async with started("emulator", "--fault-rate", "1", "--seed", "1") as command:
+        url = (await command.document())["url"]
+        async with CoverClient("a-key", base_url=url, retry=IMPATIENT) as client:
+            seen = {await trouble(client) for _ in range(8)}
+    assert len(seen) > 2
+
+
+async def trouble(client: CoverClient) -> type[KieCoverError]:
+    with pytest.raises(KieCoverError) as caught:
+        await client.get_credits()
+    return caught.type
+
+
+def test_every_fault_is_equally_frequent():
+    """The rules are asked one after the other, and each strikes the same share of all answers."""
+    untouched, shares = 1.0, []
+    for rate in fault_rates(0.5):
+        shares.append(untouched * rate)
+        untouched *= 1 - rate
+    assert shares == pytest.approx([0.1] * 5)
+    assert untouched == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "range_"),
+    [("5", (5, 5)), ("2-8", (2, 8)), ("0", (0, 0)), ("5-", (5, 5)), ("0.5-0.75", (0.5, 0.75))],
+)
+def test_seconds(text, range_):
+    """A number of seconds, or a range of it."""
+    assert seconds_or_range(text) == range_
+
+
+@pytest.mark.parametrize("text", ["", "-", "-1", "8-2", "inf", "2-inf", "nan", "1-nan", "1e"])
+def test_no_seconds(text):
+    """What is neither is refused, and shown."""
+    with pytest.raises(Refused, match="such as 5 or 2-8"):
+        seconds_or_range(text)
