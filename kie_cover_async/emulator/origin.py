@@ -51,6 +51,9 @@ class Origin(web.Server):
         for connection in self._open.values():
             connection.transport.abort()
         await self._runner.cleanup()
+        if self._socket is not None:
+            # Nobody else does where starting was cancelled on the way.
+            self._socket.close()
 
     async def _accept_no_more(self, listening: socket.socket) -> None:
         # asyncio loses a connection whose server is closed between accepting and making it, so

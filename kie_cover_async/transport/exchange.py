@@ -168,4 +168,7 @@ class Exchange:
 
 
 def _named(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        # Its text has the proxy's URL, which may hold a password.
+        return f"the proxy answered {error.status}"
     return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -3,7 +3,13 @@ import asyncio
 import aiohttp
 import pytest
 
-from kie_cover_async import ClientClosedError, CoverClient, RetryPolicy, TaskNotFoundError
+from kie_cover_async import (
+    ClientClosedError,
+    CoverClient,
+    RetryPolicy,
+    TaskNotFoundError,
+    TransportError,
+)
 from kie_cover_async.emulator import CoverScript, Fault
 
 CALLBACK = "https://example.com/covers"
@@ -180,3 +186,26 @@ def _most_at_once(emulator, latency):
     return max(
         sum(start <= arrival < start + latency for arrival in arrivals) for start in arrivals
     )
+
+
+async def test_the_password_of_a_proxy_is_not_told(lend):
+    """A proxy that refuses is named by its answer, not by its URL; nothing was ever asked."""
+
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    proxy = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    session = lend(proxy=f"http://somebody:hunter2@127.0.0.1:{port}")
+    async with (
+        proxy,
+        CoverClient("a-key", session=session, retry=RetryPolicy(attempts=1)) as client,
+    ):
+        with pytest.raises(TransportError, match="the proxy answered 407") as caught:
+            await client.generate_cover("song", callback_url=CALLBACK)
+    assert "hunter2" not in repr(caught.value)
+    assert not caught.value.connected
+    assert caught.value.safe_to_repeat

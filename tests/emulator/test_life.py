@@ -201,3 +201,16 @@ async def test_age_of_a_job(start):
     data = [(await caller.record(task_id))["data"] for task_id in ages]
     assert data[0] is None
     assert [record["successFlag"] for record in data[1:]] == [2, 1]
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_starting_can_be_cancelled(steps):
+    """An emulator whose start is cut off, at whatever step, leaves no socket behind."""
+    emulator = CoverEmulator()
+    starting = asyncio.create_task(emulator.start())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    starting.cancel()
+    with suppress(asyncio.CancelledError):
+        await starting
+    await emulator.aclose()
