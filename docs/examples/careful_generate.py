@@ -13,7 +13,7 @@ async def main(song: str) -> None:
         except CoverAlreadyExistsError as error:
             print("already there:", error.existing_task_id or "the API did not say where")
         except KieCoverError as error:
-            print("perhaps paid for: look first" if error.maybe_accepted else "not asked for:", error)
+            print("perhaps paid for:" if error.maybe_accepted else "not asked for:", error)
         else:
             print(task_id)
 

@@ -1,4 +1,4 @@
-"""A schedule of one's own: nothing before 25 seconds, then every three, less often under pressure."""
+"""A schedule of one's own: nothing before 25 seconds, then every three."""
 
 import asyncio
 import sys

@@ -13,7 +13,7 @@ class Lifetime:
     """Knows the calls that are running, ends them on closing, and refuses a second event loop."""
 
     def __init__(self) -> None:
-        self.closed = False
+        self.closed: bool = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: set[_Call] = set()
         self._left = asyncio.Event()

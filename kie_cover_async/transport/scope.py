@@ -14,6 +14,9 @@ class Scope:
 
     __slots__ = ("_cancelling", "_ended", "_left", "ended_by", "task")
 
+    ended_by: type[Exception]
+    task: asyncio.Task[Any]
+
     def __init__(self, ended_by: type[Exception]) -> None:
         self.ended_by = ended_by
         self._ended = self._left = False
@@ -22,7 +25,7 @@ class Scope:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a call has to be awaited inside a task")
-        self.task: asyncio.Task[Any] = task
+        self.task = task
         self._cancelling = task.cancelling()
         return self
 

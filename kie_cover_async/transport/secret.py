@@ -13,7 +13,7 @@ class Secret:
     """A key that is shown by the header which carries it, and by nothing else."""
 
     def __init__(self, key: str) -> None:
-        self.header = f"Bearer {key}"
+        self.header: str = f"Bearer {key}"
         # As it is, as JSON may write it, and as the repr of a repr does.
         written = "".join(rf"(?:\\{{0,4}}{re.escape(c)}|(?i:\\u00{ord(c):02x}))" for c in key)
         self._text = re.compile(written if len(key) >= _SHORTEST else _NOWHERE)

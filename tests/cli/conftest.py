@@ -54,10 +54,10 @@ class Running:
         assert self.process.stdout is not None
         return json.loads(await self.process.stdout.readline())
 
-    async def talk(self) -> str:
-        """The next line of stderr."""
+    async def talk(self, ending: str = "\n") -> str:
+        """What stderr says up to this ending, a line of it if none is given."""
         assert self.process.stderr is not None
-        return (await self.process.stderr.readline()).decode()
+        return (await self.process.stderr.readuntil(ending.encode())).decode()
 
     def hang_up(self) -> None:
         """Read no more of stdout."""
