@@ -2,8 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from inspect import isawaitable
 from typing import Self
 
@@ -120,7 +119,7 @@ class CoverClient:
                 raise heard
             return heard.details
 
-        with _naming(task_id), self._transport.lifetime.call():
+        with self._transport.lifetime.call(task_id):
             return await self._transport.repeated(attempt)
 
     async def wait_for_cover(
@@ -230,19 +229,9 @@ class CoverClient:
             budget=self.budget,
             observer=self._transport.observer,
         )
-        with _naming(task_id), self._transport.lifetime.call():
+        with self._transport.lifetime.call(task_id):
             return await wait.run()
 
     async def _sight(self, task_id: str, on_sent: OnSent) -> Sighting:
         details, answer = await self._transport.once(wire.record_info(task_id), on_sent=on_sent)
         return Sighting(details, answer.served_at, asyncio.get_running_loop().time())
-
-
-@contextmanager
-def _naming(task_id: str) -> Iterator[None]:
-    """No error leaves without the id: it may be all that is left of what was paid for."""
-    try:
-        yield
-    except KieCoverError as error:
-        error.task_id = error.task_id or task_id
-        raise

@@ -6,13 +6,13 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from attrs import frozen
+from attrs import define
 
 from .errors import KieCoverError
 from .models import CoverDetails
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Sighting:
     """A record as it was seen: `served_at` by the server's clock, `heard_at` by `loop.time()`."""
 
@@ -35,6 +35,8 @@ def _nothing() -> None:
 
 class Ear:
     """Where one wait hears of its id: from its own looks, and from everybody else's."""
+
+    __slots__ = ("_asleep", "_looks", "_unheard", "task_id")
 
     def __init__(self, looks: "SharedLooks", task_id: str) -> None:
         self._looks = looks
@@ -96,10 +98,12 @@ def _wake(asleep: asyncio.Future[None]) -> None:
 class _Flight:
     """A look in flight: the future of what it brings, and who wants to know that it has left."""
 
+    __slots__ = ("_ended", "_on_sent", "has_left")
+
     def __init__(self, on_sent: OnSent) -> None:
-        self.ended: asyncio.Future[Heard | None] = asyncio.get_running_loop().create_future()
         self.has_left = False
         self._on_sent = [on_sent]
+        self._ended: asyncio.Future[Heard | None] | None = None  # most looks are joined by nobody
 
     def leave(self) -> None:
         self.has_left = True
@@ -111,12 +115,18 @@ class _Flight:
         self._on_sent.append(on_sent)
         if self.has_left:
             on_sent()
+        if self._ended is None:
+            self._ended = asyncio.get_running_loop().create_future()
         try:
             # The future is everybody's: cancelling one who waits for it must not cancel it.
-            return await asyncio.shield(self.ended)
+            return await asyncio.shield(self._ended)
         finally:
             # Who is gone is not to be called: what it would do may be possible no more.
             self._on_sent.remove(on_sent)
+
+    def end(self, heard: Heard | None) -> None:
+        if self._ended is not None:
+            self._ended.set_result(heard)
 
 
 class SharedLooks:
@@ -148,19 +158,15 @@ class SharedLooks:
         flight = self._flights[task_id] = _Flight(on_sent)
         heard: Heard | None = None
         try:
-            heard = await self._sight(task_id, flight.leave)
+            heard = await self._look(task_id, flight.leave)
+        except KieCoverError as error:
+            heard = error
         finally:
             del self._flights[task_id]
-            flight.ended.set_result(heard)
+            flight.end(heard)
         for ear in self.ears.get(task_id, ()):
             ear.hear(_own(heard))
         return heard
-
-    async def _sight(self, task_id: str, on_sent: OnSent) -> Heard:
-        try:
-            return await self._look(task_id, on_sent)
-        except KieCoverError as error:
-            return error
 
 
 def _own(heard: Heard) -> Heard:

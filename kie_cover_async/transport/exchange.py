@@ -84,7 +84,7 @@ class Exchange:
 
     async def send(self, call: Call[Any]) -> Answer:
         """The answer, read whole; raises `TransportError`, or `ClientClosedError`."""
-        session = self._session_in_use()
+        session = self._session_in_use(call)
         problem: Exception
         try:
             with self._deadlines.scope():
@@ -107,7 +107,7 @@ class Exchange:
         if self._owned and self._session is not None:
             await self._session.close()
 
-    def _session_in_use(self) -> aiohttp.ClientSession:
+    def _session_in_use(self, call: Call[Any]) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # The limit is ours: a request that queued in the pool would lose its time there.
@@ -115,7 +115,7 @@ class Exchange:
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         if self._session.closed:
-            raise ClientClosedError
+            raise ClientClosedError(task_id=call.task_id)
         return self._session
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call[Any]) -> Answer:
@@ -136,26 +136,25 @@ class Exchange:
             auto_decompress=True,
             raise_for_status=False,
         ) as response:
-            return await self._answer(response)
+            chunks: list[bytes] = []
+            size = 0
+            while size <= LARGEST_ANSWER and (chunk := await response.content.readany()):
+                chunks.append(chunk)
+                size += len(chunk)
+            return self._answer(response, b"".join(chunks))
 
-    async def _answer(self, response: aiohttp.ClientResponse) -> Answer:
-        """The answer as others may see it: an echo of the key would get into messages and logs."""
-        body = self._secret.hidden_in_body(await self._body(response))
+    def _answer(self, response: aiohttp.ClientResponse, body: bytes) -> Answer:
+        """The answer up to the cap: what is cut off there is no JSON, and is judged as such.
+
+        An echo of the key is hidden: it would get into messages and logs.
+        """
+        body = self._secret.hidden_in_body(body[:LARGEST_ANSWER])
         request_id = response.headers.get("cf-ray", "")
         if (hidden := self._secret.hidden_in(request_id)) == request_id:
             return Answer(response.status, response.headers, body)
         headers = response.headers.copy()
         headers["cf-ray"] = hidden
         return Answer(response.status, headers, body)
-
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        """The body up to the cap: what is cut off there is no JSON, and is judged as such."""
-        chunks: list[bytes] = []
-        size = 0
-        while size <= LARGEST_ANSWER and (chunk := await response.content.readany()):
-            chunks.append(chunk)
-            size += len(chunk)
-        return b"".join(chunks)[:LARGEST_ANSWER]
 
     def _failure(self, call: Call[Any], reason: str, *, connected: bool = True) -> TransportError:
         return TransportError(

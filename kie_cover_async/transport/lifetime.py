@@ -27,12 +27,15 @@ class Lifetime:
             raise RuntimeError("this CoverClient belongs to another event loop; make one for each")
         return loop
 
-    def call(self) -> Scope:
-        """A block around every public call: closing ends it with `ClientClosedError`."""
+    def call(self, task_id: str | None = None) -> Scope:
+        """A block around every public call: closing ends it with `ClientClosedError`.
+
+        The error has the id: it may be all that is left of what was paid for.
+        """
         if self.closed:
-            raise ClientClosedError
+            raise ClientClosedError(task_id=task_id)
         self.loop()
-        return _Call(self)
+        return _Call(self, task_id)
 
     def begin(self, call: "_Call") -> None:
         self._calls.add(call)
@@ -70,8 +73,8 @@ class Lifetime:
 class _Call(Scope):
     __slots__ = ("_lifetime",)
 
-    def __init__(self, lifetime: Lifetime) -> None:
-        super().__init__(ClientClosedError)
+    def __init__(self, lifetime: Lifetime, task_id: str | None) -> None:
+        super().__init__(lambda: ClientClosedError(task_id=task_id))
         self._lifetime = lifetime
 
     def __enter__(self) -> Self:

@@ -5,6 +5,7 @@ of requests in flight share one, and a call that ends when its client is closed 
 """
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,10 +15,10 @@ class Scope:
 
     __slots__ = ("_cancelling", "_ended", "_left", "ended_by", "task")
 
-    ended_by: type[Exception]
+    ended_by: Callable[[], Exception]
     task: asyncio.Task[Any]
 
-    def __init__(self, ended_by: type[Exception]) -> None:
+    def __init__(self, ended_by: Callable[[], Exception]) -> None:
         self.ended_by = ended_by
         self._ended = self._left = False
 
@@ -41,7 +42,7 @@ class Scope:
         # Somebody else's cancellation beside ours is not to be taken back.
         alone = self.task.uncancel() <= self._cancelling
         if alone and kind is asyncio.CancelledError:
-            raise self.ended_by from None
+            raise self.ended_by() from None
 
     def end(self) -> None:
         """Cancel what the block awaits; does nothing a second time, or after the block."""

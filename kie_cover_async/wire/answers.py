@@ -3,13 +3,12 @@
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from attrs import frozen
+from attrs import define
 
 from kie_cover_async import errors as e
 from kie_cover_async.arguments import is_one_word, shown
@@ -49,7 +48,7 @@ _REPEATABLE_THOUGH_PAID = frozenset({429, 430})
 _NO_RECORD = re.compile("record does not exist|is null", re.IGNORECASE)
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Answer:
     """An HTTP answer, read whole. `headers` is any mapping that ignores case."""
 
@@ -96,11 +95,18 @@ def read(call: Call[T], answer: Answer) -> T:
 
 def _parsed(body: bytes) -> Any:
     """The body as JSON, or as the bytes that it is."""
-    # The second reading is slower, and loses no answer to a number that Python will not read.
-    for parse_int in (None, _whole_number):
-        with suppress(ValueError, RecursionError):
-            return json.loads(body, parse_int=parse_int)
-    return body
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return _parsed_slowly(body)
+
+
+def _parsed_slowly(body: bytes) -> Any:
+    """Once more, and no answer is lost to a number of more digits than Python reads."""
+    try:
+        return json.loads(body, parse_int=_whole_number)
+    except (ValueError, RecursionError):
+        return body
 
 
 def _whole_number(digits: str) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Generic, TypeVar
 
-from attrs import frozen
+from attrs import define
 
 from kie_cover_async.arguments import shown
 from kie_cover_async.models import CoverDetails
@@ -19,7 +19,7 @@ from .records import an_id, an_url, read_record, unreadable
 T = TypeVar("T")
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Call(Generic[T]):
     """One request, ready to be sent under a base URL.
 

@@ -61,7 +61,7 @@ def an_url(path: str, value: object) -> str:
 
 def read_record(value: object) -> CoverDetails:
     """`data` of record-info to details; raises `Unreadable`."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (dict, Mapping)):  # a dict is told faster
         raise unreadable("", value, "an object")
     an_id(value)
     if value.get("successFlag") in (None, "") and isinstance(value.get("status"), str):
@@ -92,13 +92,13 @@ def unstructure_details(details: CoverDetails) -> dict[str, Any]:
 
 
 def _without_no_error(details: CoverDetails) -> CoverDetails:
-    if details.error_code is not None and details.error_code not in _NO_ERROR:
+    code, message = details.error_code, details.error_message
+    if (code is None and message is None) or (code is not None and code not in _NO_ERROR):
         return details
     # A failed job's message is worth having even beside a code that means nothing.
-    message = details.error_message if details.state.is_failure else None
-    if details.error_code is None and details.error_message is message:
-        return details
-    return evolve(details, error_code=None, error_message=message)
+    return evolve(
+        details, error_code=None, error_message=message if details.state.is_failure else None
+    )
 
 
 def _flag(value: object, _: Any) -> int | str | None:
@@ -110,7 +110,7 @@ def _flag(value: object, _: Any) -> int | str | None:
 def _response(value: object, _: Any) -> CoverResponse:
     if value is None or value == "":
         return CoverResponse()
-    if not isinstance(value, Mapping):
+    if not isinstance(value, (dict, Mapping)):
         raise unreadable(".response", value, "an object")
     return CoverResponse(images=_images(value.get("images")))
 
@@ -156,9 +156,11 @@ def _code(value: object) -> int | str:
 
 
 def _moment(value: object) -> datetime | None:
+    if type(value) is int:
+        return _epoch(value)
     if isinstance(value, str) and not _DIGITS.fullmatch(value := value.strip()):
         return _calendar(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if not isinstance(value, (float, str)):
         raise TypeError
     return _epoch(int(value) if isinstance(value, str) else value)
 
