@@ -58,22 +58,18 @@ class ApiError(KieCoverError):
         return f"{self.code}: {self.msg}" if self.msg else f"{self.code}"
 
 
-@error_class
 class AuthenticationError(ApiError):
     """The key was not accepted (401)."""
 
 
-@error_class
 class ForbiddenError(ApiError):
     """The gateway refused the client (403): its User-Agent, or the key's list of addresses."""
 
 
-@error_class
 class InsufficientCreditsError(ApiError):
     """The account has too few credits (402)."""
 
 
-@error_class
 class TaskNotFoundError(ApiError):
     """There is no record of this id: never was, is not visible yet, or was deleted.
 
@@ -84,7 +80,6 @@ class TaskNotFoundError(ApiError):
         return f"no record of this id ({self._said})"
 
 
-@error_class
 class InvalidRequestError(ApiError):
     """The API could not use what was sent (400, 413, 422)."""
 
@@ -112,14 +107,12 @@ class RateLimitedError(ApiError):
         return f"{super()._what()}{asked}"
 
 
-@error_class
 class MaintenanceError(ApiError):
     """The API is under maintenance (455)."""
 
     transient = True
 
 
-@error_class
 class ServerError(ApiError):
     """The API or its gateway is in trouble (408, 500, 502 to 504, any HTTP 5xx)."""
 

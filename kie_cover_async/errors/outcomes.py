@@ -16,7 +16,6 @@ class InvalidTaskIdError(KieCoverError, ValueError):
         return f"{self.argument} must be a non-empty str without blanks, not {self.given}"
 
 
-@error_class
 class ClientClosedError(KieCoverError, RuntimeError):
     """The client is closed; calls that were running when it closed end with this error."""
 

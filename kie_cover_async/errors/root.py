@@ -12,7 +12,10 @@ _LONGEST_NOTE = 500
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
 def error_class(cls: type[_E]) -> type[_E]:
-    """An attrs class that is equal by identity and, without slots, can keep a traceback."""
+    """An attrs class that is equal by identity and, without slots, can keep a traceback.
+
+    Only an error with facts of its own needs this: making the methods takes time on import.
+    """
     return attrs.define(kw_only=True, slots=False, eq=False, str=False)(cls)
 
 
