@@ -40,7 +40,7 @@ class Ear:
 
     def __init__(self, looks: "SharedLooks", task_id: str) -> None:
         self._looks = looks
-        self.task_id = task_id
+        self.task_id: str = task_id
         self._unheard: Heard | None = None
         self._asleep: asyncio.Future[None] | None = None
 

@@ -1,6 +1,5 @@
 """What people write by hand, as they write it: the loops that the package is measured against."""
 
-
 import aiohttp
 import httpx
 
