@@ -68,7 +68,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """The package's own types, by mypy, and those it shows to its users, by pyright."""
-    session.install(".[cli]", *group("types"))
+    session.install(".[cli,testing]", *group("types"))
     session.run("mypy")
     session.run("pyright", "--verifytypes", "kie_cover_async", "--ignoreexternal")
 
@@ -78,3 +78,12 @@ def docs(session: nox.Session) -> None:
     """The documentation, with every warning and every broken reference an error."""
     session.install(".[cli]", *group("docs"))
     session.run("sphinx-build", "-W", "-n", "--keep-going", "-q", "docs", "docs/_build/html")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The figures of the documentation; name some of tests/benchmarks/ after `--` for those."""
+    session.install(".", *group("bench"))
+    session.env["PYTHONPATH"] = "tests"
+    for name in session.posargs or ("look_cost", "schedules"):
+        session.run("python", f"tests/benchmarks/{name}.py")

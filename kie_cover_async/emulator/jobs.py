@@ -63,6 +63,8 @@ def _read_look(look: ScriptedLook) -> Look:
 
 
 def _read_looks(looks: Iterable[ScriptedLook] | None) -> tuple[Look, ...]:
+    if isinstance(looks, str):
+        looks = [look.strip() for look in looks.split(",")]
     return tuple(map(_read_look, looks or ()))
 
 
@@ -77,7 +79,8 @@ class CoverScript:
     Or look by look: `looks` scripts the answers one by one, and the last is repeated. Each is
     `missing` (`data: null`), `pending` (flag 0), `generating` (flag 2), `success`, `failure`
     (flag 3), `bare-success` (flag 1, no images yet), `429`, `500`, a `Fault` met while the cover
-    is being generated, or a pair such as `("success", Fault.truncated_json())`.
+    is being generated, or a pair such as `("success", Fault.truncated_json())`. Where all are
+    words, they may be one text: `looks="pending, generating, 429, success"`.
 
     `images` is the number of images of a success; `error_code` and `error_message` are written
     into the record of a failure.
@@ -92,6 +95,11 @@ class CoverScript:
     looks: tuple[Look, ...] = field(default=None, converter=_read_looks)
     error_code: int | str | None = 501
     error_message: str | None = "Cover generation failed"
+
+
+def read_script(script: CoverScript | str) -> CoverScript:
+    """The script itself, or the one whose looks the text names."""
+    return CoverScript(looks=script) if isinstance(script, str) else script
 
 
 @define(kw_only=True)

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from kie_cover_async.emulator.faults import Fault, FaultPlan
 from kie_cover_async.emulator.gateway import Gateway, SeenRequest
-from kie_cover_async.emulator.jobs import CoverScript, Duration, Studio
+from kie_cover_async.emulator.jobs import CoverScript, Duration, Studio, read_script
 from kie_cover_async.emulator.origin import Origin
 from kie_cover_async.emulator.service import Service
 
@@ -168,7 +168,7 @@ class CoverEmulator:
 
     def add_job(
         self,
-        script: CoverScript | None = None,
+        script: CoverScript | str | None = None,
         *,
         task_id: str | None = None,
         music_task_id: str | None = None,
@@ -176,14 +176,17 @@ class CoverEmulator:
     ) -> str:
         """A job that nobody asked for over HTTP, created `age` seconds ago; returns its id.
 
-        ValueError where the id or the song has a job already.
+        A text is the `looks` of a script, such as `"pending, generating, 429, success"`.
+
+        ValueError where the id or the song has a job already, or no look is called so.
         """
         created = self._gateway.now().before(age)
-        return self._service.add_job(created, script=script, task_id=task_id, song=music_task_id)
+        plan = None if script is None else read_script(script)
+        return self._service.add_job(created, script=plan, task_id=task_id, song=music_task_id)
 
-    def script_song(self, music_task_id: str, script: CoverScript) -> None:
-        """The script of the job that this song will get."""
-        self._service.studio.scripts[music_task_id] = script
+    def script_song(self, music_task_id: str, script: CoverScript | str) -> None:
+        """The script of the job that this song will get; a text is its `looks`."""
+        self._service.studio.scripts[music_task_id] = read_script(script)
 
     def fault(
         self,

@@ -72,10 +72,26 @@ def test_faults_among_the_looks():
     assert names == ["rate-limited", "server-error", "truncated-json", "truncated-json"]
 
 
-def test_misspelt_look():
+def test_looks_in_one_line():
+    """Looks that are all words may be written as one text."""
+    looks = ["pending", "generating", "429", "success"]
+    assert CoverScript(looks="pending, generating,429,success ") == CoverScript(looks=looks)
+
+
+async def test_a_text_is_a_script():
+    """Where a script is asked for, the text of its looks will do."""
+    emulator = CoverEmulator()
+    emulator.script_song("song", "429")
+    emulator.add_job("failure", task_id="by hand")
+    scripts = emulator._service.studio.scripts, emulator._service.jobs["by hand"].script
+    assert scripts == ({"song": CoverScript(looks=["429"])}, CoverScript(looks=["failure"]))
+
+
+@pytest.mark.parametrize("looks", [["sucess"], "sucess", "success, sucess"])
+def test_misspelt_look(looks):
     """A look that does not exist is named, and those that do."""
     with pytest.raises(ValueError, match="'sucess'; there are missing, pending"):
-        CoverScript(looks=["sucess"])
+        CoverScript(looks=looks)
 
 
 def test_misspelt_end():

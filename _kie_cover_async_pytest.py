@@ -1,0 +1,179 @@
+"""The pytest plugin: an emulator, a client of it, and time that passes at once.
+
+It stands beside the package and imports it only for a test that uses a fixture, so that other test
+runs do not pay for it.
+"""
+
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from kie_cover_async import CoverClient
+    from kie_cover_async.emulator import CoverEmulator
+    from kie_cover_async.testing import InstantTimeLoop
+
+_ANY_KEY = "a-key-for-tests"
+_LOOPS = "_loops_of_pytest_asyncio"
+
+_MARKERS = (
+    "cover_emulator(**settings): with what settings the fixture makes its CoverEmulator",
+    "cover_client(**settings): with what settings the fixture makes its CoverClient",
+)
+_NO_LOOP = (
+    "{fixture} lives in the event loop of an async test, and this test has none; pytest-asyncio "
+    'gives it one, from release 1.4 on (pip install "kie-cover-async[testing]"), if the test is '
+    'marked with @pytest.mark.asyncio, or asyncio_mode is "auto"; so does the plugin of anyio'
+)
+_NOT_INSTANT = (
+    "instant_time has to be an argument of the test, or of a fixture that is, and pytest-asyncio "
+    'has to be 1.4 or newer (pip install "kie-cover-async[testing]"); with anyio\'s plugin, let '
+    'anyio_backend return ("asyncio", {"loop_factory": kie_cover_async.testing.InstantTimeLoop})'
+)
+
+
+@pytest.fixture
+def cover_emulator(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> "Iterator[CoverEmulator]":
+    """A CoverEmulator with the settings of the marker of this name.
+
+    KIE_BASE_URL and KIE_API_KEY lead to it, for code that makes a client of its own.
+    """
+    from kie_cover_async.emulator import CoverEmulator
+
+    loop = _loop_of(request)
+    emulator = CoverEmulator(**_settings(request, "cover_emulator"))
+    loop.run_until_complete(emulator.start())
+    monkeypatch.setenv("KIE_BASE_URL", emulator.url)
+    monkeypatch.setenv("KIE_API_KEY", _api_key(request))
+    yield emulator
+    loop.run_until_complete(emulator.aclose())
+
+
+@pytest.fixture
+def cover_client(
+    request: pytest.FixtureRequest, cover_emulator: "CoverEmulator"
+) -> "Iterator[CoverClient]":
+    """A CoverClient of the emulator, with the settings of the marker of this name."""
+    from kie_cover_async import CoverClient
+
+    loop = _loop_of(request)
+    ours = {"api_key": _api_key(request), "base_url": cover_emulator.url}
+    client = CoverClient(**{**ours, **_settings(request, "cover_client")})
+    yield client
+    loop.run_until_complete(client.aclose())
+
+
+@pytest.fixture
+def instant_time(request: pytest.FixtureRequest) -> "Iterator[InstantTimeLoop]":
+    """The loop of the test, in which waiting takes no time; jitter is the same in every run."""
+    from kie_cover_async.testing import InstantTimeLoop
+
+    loop = _loop_of(request)
+    if not isinstance(loop, InstantTimeLoop):
+        pytest.fail(_NOT_INSTANT, pytrace=False)
+    state = random.getstate()
+    random.seed(0)
+    yield loop
+    random.setstate(state)
+
+
+def _settings(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:
+    """Of several markers the one nearest to the test has the last word."""
+    settings: dict[str, Any] = {}
+    for mark in reversed(list(request.node.iter_markers(marker))):
+        if mark.args:
+            pytest.fail(f"the marker {marker} takes its settings by name", pytrace=False)
+        settings.update(mark.kwargs)
+    return settings
+
+
+def _api_key(request: pytest.FixtureRequest) -> str:
+    return _settings(request, "cover_emulator").get("api_key") or _ANY_KEY
+
+
+def _loop_of(request: pytest.FixtureRequest) -> "AbstractEventLoop":
+    """The loop that will run the test; it stands still meanwhile."""
+    if "anyio_backend" in request.fixturenames:
+        runs = "anyio"
+    elif _is_for_pytest_asyncio(request):
+        runs = _loop_scope(request)
+    else:
+        pytest.fail(_NO_LOOP.format(fixture=request.fixturename), pytrace=False)
+    loop: AbstractEventLoop = request.getfixturevalue(f"_loop_of_{runs}")
+    return loop
+
+
+def _is_for_pytest_asyncio(request: pytest.FixtureRequest) -> bool:
+    if not request.config.pluginmanager.has_plugin(_LOOPS):
+        return False
+    from pytest_asyncio import is_async_test
+
+    return is_async_test(request.node)
+
+
+def _loop_scope(request: pytest.FixtureRequest) -> str:
+    default = request.config.getini("asyncio_default_test_loop_scope")
+    mark = request.node.get_closest_marker("asyncio")
+    return str(mark.kwargs.get("loop_scope", default))
+
+
+def _running_loop() -> "Callable[[], AsyncIterator[AbstractEventLoop]]":
+    async def running_loop() -> "AsyncIterator[AbstractEventLoop]":
+        import asyncio
+
+        # Until the end of the test: anyio ends a loop in which nothing is left to be done.
+        yield asyncio.get_running_loop()
+
+    return running_loop
+
+
+_loop_of_anyio = pytest.fixture(_running_loop(), name="_loop_of_anyio")
+
+
+def _loops_of_pytest_asyncio() -> ModuleType:
+    """A plugin that has a fixture for each scope which the loop of a test may have."""
+    import pytest_asyncio
+
+    loops = ModuleType(_LOOPS)
+    for scope in ("function", "class", "module", "package", "session"):
+        name = f"_loop_of_{scope}"
+        loop = pytest_asyncio.fixture(_running_loop(), loop_scope=scope, name=name)
+        setattr(loops, name, loop)
+    return loops
+
+
+class _InstantTime:
+    """The plugin that is there while a test is collected that asks for instant time."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_asyncio_loop_factories(self) -> Mapping[str, "Callable[[], AbstractEventLoop]"]:
+        from kie_cover_async.testing import InstantTimeLoop
+
+        return {"instant_time": InstantTimeLoop}
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
+    if "instant_time" not in metafunc.fixturenames:
+        yield
+        return
+    # Were it always there, pytest-asyncio would ask it for the loops of all tests.
+    plugin = _InstantTime()
+    metafunc.config.pluginmanager.register(plugin)
+    yield
+    metafunc.config.pluginmanager.unregister(plugin)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+    # Earlier releases of pytest-asyncio lack this hook, and more that is needed here.
+    if hasattr(config.hook, "pytest_asyncio_loop_factories"):
+        config.pluginmanager.register(_loops_of_pytest_asyncio())

@@ -1,0 +1,138 @@
+"""For tests of code that waits: an event loop in which waiting takes no time.
+
+The fixtures that go with it are in the pytest plugin, which is a module beside this package.
+"""
+
+import asyncio
+import math
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+__all__ = ["InstantTimeLoop"]
+
+# Opening a connection over loopback takes three steps, each sent when the one before was read.
+_ROUNDS = 3
+
+_Ready = list[tuple[selectors.SelectorKey, int]]
+_Args = TypeVarTuple("_Args")
+_Result = TypeVar("_Result")
+
+
+class InstantTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer whenever there is nothing to do::
+
+        with asyncio.Runner(loop_factory=InstantTimeLoop) as runner:
+            runner.run(main())
+
+    Sleeps, intervals and timeouts keep their lengths and their order, and nobody waits for them.
+    While there is anything to do the clock stands still. Sockets work: the clock jumps only when
+    all that was sent from within this loop has arrived. While a thread works that this loop
+    started (`asyncio.to_thread`, `run_in_executor`, looking up a host name), waiting takes as long
+    as it says.
+
+    It is the loop's own clock that jumps, not `time.time()` or `time.monotonic()`, whose seconds
+    the loop's `time()` had when it was made. Of what goes on elsewhere, in other processes or in
+    threads of somebody else's making, the loop knows nothing: give it some `patience`.
+    """
+
+    def __init__(self) -> None:
+        self._clock = _Clock()
+        super().__init__(self._clock)
+        # Timers this near count as due; any less, and a clock that shows a year could not tell.
+        self._clock_resolution = 1e-6
+
+    def time(self) -> float:
+        """Seconds, as timers count them."""
+        return self._clock.now
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that seem to have passed since the loop was made."""
+        return self._clock.now - self._clock.started
+
+    @property
+    def patience(self) -> float:
+        """Real seconds for which news from elsewhere is awaited before each jump; 0 by default."""
+        return self._clock.patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        self._clock.patience = seconds
+
+    def run_in_executor(
+        self,
+        executor: Executor | None,
+        func: Callable[[Unpack[_Args]], _Result],
+        *args: *_Args,
+    ) -> asyncio.Future[_Result]:
+        """As ever; until the thread is done, waiting takes as long as it says."""
+        working = super().run_in_executor(executor, func, *args)
+        self._clock.threads += 1
+        working.add_done_callback(self._clock.thread_is_done)
+        return working
+
+    async def shutdown_default_executor(self, *timeout: Any) -> None:
+        """As ever; the threads are given the time that they really need."""
+        self._clock.threads += 1
+        try:
+            await super().shutdown_default_executor(*timeout)
+        finally:
+            self._clock.threads -= 1
+
+
+class _Clock(selectors.DefaultSelector):
+    """Stands where the loop waits for sockets or for the next timer, and knows how to wait less."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Whole seconds, which add up as they would from 0.
+        self.now = self.started = float(math.floor(time.monotonic()))
+        self.patience = 0.0
+        self.threads = 0
+        self._probe = _Probe()
+
+    def close(self) -> None:
+        self._probe.close()
+        super().close()
+
+    def thread_is_done(self, _: asyncio.Future[Any]) -> None:
+        self.threads -= 1
+
+    def select(self, timeout: float | None = None) -> _Ready:
+        """What is ready; nothing, and the clock `timeout` later, where nothing is to come."""
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            return super().select(None)
+        self._probe.go_round()
+        ready = super().select(timeout if self.threads else min(self.patience, timeout))
+        if not ready:
+            self.now += timeout
+        return ready
+
+
+class _Probe:
+    """A byte that goes round over loopback: what was sent before it has arrived when it is back."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self._near = socket.create_connection(listening.getsockname())
+            self._far, _ = listening.accept()
+        for end in (self._near, self._far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def go_round(self) -> None:
+        for _ in range(_ROUNDS):
+            self._near.send(b"?")
+            self._far.recv(1)
+            self._far.send(b"!")
+            self._near.recv(1)
+
+    def close(self) -> None:
+        self._near.close()
+        self._far.close()

@@ -1,0 +1,269 @@
+import asyncio
+import random
+import threading
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+
+from kie_cover_async import CoverClient, CoverTimeoutError, RequestBudget
+from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
+from kie_cover_async.testing import InstantTimeLoop
+
+
+async def test_an_hour_takes_no_time(instant_time):
+    """A sleep ends at its moment, and nobody has waited for it."""
+    started = time.perf_counter()
+    await asyncio.sleep(3600)
+    assert instant_time.elapsed == 3600
+    assert time.perf_counter() - started < 5
+
+
+async def test_two_years_pass(instant_time):
+    """Timers fire although the clock shows so much that it cannot tell nanoseconds apart."""
+    await asyncio.sleep(2 * 365 * 86400)
+    await asyncio.sleep(0.25)
+    assert instant_time.elapsed == pytest.approx(2 * 365 * 86400 + 0.25)
+
+
+async def test_timers_fire_in_their_order(instant_time):
+    """What is ready runs before the clock goes on, so that every moment is met."""
+    seen = []
+
+    async def note(delay):
+        await asyncio.sleep(delay)
+        seen.append(instant_time.elapsed)
+
+    await asyncio.gather(*map(note, (3, 1, 2)))
+    assert seen == [1, 2, 3]
+
+
+async def test_the_clock_is_the_machines_until_it_jumps(instant_time):
+    """The loop's time begins at the machine's, so that both can be compared."""
+    assert instant_time.time() == pytest.approx(time.monotonic(), abs=10)
+    await asyncio.sleep(1000)
+    assert instant_time.time() == pytest.approx(time.monotonic() + 1000, abs=10)
+
+
+@pytest.fixture
+async def stack():
+    """What is entered here is left when the test ends, the last first."""
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def connect(stack):
+    """Connects to a server of this very loop that serves each connection with the function."""
+
+    async def connect(serve):
+        server = await stack.enter_async_context(await asyncio.start_server(serve, "127.0.0.1"))
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        stack.push_async_callback(writer.wait_closed)
+        stack.callback(writer.close)
+        return reader, writer
+
+    return connect
+
+
+async def test_what_was_sent_arrives_before_time_goes_on(instant_time, connect):
+    """Many megabytes go over a socket within a timeout of next to nothing."""
+
+    async def echo(reader, writer):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+        writer.close()
+
+    async with asyncio.timeout(0.001):
+        reader, writer = await connect(echo)
+        for _ in range(100):
+            writer.write(b"x" * 100_000)
+            assert len(await reader.readexactly(100_000)) == 100_000
+    assert instant_time.elapsed == 0
+
+
+async def test_silence_lasts_to_the_deadline(instant_time, connect):
+    """Where nobody answers, the timeout comes at its moment."""
+
+    async def keep_silent(reader, writer):
+        await reader.read()
+        writer.close()
+
+    reader, _ = await connect(keep_silent)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(30):
+            await reader.read()
+    assert instant_time.elapsed == 30
+
+
+async def test_a_thread_is_waited_for(instant_time):
+    """While a thread of the loop's works the clock does not jump."""
+    async with asyncio.timeout(60):
+        assert await asyncio.to_thread(threading.Event().wait, 0.05) is False
+    assert instant_time.elapsed == 0
+
+
+async def test_waiting_beside_a_thread_takes_as_long_as_it_says(instant_time):
+    """A timer fires while a thread works, no sooner than it would by any clock."""
+    event = threading.Event()
+    started = time.perf_counter()
+    thread = asyncio.create_task(asyncio.to_thread(event.wait, 30))
+    await asyncio.sleep(0.05)
+    taken = time.perf_counter() - started
+    event.set()
+    assert await thread
+    assert taken >= 0.049
+    assert instant_time.elapsed == pytest.approx(0.05)
+
+
+async def test_time_is_instant_again_when_the_thread_is_done(instant_time):
+    """What the loop's threads have done does not slow down what comes later."""
+    started = time.perf_counter()
+    await asyncio.to_thread(time.sleep, 0.01)
+    await asyncio.sleep(60)
+    assert time.perf_counter() - started < 30
+
+
+def test_the_end_of_a_loop_waits_for_its_threads():
+    """A thread that is still working when the loop is closed has the time that it really needs."""
+    done = []
+
+    def work():
+        time.sleep(0.1)
+        done.append(True)
+
+    async def main():
+        asyncio.get_running_loop().run_in_executor(None, work)
+
+    with asyncio.Runner(loop_factory=InstantTimeLoop) as runner:
+        runner.run(main())
+    assert done == [True]
+
+
+async def told_by_a_thread(seconds):
+    """What a thread of the test's own making tells the loop after a while."""
+    loop = asyncio.get_running_loop()
+    told = loop.create_future()
+
+    def tell():
+        time.sleep(seconds)
+        loop.call_soon_threadsafe(lambda: told.done() or told.set_result("news"))
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    try:
+        async with asyncio.timeout(60):
+            return await told
+    finally:
+        thread.join()
+
+
+async def test_news_from_elsewhere_comes_too_late(instant_time):
+    """Of what goes on outside, the loop knows nothing."""
+    assert instant_time.patience == 0
+    with pytest.raises(TimeoutError):
+        await told_by_a_thread(0.1)
+
+
+async def test_patience_lets_news_from_elsewhere_come(instant_time):
+    """With patience the loop waits for what goes on outside, and not longer than for that."""
+    instant_time.patience = 30
+    started = time.perf_counter()
+    assert await told_by_a_thread(0.05) == "news"
+    assert time.perf_counter() - started < 15
+    assert instant_time.elapsed == 0
+
+
+async def test_patience_has_an_end(instant_time):
+    """A timer fires when patience is at its end, or when it would have fired by any clock."""
+    instant_time.patience = 0.02
+    started = time.perf_counter()
+    await asyncio.sleep(3600)
+    instant_time.patience = 3600
+    await asyncio.sleep(0.02)
+    assert 0.038 <= time.perf_counter() - started < 15
+
+
+async def test_without_a_timer_there_is_nothing_to_jump_to(instant_time):
+    """A loop that nothing but a thread can wake waits for it."""
+    told = asyncio.Event()
+    timer = threading.Timer(0.05, instant_time.call_soon_threadsafe, [told.set])
+    timer.start()
+    await told.wait()
+    timer.join()
+    assert instant_time.elapsed == 0
+
+
+@pytest.mark.cover_emulator(generation_time=47)
+async def test_a_wait_keeps_its_schedule(cover_emulator, cover_client, instant_time):
+    """A cover that takes 47 seconds is looked at as often as ever, and is there in no time."""
+    task_id = cover_emulator.add_job()
+    details = await cover_client.wait_for_cover(task_id)
+    assert details.generation_time.total_seconds() == pytest.approx(47, abs=0.002)
+    assert cover_emulator.looks(task_id) == 8
+    assert 47 < instant_time.elapsed < 62
+
+
+async def test_a_wait_keeps_its_deadline(cover_emulator, cover_client, instant_time):
+    """A wait that times out does so to the millisecond."""
+    task_id = cover_emulator.add_job(CoverScript(end="never"))
+    with pytest.raises(CoverTimeoutError) as caught:
+        await cover_client.wait_for_cover(task_id)
+    assert caught.value.waited == 900
+    assert instant_time.elapsed == 900
+
+
+async def test_a_refusal_is_held_out(cover_emulator, cover_client, instant_time):
+    """Retry-After is kept, and costs nobody a second."""
+    cover_emulator.fault(Fault.rate_limited(retry_after=100))
+    await cover_client.get_credits()
+    assert 100 <= instant_time.elapsed < 101
+
+
+async def test_a_request_that_stalls_times_out(cover_emulator, cover_client, instant_time):
+    """A stall costs the request's timeout, by the clock of the loop."""
+    cover_emulator.fault(Fault.stall())
+    await cover_client.get_credits()
+    assert 30 <= instant_time.elapsed < 31
+
+
+async def test_the_emulators_calendar_goes_with_the_loop(
+    cover_emulator, cover_client, instant_time
+):
+    """A job that has slept for a day is a day old by what the server says, too."""
+
+    class Ages(list):
+        def delay(self, age, pressure):
+            self.append(age)
+            return 5
+
+    ages = Ages()
+    task_id = cover_emulator.add_job("generating, generating, success")
+    await asyncio.sleep(86400)
+    await cover_client.wait_for_cover(task_id, schedule=ages)
+    # The server's Date has whole seconds.
+    assert ages == pytest.approx([86400, 86405], abs=1)
+
+
+async def eventful_story():
+    """When each request of five covers arrived that met with much."""
+    begun = asyncio.get_running_loop().time()
+    async with CoverEmulator(generation_time=(20, 200)) as emulator:
+        emulator.fault(Fault.rate_limited(retry_after=7))
+        emulator.fault(Fault.stall(), after=4, endpoint="record-info")
+        emulator.fault(Fault.reset(), count=2, after=3, endpoint="record-info")
+        emulator.fault(Fault.slow(11), after=6, endpoint="record-info")
+        async with CoverClient("a-key", base_url=emulator.url, budget=RequestBudget(50)) as client:
+            songs = [client.cover_for(f"song-{n}", callback_url="http://x/") for n in range(5)]
+            assert all(cover.images for cover in await asyncio.gather(*songs))
+        return [(seen.endpoint, round(seen.received - begun, 3)) for seen in emulator.requests]
+
+
+async def test_the_same_story_goes_the_same_way(instant_time):
+    """Stalls, resets, refusals and all, every request comes at the same moment in every run."""
+    stories = []
+    for _ in range(5):
+        random.seed(7)
+        stories.append(await eventful_story())
+    assert len(stories[0]) > 30
+    assert stories[1:] == 4 * stories[:1]
