@@ -2,6 +2,7 @@
 
 from ._version import __version__
 from .budget import RequestBudget
+from .bulk import CoverOutcome, OutcomeStream
 from .client import CoverClient
 from .errors import (
     ApiError,
@@ -26,10 +27,11 @@ from .errors import (
 )
 from .models import CoverDetails, CoverResponse, CoverState
 from .retry import RetryPolicy
-from .schedule import ExponentialSchedule, Schedule
+from .schedule import AdaptiveSchedule, ExponentialSchedule, Schedule
 from .wire import structure_details, unstructure_details
 
 __all__ = [
+    "AdaptiveSchedule",
     "ApiError",
     "AuthenticationError",
     "ClientClosedError",
@@ -37,6 +39,7 @@ __all__ = [
     "CoverClient",
     "CoverDetails",
     "CoverFailedError",
+    "CoverOutcome",
     "CoverResponse",
     "CoverState",
     "CoverTimeoutError",
@@ -49,6 +52,7 @@ __all__ = [
     "InvalidTaskIdError",
     "KieCoverError",
     "MaintenanceError",
+    "OutcomeStream",
     "RateLimitedError",
     "RequestBudget",
     "RetryPolicy",

@@ -129,8 +129,9 @@ class RequestBudget:
 
     @property
     def pressure(self) -> float:
-        """1 while the budget keeps up; 2 when `per` seconds' worth of requests are queued, …"""
-        return 1.0 + len(self._turns) / self._number
+        """1 while the budget keeps up, and one more for every second that its queue will take."""
+        # Steeper, and looks would come in waves: those put off together come back together.
+        return 1.0 + len(self._turns) * self._interval
 
     async def acquire(self, flow: Hashable = None) -> float:
         """Wait for a slot; return the `loop.time()` at which it was given.

@@ -1,8 +1,8 @@
 """`CoverClient`: the verbs, composed of the modules below; no logic of its own."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from inspect import isawaitable
 from typing import Self
 
@@ -12,15 +12,16 @@ from yarl import URL
 from . import wire
 from .arguments import a_callable, a_task_id, an_http_url, number
 from .budget import InFlightLimit, RequestBudget
-from .errors import CoverAlreadyExistsError, KieCoverError
+from .bulk import OutcomeStream, Pool, TaskIds
+from .errors import CoverAlreadyExistsError
 from .events import Observer
-from .looks import Ear, OnSent, SharedLooks, Sighting
 from .models import CoverDetails
+from .reading import Reader
 from .retry import RetryPolicy
 from .schedule import ExponentialSchedule, Schedule
 from .settings import a_schedule, a_session, a_user_agent, api_key_in_use, base_url_in_use
 from .transport import Exchange, Transport
-from .waiting import OnUpdate, Wait, WaitTerms
+from .waiting import OnUpdate, WaitTerms
 
 _log = logging.getLogger(__name__)
 
@@ -74,15 +75,16 @@ class CoverClient:
             request_timeout=request_timeout,
             user_agent=a_user_agent(user_agent),
         )
+        self._most_in_flight = min(max_in_flight, exchange.connection_limit or max_in_flight)
         self._transport = Transport(
             exchange=exchange,
             budget=RequestBudget() if budget is None else budget,
             retry=retry,
-            in_flight=InFlightLimit(min(max_in_flight, exchange.connection_limit or max_in_flight)),
+            in_flight=InFlightLimit(self._most_in_flight),
             observer=observer,
         )
         self._schedule = a_schedule(schedule)
-        self._looks = SharedLooks(self._sight)
+        self._reader = Reader(self._transport)
 
     def __repr__(self) -> str:
         state = "closed" if self._transport.lifetime.closed else "open"
@@ -111,16 +113,7 @@ class CoverClient:
         Raises `TaskNotFoundError` where the API has no record of the id, which it also says in the
         first moments of a new job's life.
         """
-        a_task_id("task_id", task_id)
-
-        async def attempt() -> CoverDetails:
-            heard = await self._looks.look(task_id)
-            if isinstance(heard, KieCoverError):
-                raise heard
-            return heard.details
-
-        with self._transport.lifetime.call(task_id):
-            return await self._transport.repeated(attempt)
+        return await self._reader.details(task_id)
 
     async def wait_for_cover(
         self,
@@ -144,7 +137,42 @@ class CoverClient:
         once what no repetition mends, such as `AuthenticationError`. Passing errors never end it.
         """
         terms = self._terms(timeout, schedule, not_found_grace, on_update)
-        return await self._wait(a_task_id("task_id", task_id), terms)
+        return await self._reader.wait(task_id, terms)
+
+    def check_covers(self, task_ids: TaskIds, *, ordered: bool = False) -> OutcomeStream:
+        """One look at each of many covers, as `get_cover_details` makes it.
+
+        `task_ids` is any iterable or async iterable, drawn from as the work goes on; each item has
+        its outcome, in the order of completion, or in the input's where `ordered`. All of them
+        together take turns with other calls as one.
+        """
+        work = partial(self._reader.details, flow=object())
+        while_open = self._transport.lifetime.call
+        limit = self._most_in_flight
+        return OutcomeStream(Pool(task_ids, work, while_open, limit=limit, ordered=ordered))
+
+    def wait_for_covers(
+        self,
+        task_ids: TaskIds,
+        *,
+        timeout: float | None = 900.0,
+        schedule: Schedule | None = None,
+        not_found_grace: float = 90.0,
+        on_update: OnUpdate | None = None,
+        max_waiting: int = 10_000,
+        ordered: bool = False,
+    ) -> OutcomeStream:
+        """Wait for each of many covers: `check_covers`, with waits as `wait_for_cover` makes them.
+
+        `timeout` counts for each id from its own first look; a deadline for all is the caller's
+        `asyncio.timeout`. `on_update` is called in a task of the stream's. At most `max_waiting`
+        ids are waited for at once.
+        """
+        number("max_waiting", max_waiting, at_least=1, whole=True)
+        terms = self._terms(timeout, schedule, not_found_grace, on_update)
+        work = partial(self._reader.wait, terms=terms, flow=object())
+        while_open = self._transport.lifetime.call
+        return OutcomeStream(Pool(task_ids, work, while_open, limit=max_waiting, ordered=ordered))
 
     async def generate_cover(self, music_task_id: str, *, callback_url: str) -> str:
         """Ask for the cover of a song and return the new task's id. Costs credits.
@@ -189,7 +217,7 @@ class CoverClient:
         _log.info("cover %s is on its way, for song %s", task_id, music_task_id)
         if on_task_id is not None and isawaitable(noted := on_task_id(task_id)):
             await noted
-        return await self._wait(task_id, terms)
+        return await self._reader.wait(task_id, terms)
 
     async def get_credits(self) -> float:
         """What is left on the account, in credits."""
@@ -210,28 +238,10 @@ class CoverClient:
         not_found_grace: float,
         on_update: OnUpdate | None,
     ) -> WaitTerms:
-        if timeout is not None:
-            number("timeout", timeout, at_least=0)
-        number("not_found_grace", not_found_grace, at_least=0)
-        a_callable("on_update", on_update)
         return WaitTerms(
             timeout=timeout,
             not_found_grace=not_found_grace,
-            schedule=self._schedule if schedule is None else a_schedule(schedule),
+            schedule=self._schedule if schedule is None else schedule,
             retry=self._transport.retry,
             on_update=on_update,
         )
-
-    async def _wait(self, task_id: str, terms: WaitTerms) -> CoverDetails:
-        wait = Wait(
-            ear=Ear(self._looks, task_id),
-            terms=terms,
-            budget=self.budget,
-            observer=self._transport.observer,
-        )
-        with self._transport.lifetime.call(task_id):
-            return await wait.run()
-
-    async def _sight(self, task_id: str, on_sent: OnSent) -> Sighting:
-        details, answer = await self._transport.once(wire.record_info(task_id), on_sent=on_sent)
-        return Sighting(details, answer.served_at, asyncio.get_running_loop().time())

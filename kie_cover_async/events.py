@@ -10,7 +10,7 @@ from collections.abc import Callable
 from attrs import frozen
 
 from .errors import KieCoverError
-from .models import CoverDetails
+from .models import CoverDetails, CoverState
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,21 @@ class CoverLooked:
     error: KieCoverError | None
 
 
-Event = RequestDone | RetryPlanned | BudgetHeld | CoverLooked
+@frozen(kw_only=True)
+class CoverChanged:
+    """A wait saw its job in another state than `before`, which is `None` at the first sighting.
+
+    It follows the `CoverLooked` of the same look.
+    """
+
+    task_id: str
+    wait: object
+    age: float
+    before: CoverState | None
+    details: CoverDetails
+
+
+Event = RequestDone | RetryPlanned | BudgetHeld | CoverLooked | CoverChanged
 Observer = Callable[[Event], object]
 
 

@@ -1,7 +1,7 @@
 """Looks shared between waits: joined while in flight, heard by every wait of the id."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -25,8 +25,8 @@ Heard = Sighting | KieCoverError
 
 OnSent = Callable[[], object]
 
-# Makes one request; calls its second argument when the budget has let the request go.
-Look = Callable[[str, OnSent], Awaitable[Sighting]]
+# Makes one request, in the turns of a flow; calls its second argument when the budget lets it go.
+Look = Callable[[str, OnSent, Hashable], Awaitable[Sighting]]
 
 
 def _nothing() -> None:
@@ -34,12 +34,16 @@ def _nothing() -> None:
 
 
 class Ear:
-    """Where one wait hears of its id: from its own looks, and from everybody else's."""
+    """Where one wait hears of its id: from its own looks, and from everybody else's.
 
-    __slots__ = ("_asleep", "_looks", "_unheard", "task_id")
+    `flow` is whose turn its own looks take, as in `RequestBudget.acquire`.
+    """
 
-    def __init__(self, looks: "SharedLooks", task_id: str) -> None:
+    __slots__ = ("_asleep", "_flow", "_looks", "_unheard", "task_id")
+
+    def __init__(self, looks: "SharedLooks", task_id: str, flow: Hashable = None) -> None:
         self._looks = looks
+        self._flow = flow
         self.task_id: str = task_id
         self._unheard: Heard | None = None
         self._asleep: asyncio.Future[None] | None = None
@@ -74,7 +78,7 @@ class Ear:
 
     async def look(self, on_sent: OnSent = _nothing) -> Heard:
         """Look now, or join the look in flight; what comes of it, as value or error."""
-        heard = await self._looks.look(self.task_id, on_sent)
+        heard = await self._looks.look(self.task_id, on_sent, self._flow)
         # This ear heard it, too, and whatever came from elsewhere meanwhile is older.
         self._unheard = None
         return heard
@@ -142,7 +146,7 @@ class SharedLooks:
         self._flights: dict[str, _Flight] = {}
         self.ears: dict[str, list[Ear]] = {}
 
-    async def look(self, task_id: str, on_sent: OnSent = _nothing) -> Heard:
+    async def look(self, task_id: str, on_sent: OnSent = _nothing, flow: Hashable = None) -> Heard:
         """What a look brought: a sighting, or an error of one's own, returned and not raised.
 
         `on_sent` is called once, when the first request that serves this look has left.
@@ -152,13 +156,13 @@ class SharedLooks:
                 return _own(heard)
             if flight.has_left:
                 on_sent = _nothing
-        return await self._lead(task_id, on_sent)
+        return await self._lead(task_id, on_sent, flow)
 
-    async def _lead(self, task_id: str, on_sent: OnSent) -> Heard:
+    async def _lead(self, task_id: str, on_sent: OnSent, flow: Hashable) -> Heard:
         flight = self._flights[task_id] = _Flight(on_sent)
         heard: Heard | None = None
         try:
-            heard = await self._look(task_id, flight.leave)
+            heard = await self._look(task_id, flight.leave, flow)
         except KieCoverError as error:
             heard = error
         finally:

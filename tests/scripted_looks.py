@@ -1,7 +1,7 @@
 """The API as a waiting client sees it, without a network: looks that answer by script."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime, timedelta
 from itertools import chain, repeat
 from typing import Any
@@ -72,10 +72,10 @@ class ScriptedApi:
         self.latency, self.has_clock = latency, has_clock
         self.looked_at: list[float] = []
 
-    async def look(self, task_id: str, on_sent: OnSent) -> Sighting:
+    async def look(self, task_id: str, on_sent: OnSent, flow: Hashable = None) -> Sighting:
         assert task_id == ID
         if self._budget is not None:
-            await self._budget.acquire()
+            await self._budget.acquire(flow)
         on_sent()
         self.looked_at.append(now())
         reply = self._by_time(now()) if self._by_time else next(self._replies)

@@ -212,14 +212,15 @@ async def test_unlimited():
     assert await calls == [2.0] * 1000
 
 
-async def test_pressure():
-    """Pressure is 1 while nobody waits, and one more for every `per` seconds of requests queued."""
-    budget = RequestBudget(10)
+@pytest.mark.parametrize(("number", "per", "pressure"), [(10, 1, 2.5), (5, 1, 4), (60, 60, 16)])
+async def test_pressure(number, per, pressure):
+    """Pressure is 1 while nobody waits, and one more for every second that the queue will take."""
+    budget = RequestBudget(number, per=per)
     assert budget.pressure == 1
     calls = asyncio.create_task(leave(budget, 16))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert (budget.waiting, budget.pressure) == (15, 2.5)
+    assert (budget.waiting, budget.pressure) == (15, pressure)
     await calls
     assert (budget.waiting, budget.pressure) == (0, 1)
 

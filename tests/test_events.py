@@ -5,7 +5,14 @@ import attrs
 import pytest
 
 from kie_cover_async import CoverDetails, ServerError
-from kie_cover_async.events import BudgetHeld, CoverLooked, RequestDone, RetryPlanned, tell
+from kie_cover_async.events import (
+    BudgetHeld,
+    CoverChanged,
+    CoverLooked,
+    RequestDone,
+    RetryPlanned,
+    tell,
+)
 
 ERROR = ServerError(code=500)
 EVENTS = [
@@ -13,6 +20,9 @@ EVENTS = [
     RetryPlanned(task_id="a", tries=1, pause=0.5, error=ERROR),
     BudgetHeld(seconds=7.0, error=ERROR),
     CoverLooked(task_id="a", wait=object(), age=3.0, details=CoverDetails(task_id="a"), error=None),
+    CoverChanged(
+        task_id="a", wait=object(), age=3.0, before=None, details=CoverDetails(task_id="a")
+    ),
 ]
 
 every_event = pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)

@@ -60,7 +60,7 @@ async def test_other_ids_are_not_joined():
     """Looks at different ids are apart."""
     asked = []
 
-    async def look(task_id, on_sent):
+    async def look(task_id, on_sent, flow):
         asked.append(task_id)
         await asyncio.sleep(1)
         return Sighting(PENDING, None, now())
@@ -273,7 +273,7 @@ async def _twice(ear: Ear) -> list[object]:
 async def test_ten_thousand_ids():
     """After looks at ten thousand ids nothing is kept of any."""
 
-    async def look(task_id, on_sent):
+    async def look(task_id, on_sent, flow):
         if task_id.endswith("7"):
             raise RESET.copy()
         return Sighting(PENDING, None, now())

@@ -33,7 +33,7 @@ from kie_cover_async.errors import (
     TaskNotFoundError,
     TransportError,
 )
-from kie_cover_async.events import CoverLooked
+from kie_cover_async.events import CoverChanged, CoverLooked
 from kie_cover_async.looks import Ear, SharedLooks
 from kie_cover_async.waiting import Wait, WaitTerms
 
@@ -565,17 +565,20 @@ async def test_cancelled_at_every_wait(moment, timeout):
 
 
 async def test_what_an_observer_hears():
-    """An observer hears of each answer with the job's age, and which wait it was."""
-    events: list[CoverLooked] = []
+    """An observer hears of each answer and each change, with the job's age and the wait."""
+    events: list[CoverLooked | CoverChanged] = []
     created = record(2, create_time=ScriptedApi.noon - timedelta(seconds=80))
     wait = House(created, RESET, COVER).wait(observer=events.append)
     await wait.run()
-    assert [(event.task_id, event.age, event.details) for event in events] == [
-        (ID, 80, created),
-        (ID, 85, None),
-        (ID, 86, COVER),
+    assert [(type(event), event.task_id, event.age, event.details) for event in events] == [
+        (CoverLooked, ID, 80, created),
+        (CoverChanged, ID, 80, created),
+        (CoverLooked, ID, 85, None),
+        (CoverLooked, ID, 86, COVER),
+        (CoverChanged, ID, 86, COVER),
     ]
-    assert [type(event.error) for event in events] == [type(None), TransportError, type(None)]
+    assert isinstance(events[2].error, TransportError)
+    assert [event.before for event in (events[1], events[4])] == [None, created.state]
     assert {event.wait for event in events} == {wait}
 
 
@@ -599,7 +602,7 @@ async def test_an_observer_that_fails(caplog):
         raise ValueError("not today")
 
     assert await House(GENERATING, COVER).wait(observer=fail).run() is COVER
-    assert caplog.text.count("ValueError: not today") == 2
+    assert caplog.text.count("ValueError: not today") == 4
 
 
 async def test_what_is_logged(caplog):

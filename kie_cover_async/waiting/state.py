@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from math import inf
 
-from attrs import define, frozen
+from attrs import define, field, frozen
+from attrs.validators import is_callable, optional
 
-from kie_cover_async.arguments import number
+from kie_cover_async.arguments import checked, number
 from kie_cover_async.errors import (
     CoverFailedError,
     CoverTimeoutError,
@@ -19,6 +20,7 @@ from kie_cover_async.looks import Heard, Sighting
 from kie_cover_async.models import CoverDetails, CoverState
 from kie_cover_async.retry import RetryPolicy
 from kie_cover_async.schedule import Schedule
+from kie_cover_async.settings import a_schedule
 
 OnUpdate = Callable[[CoverDetails], Awaitable[object] | object]
 Outcome = CoverDetails | KieCoverError
@@ -36,11 +38,11 @@ _LAST_LOOK, _LAST_LOOK_SHARE = 1.0, 0.1
 class WaitTerms:
     """What one wait was asked to do. Times are in seconds; a `timeout` of `None` is for ever."""
 
-    timeout: float | None
-    not_found_grace: float
-    schedule: Schedule
+    timeout: float | None = field(validator=optional(checked(at_least=0)))
+    not_found_grace: float = field(validator=checked(at_least=0))
+    schedule: Schedule = field(converter=a_schedule)
     retry: RetryPolicy
-    on_update: OnUpdate | None = None
+    on_update: OnUpdate | None = field(default=None, validator=optional(is_callable()))
 
 
 @define(eq=False)

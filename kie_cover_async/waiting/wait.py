@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from inspect import isawaitable
+from typing import Any
 
 from attrs import frozen
 
 from kie_cover_async.budget import RequestBudget
 from kie_cover_async.errors import KieCoverError
-from kie_cover_async.events import CoverLooked, Observer, tell
+from kie_cover_async.events import CoverChanged, CoverLooked, Observer, tell
 from kie_cover_async.looks import Ear, Heard, Sighting
 from kie_cover_async.models import CoverDetails, CoverState
 from kie_cover_async.schedule import Learner
@@ -90,19 +91,20 @@ class Wait:
     def _report(
         self, heard: Heard, state: WaitState, now: float, before: CoverState | None
     ) -> None:
-        seen = isinstance(heard, Sighting)
-        said = heard.details.state.value if isinstance(heard, Sighting) else heard
-        changed = seen and state.details is not None and state.details.state is not before
+        age = state.age(now)
+        details, error = (heard.details, None) if isinstance(heard, Sighting) else (None, heard)
+        changed = details is not None and details.state is not before
         level = logging.INFO if changed else logging.DEBUG
-        _log.log(level, "cover %s at %.1f s: %s", state.task_id, state.age(now), said)
-        if self.observer is not None:
-            tell(
-                self.observer,
-                CoverLooked(
-                    task_id=state.task_id,
-                    wait=self,
-                    age=state.age(now),
-                    details=heard.details if isinstance(heard, Sighting) else None,
-                    error=None if isinstance(heard, Sighting) else heard,
-                ),
-            )
+        said = error if details is None else details.state.value
+        _log.log(level, "cover %s at %.1f s: %s", state.task_id, age, said)
+        if self.observer is None:
+            return
+        facts: dict[str, Any] = {
+            "task_id": state.task_id,
+            "wait": self,
+            "age": age,
+            "details": details,
+        }
+        tell(self.observer, CoverLooked(error=error, **facts))
+        if changed:
+            tell(self.observer, CoverChanged(before=before, **facts))

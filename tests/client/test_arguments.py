@@ -59,6 +59,16 @@ VERBS = [
     ],
     *[("wait_for_cover", {"task_id": "id", **named}, error) for named, error in WAITING],
     *[("cover_for", {**A_SONG, **named}, error) for named, error in WAITING],
+    *[("wait_for_covers", {"task_ids": ["id"], **named}, error) for named, error in WAITING],
+    *[
+        (verb, {"task_ids": value}, TypeError)
+        for verb in ("check_covers", "wait_for_covers")
+        for value in ("id", b"id", 5, None)
+    ],
+    *[
+        ("wait_for_covers", {"task_ids": ["id"], "max_waiting": value}, error)
+        for value, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError), (None, TypeError))
+    ],
     ("cover_for", A_SONG | {"on_task_id": 5}, TypeError),
     *[("get_download_url", {"image_url": value}, ValueError) for value in NO_URLS],
     *[("get_download_url", {"image_url": value}, TypeError) for value in NO_TEXTS],

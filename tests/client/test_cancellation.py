@@ -48,7 +48,7 @@ class Interruption:
 
 def left_in(client):
     """Whatever of a call is still to be found in the client, which may have one in flight."""
-    transport, looks = client._transport, client._looks
+    transport, looks = client._transport, client._reader.looks
     session = transport.exchange._session
     return {
         "places": 1 - transport.in_flight._free,

@@ -11,7 +11,13 @@ from kie_cover_async import (
     TaskNotFoundError,
 )
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.events import BudgetHeld, CoverLooked, RequestDone, RetryPlanned
+from kie_cover_async.events import (
+    BudgetHeld,
+    CoverChanged,
+    CoverLooked,
+    RequestDone,
+    RetryPlanned,
+)
 
 
 def of_kind(kind, events):
@@ -86,6 +92,23 @@ async def test_every_look_of_a_wait_is_told_of(emulator, connect):
     assert len(of_kind(RequestDone, events)) == 3
 
 
+async def test_every_change_of_state_is_told_of(emulator, connect):
+    """An observer hears when a wait sees another state than before, right after the look."""
+    events = []
+    client = connect(emulator, observer=events.append)
+    looks = ["missing", "pending", "pending", "500", "pending", "generating", "success"]
+    await client.wait_for_cover(emulator.add_job(CoverScript(looks=looks)))
+    changes = of_kind(CoverChanged, events)
+    assert [(change.before, change.details.state) for change in changes] == [
+        (None, CoverState.PENDING),
+        (CoverState.PENDING, CoverState.GENERATING),
+        (CoverState.GENERATING, CoverState.SUCCESS),
+    ]
+    for change in changes:
+        look = events[events.index(change) - 1]
+        assert (look.details, look.wait, look.age) == (change.details, change.wait, change.age)
+
+
 async def test_a_request_that_was_cancelled_is_not_told_of_as_done(emulator, connect):
     """A request that ended without an answer or an error of its own is no success."""
     events = []
@@ -108,7 +131,12 @@ async def test_an_observer_that_fails_costs_nothing(emulator, connect, caplog):
     task_id = emulator.add_job(CoverScript(looks=["500", "429", "success"]))
     assert (await client.wait_for_cover(task_id)).is_success
     failures = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert {record.args[0] for record in failures} == {"RequestDone", "BudgetHeld", "CoverLooked"}
+    assert {record.args[0] for record in failures} == {
+        "RequestDone",
+        "BudgetHeld",
+        "CoverLooked",
+        "CoverChanged",
+    }
 
 
 async def test_answers_shorten_the_next_hold(emulator, connect):

@@ -114,7 +114,7 @@ async def test_an_echo_of_the_key_is_hidden(emulator, secretive, echo):
         client.get_credits(),
         client.get_download_url("https://example.com/image.png"),
     )
-    errors += [event.error for event in events if event.error is not None]
+    errors += [event.error for event in events if getattr(event, "error", None) is not None]
     assert errors
     assert all(isinstance(error, KieCoverError) for error in errors)
     assert not [text for error in errors for text in texts(error) if shows_the_key(text)]

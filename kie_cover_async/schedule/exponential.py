@@ -1,41 +1,18 @@
-"""When to look again: the `Schedule` protocol and its implementations."""
+"""Intervals that grow with the age of the job."""
 
 import random
 from bisect import bisect
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate, islice
-from typing import Protocol, runtime_checkable
 
 import backoff
 from attrs import field, frozen
 
-from .arguments import checked
-from .models import CoverDetails
+from kie_cover_async.arguments import checked
 
 # The last interval of a series that grows very slowly stays in force.
 _LONGEST_SERIES = 10_000
-
-
-@runtime_checkable
-class Schedule(Protocol):
-    """Any object that can say when to look again; one serves any number of waits."""
-
-    def delay(self, age: float, pressure: float) -> float:
-        """Seconds until the next look at a job that is `age` seconds old.
-
-        `pressure` is 1 while the request budget keeps up and grows with the requests queued in it.
-        """
-        ...
-
-
-@runtime_checkable
-class Learner(Protocol):
-    """A schedule that also wants to hear of the jobs that have ended."""
-
-    def learn(self, details: CoverDetails) -> None:
-        """Hear of a record in a terminal state, once per wait."""
-        ...
 
 
 def exponential(first: float, factor: float, longest: float) -> Iterator[float]:

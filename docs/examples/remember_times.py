@@ -1,0 +1,26 @@
+"""Wait with a schedule that still knows tomorrow how long covers take."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from kie_cover_async import AdaptiveSchedule, CoverClient
+
+
+async def wait(task_id: str, schedule: AdaptiveSchedule) -> None:
+    async with CoverClient(schedule=schedule) as client:
+        details = await client.wait_for_cover(task_id)
+    print(*details.images, sep="\n")
+
+
+def main(task_id: str, memory: Path) -> None:
+    schedule = AdaptiveSchedule()
+    if memory.exists():
+        schedule.load(json.loads(memory.read_text()))
+    asyncio.run(wait(task_id, schedule))
+    memory.write_text(json.dumps(schedule.knowledge()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path("cover-times.json"))

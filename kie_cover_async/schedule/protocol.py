@@ -1,0 +1,27 @@
+"""What a schedule is: anything that can say when to look again."""
+
+from typing import Protocol, runtime_checkable
+
+from kie_cover_async.models import CoverDetails
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Any object that can say when to look again; one serves any number of waits."""
+
+    def delay(self, age: float, pressure: float) -> float:
+        """Seconds until the next look at a job that is `age` seconds old.
+
+        `pressure` is 1 while the request budget keeps up, and one more for every second that its
+        queue will take.
+        """
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A schedule that also wants to hear of the jobs that have ended."""
+
+    def learn(self, details: CoverDetails) -> None:
+        """Hear of a record in a terminal state, once per wait."""
+        ...

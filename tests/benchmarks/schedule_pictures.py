@@ -1,0 +1,136 @@
+"""Pictures of what schedules do."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+from simulated_covers import (
+    DISTRIBUTIONS,
+    Distribution,
+    Every,
+    best_possible,
+    ended,
+    lag_and_looks,
+    looks_at,
+)
+
+from kie_cover_async import AdaptiveSchedule, ExponentialSchedule, Schedule
+
+PEERS: dict[str, Schedule] = {
+    "every 3 s": Every(3),
+    "every 4 s": Every(4),
+    "every 6 s": Every(6),
+    "every 30 s": Every(30),
+    "2, 4, 8 … 30 s": ExponentialSchedule(factor=2, maximum=30, jitter=0),
+}
+PRICES = [0.05 * 1.5**power for power in range(12)]
+OURS, OTHERS, SHADE = "#0b6e8f", "#8a8a8a", "#cfe3ea"
+UNTIL = 165
+
+mpl.rcParams.update(
+    {
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "lines.linewidth": 1.2,
+        "font.size": 9,
+        # The same bytes again from the same release of matplotlib.
+        "svg.hashsalt": "schedules",
+    }
+)
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=130)
+    plt.close(figure)
+
+
+def schooled(distribution: Distribution) -> AdaptiveSchedule:
+    schedule = AdaptiveSchedule(jitter=0)
+    for taken in distribution.sample(500):
+        schedule.learn(ended(0.0, taken))
+    return schedule
+
+
+def draw_looks(path: Path) -> None:
+    """A row of looks for each schedule; behind those that learned, what they learned from."""
+    rows: list[tuple[str, Schedule, Distribution | None]] = [
+        *((name, peer, None) for name, peer in PEERS.items()),
+        ("ExponentialSchedule", ExponentialSchedule(jitter=0), None),
+        ("AdaptiveSchedule, untaught", AdaptiveSchedule(jitter=0), None),
+        *((it.name.replace(", ", "\n", 1), schooled(it), it) for it in DISTRIBUTIONS),
+    ]
+    figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
+    for row, (_, schedule, distribution) in enumerate(rows):
+        looks = [age for age in looks_at(schedule, UNTIL) if age <= UNTIL]
+        adaptive = isinstance(schedule, AdaptiveSchedule)
+        if distribution is not None:
+            shade(axes, row + 0.4, distribution)
+        axes.vlines(looks, row - 0.25, row + 0.25, color=OURS if adaptive else OTHERS, lw=1.3)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(-2, UNTIL)
+    axes.set_xlabel("age of the job, in seconds")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    save(figure, path)
+
+
+def shade(axes: Axes, base: float, distribution: Distribution) -> None:
+    """How many covers end at which age, upwards from `base` on an axis that points down."""
+    ages = np.arange(0, UNTIL + 1)
+    ending = np.array(
+        [distribution.done_by(b) - distribution.done_by(a) for a, b in pairwise(ages)]
+    )
+    axes.fill_between(ages[1:], base, base - 0.8 * ending / ending.max(), color=SHADE, lw=0)
+
+
+def draw_lag(path: Path) -> None:
+    """Lag against looks: the nearer to the lower left corner, the better."""
+    figure, panels = plt.subplots(
+        1, len(DISTRIBUTIONS), figsize=(10, 3.9), sharex=True, sharey=True, layout="constrained"
+    )
+    for axes, distribution in zip(panels, DISTRIBUTIONS, strict=True):
+        trade(axes, distribution)
+    panels[0].set_ylabel("mean lag, in seconds")
+    panels[0].set_xticks([4, 8, 16, 32], ["4", "8", "16", "32"])
+    panels[0].set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    save(figure, path)
+
+
+def trade(axes: Axes, distribution: Distribution) -> None:
+    durations = distribution.sample(3000)
+
+    def line(costs: list[tuple[float, float]], **style: Any) -> None:
+        axes.plot([looks for _, looks in costs], [lag for lag, _ in costs], **style)
+
+    def point(schedule: Schedule, name: str, color: str, **place: Any) -> None:
+        lag, looks = lag_and_looks(schedule, durations)
+        axes.plot(looks, lag, "o", ms=4.5, color=color)
+        text = axes.annotate(
+            name, (looks, lag), **({"xytext": (5, 4)} | place), textcoords="offset points"
+        )
+        text.set(
+            color=color, fontsize=8, path_effects=[withStroke(linewidth=3, foreground="white")]
+        )
+
+    def ours(price: float, maximum: float) -> tuple[float, float]:
+        return lag_and_looks(AdaptiveSchedule(price=price, maximum=maximum), durations)
+
+    best = [best_possible(distribution.done_by, price) for price in PRICES]
+    name = "AdaptiveSchedule"
+    line([ours(price, 15) for price in PRICES], color=OURS, lw=1.8, label=name)
+    line([ours(price, 60) for price in PRICES], color=OURS, ls="--", label=f"{name}(maximum=60)")
+    line(best, color=OTHERS, ls=":", label="the best of all, were the distribution known")
+    for name, peer in PEERS.items():
+        point(peer, name, OTHERS, xytext=(-4, -13) if name == "every 30 s" else (5, 4))
+    point(ExponentialSchedule(), "ExponentialSchedule", "black")
+    point(AdaptiveSchedule(), "price=0.3", OURS, xytext=(-7, -5), ha="right", va="top")
+    axes.set(xscale="log", yscale="log", title=distribution.name, xlabel="looks for each cover")
+    axes.minorticks_off()

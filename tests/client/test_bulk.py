@@ -1,0 +1,244 @@
+import asyncio
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+
+from kie_cover_async import (
+    ClientClosedError,
+    CoverFailedError,
+    CoverState,
+    CoverTimeoutError,
+    InvalidTaskIdError,
+    RequestBudget,
+    RetryPolicy,
+    TaskNotFoundError,
+)
+from kie_cover_async.emulator import CoverScript, Fault
+from kie_cover_async.events import CoverLooked, RequestDone
+
+FAULTS = [
+    Fault.rate_limited(retry_after=0),
+    Fault.server_error(),
+    Fault.gateway_page(),
+    Fault.reset(midway=True),
+    Fault.truncated_json(),
+]
+
+
+async def from_afar(task_ids):
+    for task_id in task_ids:
+        await asyncio.sleep(0)
+        yield task_id
+
+
+class Stalled:
+    """A source of which nothing comes."""
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await asyncio.Event().wait()
+
+
+async def by_id(outcomes):
+    async with outcomes:
+        return {outcome.task_id: outcome async for outcome in outcomes}
+
+
+def tasks():
+    """Those of bulk calls."""
+    return [task for task in asyncio.all_tasks() if "Pool." in task.get_coro().__qualname__]
+
+
+@pytest.mark.parametrize("source", [list, iter, from_afar])
+async def test_a_look_at_each(emulator, client, source):
+    """Every id has its outcome by one look, in whatever state its job is."""
+    done = [emulator.add_job(age=60) for _ in range(100)]
+    failed = [emulator.add_job(CoverScript(end="failure"), age=60) for _ in range(10)]
+    young = [emulator.add_job(CoverScript(end="never")) for _ in range(10)]
+    outcomes = await by_id(client.check_covers(source([*done, *failed, *young, "nobody", "no id"])))
+    assert len(outcomes) == 122
+    assert all(outcomes[task_id].result().is_success for task_id in done)
+    assert all(outcomes[task_id].result().state.is_failure for task_id in failed)
+    assert not any(outcomes[task_id].result().is_terminal for task_id in young)
+    assert isinstance(outcomes["nobody"].error, TaskNotFoundError)
+    assert isinstance(outcomes["no id"].error, InvalidTaskIdError)
+    assert len(emulator.requests) == 121
+
+
+async def test_in_the_order_of_the_input(emulator, client):
+    """Where asked for, outcomes come in the order of the ids, and each says whose it is."""
+    task_ids = [emulator.add_job(age=60) for _ in range(150)]
+    emulator.fault(Fault.slow(0.05), rate=0.1)
+    async with client.check_covers(task_ids, ordered=True) as outcomes:
+        seen = [(outcome.task_id, outcome.result().task_id) async for outcome in outcomes]
+    assert seen == [(task_id, task_id) for task_id in task_ids]
+
+
+async def test_a_bulk_survives(emulator, connect):
+    """A third of the answers go wrong in one way or another, and no id is lost to that."""
+    client = connect(emulator, retry=RetryPolicy(attempts=20, first_delay=0.01, longest_delay=0.02))
+    task_ids = [emulator.add_job(age=60) for _ in range(200)]
+    for fault in FAULTS:
+        emulator.fault(fault, rate=0.08)
+    outcomes = await by_id(client.check_covers(task_ids))
+    assert set(outcomes) == set(task_ids)
+    assert all(outcome.result().is_success for outcome in outcomes.values())
+    assert len(emulator.requests) > 230
+
+
+async def test_no_more_at_once_than_the_client_allows(emulate, connect):
+    """A bulk call keeps to the client's limit, and uses it."""
+    emulator = await emulate(latency=0.02)
+    client = connect(emulator, max_in_flight=7)
+    await by_id(client.check_covers([emulator.add_job() for _ in range(50)]))
+    assert emulator.open_connections == 7
+
+
+async def test_a_wait_for_each(emulator, client):
+    """Every id is waited for until its job has ended, one way or the other."""
+    done = [emulator.add_job(CoverScript(seconds=n / 100)) for n in range(40)]
+    failed = emulator.add_job(CoverScript(seconds=0.1, end="failure"))
+    stuck = emulator.add_job(CoverScript(end="never"))
+    outcomes = await by_id(
+        client.wait_for_covers([*done, failed, stuck, "nobody", ""], timeout=1, not_found_grace=0)
+    )
+    assert len(outcomes) == 44
+    assert all(outcomes[task_id].result().is_success for task_id in done)
+    assert isinstance(outcomes[failed].error, CoverFailedError)
+    assert isinstance(outcomes[stuck].error, CoverTimeoutError)
+    assert outcomes[stuck].error.details.state is CoverState.GENERATING
+    assert isinstance(outcomes["nobody"].error, TaskNotFoundError)
+    assert isinstance(outcomes[""].error, InvalidTaskIdError)
+
+
+async def test_updates_of_all(emulator, client):
+    """`on_update` hears of every look at every id."""
+    looks = ["pending", "generating", "success"]
+    task_ids = [emulator.add_job(CoverScript(looks=looks)) for _ in range(10)]
+    seen = Counter()
+
+    async def update(details):
+        await asyncio.sleep(0)
+        seen[details.task_id, details.state.value] += 1
+
+    await by_id(client.wait_for_covers(task_ids, on_update=update))
+    assert set(seen.values()) == {1}
+    assert len(seen) == 30
+
+
+async def test_a_listener_that_fails(emulator, client):
+    """A bug of `on_update` is raised from the iteration, after everything was stopped."""
+    task_ids = [emulator.add_job(CoverScript(end="never")) for _ in range(20)]
+
+    def fail(details):
+        if details.task_id == task_ids[7]:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await by_id(client.wait_for_covers(task_ids, on_update=fail))
+    assert tasks() == []
+
+
+async def test_a_bulk_and_others_share_looks(emulator, client):
+    """A wait, a bulk of waits and equal ids in it cost the looks of one."""
+    task_id = emulator.add_job(CoverScript(looks=[*["generating"] * 5, "success"]))
+    alone, outcomes = await asyncio.gather(
+        client.wait_for_cover(task_id), by_id(client.wait_for_covers([task_id] * 5))
+    )
+    assert alone.is_success
+    assert outcomes[task_id].result().is_success
+    assert emulator.looks(task_id) == 6
+
+
+async def test_one_call_beside_many(emulator, connect):
+    """A single call does not have to wait until a bulk call has had all its slots."""
+    client = connect(emulator, budget=RequestBudget(100, per=1.0))
+    async with client.check_covers(map(str, range(10_000))) as outcomes:
+        for _ in range(5):
+            await anext(outcomes)
+        async with asyncio.timeout(1):
+            await client.get_credits()
+    assert client.budget.waiting == 0
+
+
+@pytest.mark.parametrize("verb", ["check_covers", "wait_for_covers"])
+async def test_leaving_early(emulator, client, until, verb):
+    """Whoever has seen enough leaves, and no request, task or connection in use stays behind."""
+    emulator.fault(Fault.stall(), rate=1.0, after=5, endpoint="record-info")
+    task_ids = [emulator.add_job(age=60) for _ in range(500)]
+    async with getattr(client, verb)(task_ids) as outcomes:
+        await anext(outcomes)
+        await until(lambda: len(emulator.requests) > 50)
+        assert tasks()
+    assert tasks() == []
+    assert not client._transport.lifetime._calls
+    assert await client.get_credits() == emulator.credits
+
+
+@pytest.mark.parametrize("verb", ["check_covers", "wait_for_covers"])
+async def test_closing_the_client_ends_a_bulk(emulator, client, until, verb):
+    """A consumer hears of it whose bulk call is running while the client is closed."""
+    emulator.fault(Fault.stall(), rate=1.0)
+    consuming = asyncio.create_task(by_id(getattr(client, verb)(["a", "b", "c"])))
+    await until(lambda: len(emulator.requests) == 3)
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await consuming
+    assert tasks() == []
+
+
+async def test_closing_the_client_while_no_id_comes(emulator, client):
+    """A consumer hears of the closing even where the source has nothing to say."""
+    consuming = asyncio.create_task(by_id(client.check_covers(Stalled())))
+    await asyncio.sleep(0.01)
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await consuming
+
+
+async def test_closing_the_client_while_outcomes_wait(emulator, client):
+    """Outcomes that are there already are had, and then the closing is raised."""
+    task_ids = [emulator.add_job(age=60) for _ in range(1000)]
+    seen = []
+    outcomes = client.check_covers(task_ids)
+    seen.append(await anext(outcomes))
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await anext(outcomes)
+    assert [outcome.ok for outcome in seen] == [True]
+    assert [outcome async for outcome in outcomes] == []
+
+
+async def test_a_closed_client_says_so(emulator, client):
+    """After closing the first outcome is the error, and nothing is sent."""
+    await client.aclose()
+    for outcomes in (client.check_covers(["a"]), client.wait_for_covers(from_afar(["a"]))):
+        with pytest.raises(ClientClosedError):
+            await anext(outcomes)
+    assert emulator.requests == []
+
+
+async def test_an_observer_hears_of_a_bulk(emulator, connect):
+    """The requests and the looks of a bulk call are told of like those of any other."""
+    events = []
+    client = connect(emulator, observer=events.append)
+    task_ids = [emulator.add_job(CoverScript(looks=["success"])) for _ in range(20)]
+    await by_id(client.wait_for_covers(task_ids))
+    for kind in (RequestDone, CoverLooked):
+        told = [event.task_id for event in events if isinstance(event, kind)]
+        assert Counter(told) == Counter(task_ids)
+
+
+async def test_a_cancelled_consumer(emulator, client, until):
+    """Who iterates in a block and is cancelled leaves nothing behind."""
+    emulator.fault(Fault.stall(), rate=1.0)
+    consuming = asyncio.create_task(by_id(client.check_covers(map(str, range(1000)))))
+    await until(lambda: len(emulator.requests) == 100)
+    consuming.cancel()
+    with suppress(asyncio.CancelledError):
+        await consuming
+    assert tasks() == []
+    assert not client._transport.lifetime._calls

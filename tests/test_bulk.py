@@ -1,0 +1,773 @@
+import asyncio
+import gc
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import nullcontext, suppress
+from functools import partial
+from itertools import chain, pairwise
+from threading import Thread
+
+import pytest
+from api_answers import answer, envelope, record
+from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
+from virtual_time import VirtualTimeLoop, now
+
+from kie_cover_async import (
+    ClientClosedError,
+    CoverDetails,
+    CoverFailedError,
+    CoverOutcome,
+    CoverTimeoutError,
+    ExponentialSchedule,
+    InvalidTaskIdError,
+    OutcomeStream,
+    RequestBudget,
+    RetryPolicy,
+    ServerError,
+)
+from kie_cover_async.budget import InFlightLimit
+from kie_cover_async.bulk import Pool
+from kie_cover_async.reading import Reader
+from kie_cover_async.transport import Lifetime, Transport
+from kie_cover_async.waiting import WaitTerms
+from kie_cover_async.wire import Answer
+
+pytestmark = pytest.mark.virtual_time
+
+BUG = ZeroDivisionError("a bug")
+NOBODY: frozenset[object] = frozenset()
+
+
+class Work:
+    """Takes a second for each id, or as long as it is told; an error stands for its raising."""
+
+    def __init__(self, **fates: float | BaseException) -> None:
+        self.fates = fates
+        self.begun: list[str] = []
+        self.tasks: set[object] = set()
+        self.now_at = self.most_at_once = 0
+
+    async def __call__(self, task_id: str) -> CoverDetails:
+        self.begun.append(task_id)
+        self.tasks.add(asyncio.current_task())
+        self.now_at += 1
+        self.most_at_once = max(self.most_at_once, self.now_at)
+        try:
+            return await self._done(task_id, self.fates.get(task_id, 1))
+        finally:
+            self.now_at -= 1
+
+    async def _done(self, task_id: str, fate: float | BaseException) -> CoverDetails:
+        if isinstance(fate, BaseException):
+            raise fate
+        await asyncio.sleep(fate)
+        return CoverDetails(task_id=task_id)
+
+
+class Lines:
+    """Ids without end, or up to a number, which know how many were drawn."""
+
+    def __init__(self, number: int = 1_000_000) -> None:
+        self.number, self.drawn = number, 0
+
+    def __iter__(self) -> Iterator[str]:
+        while self.drawn < self.number:
+            self.drawn += 1
+            yield str(self.drawn)
+
+
+class Feed:
+    """Ids that come one by one, each after some seconds, and errors; it knows who drew them."""
+
+    def __init__(self, *ids: str | BaseException, seconds: float = 0) -> None:
+        self.ids, self.seconds = ids, seconds
+        self.drawn: list[str] = []
+        self.tasks: set[object] = set()
+        self.closed = False
+
+    async def __call__(self) -> AsyncIterator[str]:
+        try:
+            async with asyncio.timeout(1000):
+                for task_id in self.ids:
+                    await asyncio.sleep(self.seconds)
+                    if isinstance(task_id, BaseException):
+                        raise task_id
+                    self.tasks.add(asyncio.current_task())
+                    self.drawn.append(task_id)
+                    yield task_id
+        finally:
+            await asyncio.sleep(0)
+            self.closed = True
+
+
+class Queue:
+    """An async iterable that is no generator."""
+
+    def __init__(self, *ids: str) -> None:
+        self._ids = iter(ids)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        try:
+            return next(self._ids)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+def stream(task_ids, work=None, *, limit=3, ordered=False, while_open=nullcontext):
+    work = Work() if work is None else work
+    return OutcomeStream(Pool(task_ids, work, while_open, limit=limit, ordered=ordered))
+
+
+async def note(outcomes: OutcomeStream, seen: dict[str, float]) -> None:
+    """Take all that comes, and note when it came."""
+    async for outcome in outcomes:
+        seen[outcome.task_id] = now()
+
+
+async def ids_of(outcomes: OutcomeStream) -> list[str]:
+    return [outcome.task_id async for outcome in outcomes]
+
+
+def tasks() -> set[object]:
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+async def turns(number: int = 5) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def test_an_outcome_is_details_or_an_error():
+    """An outcome is ok where there is no error; its result is the details, or raises."""
+    details, error = CoverDetails(task_id="a"), ServerError(code=500)
+    good, bad = CoverOutcome(task_id="a", details=details), CoverOutcome(task_id="a", error=error)
+    assert (good.ok, good.result()) == (True, details)
+    assert not bad.ok
+    with pytest.raises(ServerError) as caught:
+        bad.result()
+    assert caught.value is error
+
+
+async def test_outcomes_come_as_they_are_done():
+    """The first outcome is that of the id that was done first, and comes at that moment."""
+    seen: dict[str, float] = {}
+    await note(stream(["slow", "quick", "middling"], Work(slow=5, quick=1, middling=3)), seen)
+    assert list(seen.items()) == [("quick", 1), ("middling", 3), ("slow", 5)]
+
+
+async def test_outcomes_in_order():
+    """Where order is asked for, an outcome comes when all before it have come."""
+    seen: dict[str, float] = {}
+    work = Work(slow=5, quick=1, middling=3)
+    await note(stream(["quick", "slow", "middling"], work, ordered=True), seen)
+    assert list(seen.items()) == [("quick", 1), ("slow", 5), ("middling", 5)]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+async def test_every_item_has_its_outcome(limit, ordered):
+    """Whatever the limit, there is one outcome for each item, for each of equal ones too."""
+    task_ids = [str(n % 40) for n in range(100)]
+    work = Work(**{str(n): n % 5 for n in range(40)})
+    seen = await ids_of(stream(task_ids, work, limit=limit, ordered=ordered))
+    assert Counter(seen) == Counter(task_ids)
+    assert not ordered or seen == task_ids
+
+
+async def test_expected_failures_are_data():
+    """An error of the package is its id's outcome, without a traceback, and ends nothing."""
+    error = ServerError(code=500)
+    by_id = {outcome.task_id: outcome async for outcome in stream(["a", "b", "c"], Work(b=error))}
+    assert {task_id: outcome.ok for task_id, outcome in by_id.items()} == {
+        "a": True,
+        "b": False,
+        "c": True,
+    }
+    assert by_id["b"].error is error
+    assert by_id["b"].details is error.__traceback__ is None
+
+
+@pytest.mark.parametrize("source", ["an id", b"bytes", 5, None, [].append])
+async def test_what_is_no_source_of_ids(source):
+    """One text would be read letter by letter: it is refused at once, as is what has no items."""
+    with pytest.raises(TypeError, match="task_ids must be an iterable of ids, not"):
+        stream(source)
+
+
+@pytest.mark.parametrize("source", [list, dict.fromkeys, set, iter, lambda ids: Queue(*ids)])
+async def test_ids_from_anywhere(source):
+    """Any iterable will do, and any async iterable."""
+    assert sorted(await ids_of(stream(source(["a", "b", "c", "d"])))) == ["a", "b", "c", "d"]
+
+
+async def test_nothing_starts_before_it_is_asked_for():
+    """A stream that nobody iterates draws no id and starts no task."""
+    lines, feed, work = Lines(), Feed("a"), Work()
+    streams = [stream(iter(lines), work), stream(feed(), work)]
+    await turns()
+    assert (lines.drawn, feed.drawn, work.begun, tasks()) == (0, [], [], NOBODY)
+    for unused in streams:
+        await unused.aclose()
+        assert await ids_of(unused) == []
+    assert work.begun == []
+
+
+@pytest.mark.parametrize("source", [list, Feed()], ids=["iterable", "async iterable"])
+async def test_no_ids(source):
+    """Without ids there are no outcomes."""
+    assert await ids_of(stream(source())) == []
+
+
+async def test_after_the_end_is_the_end():
+    """A stream that has ended stays so."""
+    outcomes = stream(["a"])
+    assert await ids_of(outcomes) == ["a"]
+    for _ in range(2):
+        with pytest.raises(StopAsyncIteration):
+            await anext(outcomes)
+    assert tasks() == NOBODY
+
+
+@pytest.mark.parametrize("source", [list, lambda lines: Feed(*lines)()], ids=["plain", "async"])
+async def test_so_many_at_once(source):
+    """As many ids as the limit says are worked on at once, and no more."""
+    work = Work()
+    assert len(await ids_of(stream(source(Lines(20)), work, limit=4))) == 20
+    assert work.most_at_once == 4
+    assert now() == 5
+
+
+async def test_few_workers():
+    """There is no task for each id: those that there are go on to the next one."""
+    work = Work()
+    await ids_of(stream(Lines(1000), work, limit=10))
+    assert len(work.tasks) == 10
+
+
+async def test_work_begins_one_by_one():
+    """Ten thousand workers do not begin in one go, in which nobody else would have a turn."""
+    outcomes = stream(Lines(), work := Work(), limit=10_000)
+    first = asyncio.create_task(outcomes.__anext__())
+    await turns(100)
+    begun = len(work.begun)
+    first.cancel()
+    await outcomes.aclose()
+    assert 40 < begun <= 100
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_slow_consumer_slows_the_source(ordered):
+    """Of a million ids no more are drawn than have room: twice the limit beyond those taken."""
+    lines = Lines()
+    async with stream(lines, limit=5, ordered=ordered) as outcomes:
+        for taken in range(1, 50):
+            await anext(outcomes)
+            await asyncio.sleep(10)
+            assert lines.drawn <= taken + 10
+    assert lines.drawn > 50
+
+
+async def test_a_slow_consumer_of_an_async_source():
+    """An async source, too, is drawn from only when there is somebody to work on it."""
+    feed = Feed(*map(str, range(1000)))
+    async with stream(feed(), work := Work(), limit=5) as outcomes:
+        for taken in range(1, 50):
+            await anext(outcomes)
+            await asyncio.sleep(10)
+            assert len(feed.drawn) <= taken + 11
+            assert len(feed.drawn) - len(work.begun) <= 1
+
+
+async def test_order_has_a_window():
+    """An id that takes for ever does not let the others run away: they wait for it."""
+    lines = Lines()
+    async with stream(lines, Work(**{"3": 1000}), limit=5, ordered=True) as outcomes:
+        assert [(await anext(outcomes)).task_id for _ in range(2)] == ["1", "2"]
+        await asyncio.sleep(900)
+        assert lines.drawn == 2 + 10
+        assert [(await anext(outcomes)).task_id for _ in range(20)] == [
+            str(n) for n in range(3, 23)
+        ]
+
+
+async def test_ids_that_come_slowly():
+    """Each id of a slow source is worked on as it comes, and the source is closed at its end."""
+    feed = Feed("a", "b", "c", seconds=10)
+    seen: dict[str, float] = {}
+    await note(stream(feed(), Work(a=15)), seen)
+    assert list(seen.items()) == [("b", 21), ("a", 25), ("c", 31)]
+    assert feed.closed
+
+
+async def test_an_async_source_lives_in_one_task():
+    """What it has around its `yield`, a timeout or a task group, belongs to the task it is in."""
+    feed = Feed(*map(str, range(100)))
+    await ids_of(stream(feed(), limit=10))
+    assert len(feed.tasks) == 1
+
+
+@pytest.mark.parametrize("source", [Lines, Feed(*map(str, range(1000)))], ids=["plain", "async"])
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_leaving_early_leaves_nothing(source, ordered):
+    """After its block nothing runs any more, and nothing comes any more."""
+    work = Work(**{"2": 60})
+    async with stream(source(), work, ordered=ordered) as outcomes:
+        await anext(outcomes)
+        assert work.now_at
+    assert (work.now_at, tasks(), pending_timers()) == (0, NOBODY, [])
+    assert await ids_of(outcomes) == []
+
+
+async def test_leaving_early_closes_the_source():
+    """An async generator is closed before the block is left, so what it holds is let go."""
+    feed = Feed(*map(str, range(1000)))
+    async with stream(feed()) as outcomes:
+        await anext(outcomes)
+    assert feed.closed
+
+
+async def test_an_error_of_the_consumer():
+    """What the consumer raises passes through, after everything was stopped."""
+
+    async def fail(outcomes: OutcomeStream) -> None:
+        async with outcomes:
+            await anext(outcomes)
+            raise BUG
+
+    with pytest.raises(ZeroDivisionError):
+        await fail(stream(Lines(), work := Work()))
+    assert (work.now_at, tasks()) == (0, NOBODY)
+
+
+async def test_a_deadline_for_all():
+    """A deadline for the whole call is the caller's own."""
+    seen: dict[str, float] = {}
+
+    async def consume(outcomes: OutcomeStream) -> None:
+        async with asyncio.timeout(5.5), outcomes:
+            await note(outcomes, seen)
+
+    with pytest.raises(TimeoutError):
+        await consume(stream(Lines(), work := Work()))
+    assert now() == 5.5
+    assert len(seen) == 15
+    assert (work.now_at, tasks()) == (0, NOBODY)
+
+
+async def test_a_stream_that_is_dropped():
+    """A stream that nobody holds any more cancels what it started."""
+    work = Work(**{"2": 60})
+    await anext(stream(Lines(), work))
+    assert work.now_at
+    await turns()
+    assert (work.now_at, tasks(), pending_timers()) == (0, NOBODY, [])
+
+
+async def test_a_stream_that_is_dropped_by_another_thread():
+    """The garbage collector runs where it likes, and tasks are cancelled in their own loop."""
+    asyncio.get_running_loop().set_debug(True)
+    held = [stream(Lines(), work := Work())]
+    await anext(held[0])
+    dropping = Thread(target=held.clear)
+    dropping.start()
+    dropping.join()
+    await turns()
+    assert (work.now_at, tasks()) == (0, NOBODY)
+
+
+def test_a_stream_that_outlives_its_loop():
+    """When the loop has gone, and with it all tasks, there is nothing to be said."""
+    held = []
+
+    async def begin() -> None:
+        held.append(stream(Lines()))
+        await anext(held[0])
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(begin())
+    held.clear()
+    gc.collect()
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_bug_is_raised(ordered):
+    """What is no expected failure is raised after everything was stopped, and is the end."""
+    work = Work(bad=BUG, slow=60)
+    outcomes = stream(["good", "slow", "fine", "bad", "never"], work, limit=2, ordered=ordered)
+    seen: dict[str, float] = {}
+    with pytest.raises(ZeroDivisionError) as caught:
+        await note(outcomes, seen)
+    assert caught.value is BUG
+    assert list(seen) == (["good"] if ordered else ["good", "fine"])
+    assert (now(), work.now_at, tasks()) == (2, 0, NOBODY)
+    assert "never" not in work.begun
+    assert await ids_of(outcomes) == []
+
+
+async def test_what_was_done_before_the_bug_is_not_lost():
+    """Outcomes that are there already come before the bug is raised."""
+    outcomes = stream(["a", "b", "bad"], Work(bad=BUG), limit=1)
+    assert (await anext(outcomes)).task_id == "a"
+    await asyncio.sleep(5)
+    assert tasks() == NOBODY
+    seen: dict[str, float] = {}
+    with pytest.raises(ZeroDivisionError):
+        await note(outcomes, seen)
+    assert list(seen) == ["b"]
+
+
+def broken() -> Iterator[str]:
+    yield "a"
+    raise BUG
+
+
+@pytest.mark.parametrize("source", [broken, Feed("a", BUG)], ids=["plain", "async"])
+async def test_a_bug_of_the_source(source):
+    """What a source raises is raised from the iteration, after what it gave before."""
+    seen: dict[str, float] = {}
+    with pytest.raises(ZeroDivisionError):
+        await note(stream(source(), limit=1), seen)
+    assert list(seen) == ["a"]
+    assert tasks() == NOBODY
+
+
+async def test_a_bug_that_looks_like_the_end():
+    """A stray `StopAsyncIteration` of the work does not pass for the end of the outcomes."""
+    with pytest.raises(RuntimeError, match="StopAsyncIteration") as caught:
+        await ids_of(stream(["a", "b"], Work(a=StopAsyncIteration())))
+    assert isinstance(caught.value.__cause__, StopAsyncIteration)
+
+
+async def test_a_worker_that_is_cancelled_by_others():
+    """An id never goes missing: where a worker is cancelled from outside, so is the iteration."""
+    outcomes = stream(["a", "b"], work := Work(a=60, b=60))
+    first = asyncio.create_task(outcomes.__anext__())
+    await turns()
+    work.tasks.pop().cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert tasks() == NOBODY
+
+
+async def test_a_client_that_is_closed():
+    """The end of the client is the end of the iteration, and is raised once."""
+    closed = ClientClosedError(task_id="b")
+    outcomes = stream(["a", "b", "c"], Work(a=60, b=closed, c=ClientClosedError()))
+    with pytest.raises(ClientClosedError) as caught:
+        await anext(outcomes)
+    assert caught.value is closed
+    assert await ids_of(outcomes) == []
+
+
+async def test_the_source_ends_with_the_client():
+    """A client that is closed while nothing comes of the source ends the iteration at once."""
+    feed, lifetime = Feed("a", seconds=60), Lifetime()
+    asyncio.get_running_loop().call_later(5, lifetime.close)
+    with pytest.raises(ClientClosedError):
+        await ids_of(stream(feed(), while_open=lifetime.call))
+    assert (now(), feed.closed, tasks()) == (5, True, NOBODY)
+
+
+class Stubborn(Work):
+    """Fails in being cancelled."""
+
+    async def _done(self, task_id: str, fate: float | BaseException) -> CoverDetails:
+        try:
+            return await super()._done(task_id, fate)
+        except asyncio.CancelledError:
+            raise BUG from None
+
+
+async def test_a_bug_in_the_end(caplog):
+    """What fails while it is stopped has nobody to be raised to, and is logged."""
+    async with stream(["a", "b"], Stubborn(a=1, b=5)) as outcomes:
+        assert (await anext(outcomes)).task_id == "a"
+    [entry] = caplog.records
+    assert (entry.levelno, entry.exc_info[1]) == (logging.ERROR, BUG)
+
+
+async def test_a_bug_that_nobody_waited_for(caplog):
+    """A bug that came after the last outcome that was taken is logged."""
+    async with stream(["a", "b", "bad"], Work(a=1, b=2, bad=BUG), limit=2) as outcomes:
+        await anext(outcomes)
+        await asyncio.sleep(5)
+    [entry] = caplog.records
+    assert (entry.levelno, entry.exc_info[1]) == (logging.ERROR, BUG)
+
+
+async def test_several_consumers():
+    """Consumers share the outcomes: each one is had by one of them, and all come to the end."""
+    outcomes = stream(Lines(50), limit=10)
+
+    async def consume() -> list[str]:
+        seen = []
+        async for outcome in outcomes:
+            seen.append(outcome.task_id)
+            await asyncio.sleep(1)
+        return seen
+
+    seen = await asyncio.gather(*[consume() for _ in range(3)])
+    assert min(map(len, seen)) > 10
+    assert sorted(map(int, chain(*seen))) == list(range(1, 51))
+
+
+async def test_several_consumers_and_a_bug():
+    """A bug is raised to one of the consumers, and the others come to the end."""
+    outcomes = stream(["bad"], Work(bad=BUG))
+    results = await asyncio.gather(*[ids_of(outcomes) for _ in range(3)], return_exceptions=True)
+    assert sorted(results, key=repr) == sorted([BUG, [], []], key=repr)
+
+
+@pytest.mark.parametrize("moment", [WHILE_WAITING, AS_IT_WAKES])
+@pytest.mark.parametrize("wait", range(5))
+async def test_a_consumer_that_is_cancelled_loses_nothing(wait, moment):
+    """One of two consumers is cancelled, wherever it waits: the other has all the outcomes."""
+    outcomes = stream(Lines(20), limit=3)
+    cancelled: dict[str, float] = {}
+    interrupted = InterruptedAt(wait, moment, note(outcomes, cancelled))
+    _, others = await asyncio.gather(interrupted.run(), ids_of(outcomes), return_exceptions=True)
+    assert interrupted.interrupted
+    assert sorted([*cancelled, *others]) == sorted(map(str, range(1, 21)))
+    assert tasks() == NOBODY
+
+
+async def test_closing_from_within():
+    """A listener may close the stream that called it, and everything comes to an end."""
+    seen = []
+
+    async def close(task_id: str) -> CoverDetails:
+        await asyncio.sleep(1)
+        seen.append(task_id)
+        await outcomes.aclose()
+        await asyncio.sleep(60)
+
+    outcomes = stream(Lines(), close)
+    assert await ids_of(outcomes) == []
+    assert (now(), seen, tasks()) == (1, ["1"], NOBODY)
+
+
+async def test_closing_ends_who_waits():
+    """A consumer in another task comes to the end when the stream is closed; twice is once."""
+    outcomes = stream(Lines(), Work(**{"1": 60, "2": 60, "3": 60}))
+    waiting = asyncio.create_task(ids_of(outcomes))
+    await asyncio.sleep(1)
+    await asyncio.gather(outcomes.aclose(), outcomes.aclose())
+    assert await waiting == []
+    assert now() == 1
+
+
+async def test_eager_tasks():
+    """Where tasks begin in the moment in which they are made, all is as it is elsewhere."""
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory", None))
+    task_ids = list(Lines(5000))
+    work = Work(**dict.fromkeys(task_ids, ServerError(code=500)))
+    assert len(await ids_of(stream(task_ids, work, limit=2000))) == 5000
+    assert len(await ids_of(stream(Feed(*task_ids)(), limit=2000))) == 5000
+
+
+Reply = Callable[[str], Answer]
+
+
+class ScriptedExchange:
+    """The API behind a transport: what it is asked and when, and a reply for each."""
+
+    def __init__(self, reply: Reply, latency: float) -> None:
+        self._reply, self._latency = reply, latency
+        self.sent: list[tuple[float, str]] = []
+
+    async def send(self, call):
+        self.sent.append((now(), call.task_id))
+        reply = self._reply(call.task_id)
+        await asyncio.sleep(self._latency)
+        return reply
+
+
+def finished(task_id: str) -> Answer:
+    return answer(envelope(200, record(taskId=task_id)))
+
+
+def generating(task_id: str) -> Answer:
+    return answer(envelope(200, {"taskId": task_id, "successFlag": 2}))
+
+
+def failed(task_id: str) -> Answer:
+    return answer(envelope(200, {"taskId": task_id, "successFlag": 3}))
+
+
+def refused(**headers: str) -> Answer:
+    return answer(envelope(429), **headers)
+
+
+class House:
+    """A client's reading, above a scripted exchange, in virtual time."""
+
+    def __init__(self, reply: Reply, *, budget: RequestBudget, latency: float = 0.1) -> None:
+        self.exchange = ScriptedExchange(reply, latency)
+        self.budget = budget
+        transport = Transport(
+            exchange=self.exchange,
+            budget=budget,
+            retry=RetryPolicy(),
+            in_flight=InFlightLimit(100),
+        )
+        self.reader = Reader(transport)
+        self.scope = transport.lifetime.call
+
+    def check(self, task_ids) -> OutcomeStream:
+        return stream(
+            task_ids,
+            partial(self.reader.details, flow=object()),
+            limit=100,
+            while_open=self.scope,
+        )
+
+    def wait(self, task_ids, *, limit=10_000, **terms) -> OutcomeStream:
+        work = partial(self.reader.wait, terms=waiting(**terms), flow=object())
+        return stream(task_ids, work, limit=limit, while_open=self.scope)
+
+    def is_empty(self) -> bool:
+        looks = self.reader.looks
+        return not (looks.ears or looks._flights or self.budget.waiting or tasks())
+
+
+def waiting(timeout: float | None = 900.0, interval: float = 5.0) -> WaitTerms:
+    return WaitTerms(
+        timeout=timeout,
+        not_found_grace=90.0,
+        schedule=ExponentialSchedule(initial=interval, maximum=interval, jitter=0),
+        retry=RetryPolicy(),
+    )
+
+
+async def test_ids_that_can_be_none():
+    """A bad id is an outcome like any other, with the id as it was given."""
+    house = House(finished, budget=RequestBudget.unlimited())
+    given = ["a", "", None, "b c", 5, ["d"]]
+    for outcomes in (house.check(given), house.wait(given)):
+        seen = {repr(outcome.task_id): type(outcome.error) async for outcome in outcomes}
+        refused = {repr(bad): InvalidTaskIdError for bad in given[1:]}
+        assert seen == {repr("a"): type(None)} | refused
+
+
+async def test_equal_ids_share_looks():
+    """An id that is in work several times at once is looked at once, and each has its outcome."""
+    house = House(finished, budget=RequestBudget.unlimited())
+    seen = await ids_of(house.check(["a"] * 50 + ["b"] * 50))
+    assert Counter(seen) == {"a": 50, "b": 50}
+    assert sorted(task_id for _, task_id in house.exchange.sent) == ["a", "b"]
+
+
+async def test_a_failed_cover():
+    """To a look a failed cover is a record like any other; a wait for it has failed."""
+    house = House(failed, budget=RequestBudget.unlimited())
+    [looked] = [outcome async for outcome in house.check(["a"])]
+    assert looked.ok
+    assert looked.details.state.is_failure
+    [waited] = [outcome async for outcome in house.wait(["a"])]
+    assert isinstance(waited.error, CoverFailedError)
+
+
+async def test_each_wait_has_its_own_time():
+    """The clock of each id starts when its first look leaves, however long that took."""
+    house = House(generating, budget=RequestBudget(1, per=1.0))
+    ended = []
+    async for outcome in house.wait(map(str, range(20)), timeout=3.0):
+        assert isinstance(outcome.error, CoverTimeoutError)
+        assert outcome.error.waited == pytest.approx(3.0)
+        assert outcome.error.looks
+        ended.append(now())
+    assert ended[0] == pytest.approx(3)
+    assert ended[-1] >= 19 + 3
+    assert house.is_empty()
+
+
+async def test_so_many_waits_at_once():
+    """Beyond the most that are waited for at once an id has to wait for its first look."""
+    house = House(generating, budget=RequestBudget.unlimited())
+    first_looks: dict[str, float] = {}
+    async for _ in house.wait(map(str, range(6)), limit=2, timeout=10.0):
+        pass
+    for at, task_id in house.exchange.sent:
+        first_looks.setdefault(task_id, at)
+    assert [round(at) for at in first_looks.values()] == [0, 0, 10, 10, 20, 20]
+
+
+async def test_ten_thousand_ids_delay_one_call_by_little():
+    """A single call beside a bulk call waits for a slot or two, not for the whole bulk."""
+    house = House(finished, budget=RequestBudget(10, per=1.0))
+    bulk = asyncio.create_task(ids_of(house.check(Lines(10_000))))
+    await asyncio.sleep(10)
+    started = now()
+    await house.reader.details("one")
+    assert now() - started <= 0.1 + 3 * 0.1
+    await house.reader.wait("another", waiting())
+    assert now() - started <= 2 * (0.1 + 3 * 0.1)
+    bulk.cancel()
+    with suppress(asyncio.CancelledError):
+        await bulk
+    await turns()
+    assert house.is_empty()
+
+
+async def test_bulk_calls_take_turns():
+    """Two bulk calls share the budget evenly, whichever came first and has more ids."""
+    house = House(finished, budget=RequestBudget(10, per=1.0))
+    large = asyncio.create_task(ids_of(house.check(f"large{n}" for n in range(1000))))
+    await asyncio.sleep(5)
+    started = now()
+    assert len(await ids_of(house.check(f"small{n}" for n in range(100)))) == 100
+    between = [task_id for at, task_id in house.exchange.sent if at >= started]
+    served = Counter(task_id.startswith("small") for task_id in between)
+    assert served[True] == 100
+    # Requests of the first call that have their place in flight keep it.
+    assert abs(served[True] - served[False]) <= 5
+    large.cancel()
+    with suppress(asyncio.CancelledError):
+        await large
+
+
+async def test_one_refusal_stops_all():
+    """After one 429 nothing leaves for as long as it says, and then no more than before."""
+    refusals = {"50": iter([refused(Retry_After="5")])}
+    house = House(
+        lambda task_id: next(refusals.get(task_id, iter(())), finished(task_id)),
+        budget=RequestBudget(100, per=1.0),
+    )
+    outcomes = [outcome async for outcome in house.check(map(str, range(300)))]
+    assert all(outcome.ok for outcome in outcomes)
+    assert len(outcomes) == 300
+    gaps = sorted(later - earlier for (earlier, _), (later, _) in pairwise(house.exchange.sent))
+    assert 5 <= gaps[-1] <= 5.5
+    assert gaps[-2] < 0.011
+    assert gaps[0] > 0.009
+
+
+async def test_pauses_grow_while_refusals_go_on():
+    """While the server refuses everybody hardly anything is sent, and no wait is lost to it."""
+    house = House(
+        lambda task_id: finished(task_id) if now() >= 30 else refused(),
+        budget=RequestBudget(10, per=1.0),
+    )
+    outcomes = [outcome async for outcome in house.wait(map(str, range(100)))]
+    assert all(outcome.ok for outcome in outcomes)
+    sent = [at for at, _ in house.exchange.sent]
+    assert sum(at < 30 for at in sent) < 30
+    assert sum(at >= 30 for at in sent) == 100
+    assert now() < 30 + 20 + 100 / 10 + 1
+
+
+async def test_nothing_is_left_of_a_bulk_that_was_left():
+    """Leaving a bulk of waits gives back every place, every turn and every timer."""
+    house = House(generating, budget=RequestBudget(10, per=1.0))
+    async with house.wait(map(str, range(1000))) as outcomes:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(60):
+                await anext(outcomes)
+        assert not house.is_empty()
+    assert house.is_empty()
+    assert pending_timers() == []
