@@ -9,14 +9,21 @@ version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 
+# In docstrings a name between single backticks is code, and a link where it is documented.
+default_role = "py:obj"
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 70
+add_module_names = False
+toc_object_entries_show_parents = "hide"
 
 # References are checked within the package only, so that a build needs no network.
 nitpick_ignore_regex = [("py:.*", r"(?!kie_cover_async\b).*")]
 
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_css_files = ["screenshots.css"]

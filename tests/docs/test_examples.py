@@ -1,41 +1,40 @@
+import asyncio
+import logging
 import re
-import runpy
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientPayloadError, ClientSession, ContentTypeError
 
-from kie_cover_async.emulator import CoverEmulator, CoverScript
+from kie_cover_async import CoverClient
+from kie_cover_async.emulator import CoverScript, Fault
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-@pytest.fixture
-async def emulator(monkeypatch):
-    async with CoverEmulator(generation_time=0.0) as emulator:
-        monkeypatch.setenv("KIE_API_KEY", "example-key")
-        monkeypatch.setenv("KIE_BASE_URL", emulator.url)
-        yield emulator
+async def test_a_look(emulator, example, capsys):
+    """The first example prints the state and the URLs of the images."""
+    await example("first_look.py")["main"](emulator.add_job())
+    state, *images = capsys.readouterr().out.split()
+    assert state == "SUCCESS"
+    assert len(images) == 2
 
 
-def example(name):
-    return runpy.run_path(str(EXAMPLES / name))
-
-
-async def test_a_song_gets_its_cover(emulator, capsys):
+async def test_a_song_gets_its_cover(emulator, example, capsys):
     """The README's example prints the URLs of the images."""
     await example("cover_of_a_song.py")["main"]("a-song")
     assert capsys.readouterr().out.count(emulator.image_url) == 2
 
 
-async def test_a_song_whose_cover_fails(emulator, capsys):
+async def test_a_song_whose_cover_fails(emulator, example, capsys):
     """The README's example says why there is no cover."""
     emulator.script_song("a-song", CoverScript(looks=["failure"]))
     await example("cover_of_a_song.py")["main"]("a-song")
     assert capsys.readouterr().out.startswith("no cover: ")
 
 
-async def test_a_wait_tells_how_it_goes(emulator, capsys):
+async def test_a_wait_tells_how_it_goes(emulator, example, capsys):
     """Progress goes to stderr, the URLs to stdout."""
     task_id = emulator.add_job()
     await example("wait_with_progress.py")["main"](task_id)
@@ -44,7 +43,7 @@ async def test_a_wait_tells_how_it_goes(emulator, capsys):
     assert printed.out.count(emulator.image_url) == 2
 
 
-async def test_a_schedule_of_ones_own(emulator, capsys):
+async def test_a_schedule_of_ones_own(emulator, example, capsys):
     """Any object with a method `delay` serves as a schedule."""
     names = example("own_schedule.py")
     await names["main"](emulator.add_job())
@@ -53,13 +52,13 @@ async def test_a_schedule_of_ones_own(emulator, capsys):
     assert names["AfterTwentyFive"]().delay(40.0, 2.0) == 6.0
 
 
-async def test_one_budget_for_two_clients(emulator, capsys):
+async def test_one_budget_for_two_clients(emulator, example, capsys):
     """Two clients wait at once under one budget."""
     await example("one_budget.py")["main"](emulator.add_job(), emulator.add_job())
     assert capsys.readouterr().out.count(emulator.image_url) == 4
 
 
-async def test_a_cover_is_asked_for_with_care(emulator, capsys):
+async def test_a_cover_is_asked_for_with_care(emulator, example, capsys):
     """The first request gets an id, the second hears that there is one already."""
     main = example("careful_generate.py")["main"]
     await main("a-song")
@@ -68,20 +67,99 @@ async def test_a_cover_is_asked_for_with_care(emulator, capsys):
     assert capsys.readouterr().out == f"already there: {task_id}\n"
 
 
-async def test_the_test_of_a_service_passes():
+async def test_a_session_is_lent(emulator, example, capsys):
+    """A client works over a session that it does not own."""
+    await example("borrowed_session.py")["main"](emulator.add_job())
+    assert capsys.readouterr().out.count(emulator.image_url) == 2
+
+
+async def test_an_id_is_noted_whoever_is_gone(emulator, example):
+    """The id of a paid request is noted although the one who asked was cancelled meanwhile."""
+    noted = asyncio.Queue()
+    emulator.fault(Fault.slow(0.05))
+    async with CoverClient() as client:
+        ask = example("ask_and_note.py")["ask"]
+        asking = asyncio.create_task(ask(client, "a-song", lambda *pair: noted.put_nowait(pair)))
+        await asyncio.sleep(0)  # until it has begun
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        song, task_id = await noted.get()
+        assert song == "a-song"
+        assert (await client.get_cover_details(task_id)).is_success
+
+
+async def test_a_noted_id_survives_a_restart(emulator, example, capsys):
+    """Begun again with what was noted, it waits for that cover, and pays for no other."""
+    main, notes = example("note_the_id.py")["main"], []
+    await main("a-song", None, notes.append)
+    await main("a-song", notes[0], notes.append)
+    first, second = capsys.readouterr().out.splitlines()[::2]
+    assert first == second
+    assert [request.endpoint for request in emulator.requests].count("generate") == 1
+
+
+async def test_what_a_wait_logs(emulator, example, caplog):
+    """The look that brings the cover is logged as a change, with nothing of the key."""
+    caplog.set_level(logging.DEBUG, "kie_cover_async")
+    task_id = emulator.add_job()
+    await example("with_logging.py")["main"](task_id)
+    ours = [record for record in caplog.records if record.name.startswith("kie_cover_async")]
+    assert [record.levelname for record in ours] == ["INFO"]
+    assert re.fullmatch(rf"cover {task_id} at \d+\.\d s: SUCCESS", ours[0].message)
+
+
+async def test_an_observer_counts(emulator, example, capsys):
+    """The refusal and the good look are counted, and the pause between them."""
+    emulator.fault(Fault.rate_limited(retry_after=0))
+    await example("counting_requests.py")["main"](emulator.add_job())
+    counted = "{'record-info RateLimitedError': 1, 'record-info ok': 1} held for 0."
+    assert capsys.readouterr().out.startswith(counted)
+
+
+async def test_the_test_of_a_service_passes(example):
     """The example of a user's own test is a test that passes."""
     await example("test_a_service.py")["test_a_picture_comes_in_spite_of_everything"]()
+
+
+BY_HAND = [
+    (CoverScript(looks=["missing"]), TypeError, "a new job is a bug in the loop"),
+    (CoverScript(looks=["generating"]), RuntimeError, "a cover that is being made has failed"),
+    (CoverScript(looks=["429"]), TypeError, "a refusal is a bug in the loop"),
+    (CoverScript(looks=[Fault.reset(midway=True)]), ClientPayloadError, "a reset ends the wait"),
+    (CoverScript(looks=[Fault.gateway_page()]), ContentTypeError, "so does a gateway's page"),
+]
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [pytest.param(script, error, id=says) for script, error, says in BY_HAND],
+)
+async def test_the_loop_by_hand_fails(emulator, example, script, error):
+    """What the page on hand-written loops says of this one: it loses covers that are being made."""
+    images_of = example("by_hand.py")["images_of"]
+    async with ClientSession() as session:
+        with pytest.raises(error):
+            await images_of(session, emulator.add_job(script))
+
+
+async def test_the_loop_by_hand_works_on_a_good_day(emulator, example):
+    """It returns the images of a cover that is done."""
+    images_of = example("by_hand.py")["images_of"]
+    async with ClientSession() as session:
+        assert len(await images_of(session, emulator.add_job())) == 2
+
+
+def test_the_readme_shows_the_first_example():
+    """What the README tells the reader to write is the very code that is tested here."""
+    code = (EXAMPLES / "cover_of_a_song.py").read_text(encoding="utf-8")
+    # Neither the docstring nor the lines that start it.
+    shown = re.sub(r'^""".*?"""\n\n|\n\nif __name__.*', "", code, flags=re.DOTALL)
+    assert f"```python\n{shown}```" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_every_example_is_shown(name):
     """No example lies about that no page shows."""
-    pages = [*ROOT.glob("docs/*.md"), ROOT / "README.md"]
-    shown = "".join(page.read_text(encoding="utf-8") for page in pages)
-    code = (EXAMPLES / name).read_text(encoding="utf-8")
-    assert f"examples/{name}" in shown or _without_frame(code) in shown
-
-
-def _without_frame(code):
-    """What the README shows of an example: neither its docstring nor the lines that start it."""
-    return re.sub(r'^""".*?"""\n\n|\n\nif __name__.*', "", code, flags=re.DOTALL)
+    pages = [page.read_text(encoding="utf-8") for page in ROOT.glob("docs/*.md")]
+    assert f"examples/{name}\n" in "".join(pages)

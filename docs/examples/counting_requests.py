@@ -1,0 +1,32 @@
+"""An observer that counts requests and refusals, as a service's metrics would."""
+
+import asyncio
+import sys
+from collections import Counter
+
+from kie_cover_async import CoverClient
+from kie_cover_async.events import BudgetHeld, Event, RequestDone
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        self.seconds_held = 0.0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RequestDone(endpoint=endpoint, error=error):
+                self.requests[f"{endpoint} {type(error).__name__ if error else 'ok'}"] += 1
+            case BudgetHeld(seconds=seconds):
+                self.seconds_held += seconds
+
+
+async def main(task_id: str) -> None:
+    counts = Counts()
+    async with CoverClient(observer=counts) as client:
+        await client.wait_for_cover(task_id)
+    print(dict(counts.requests), f"held for {counts.seconds_held:.1f} s")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

@@ -1,0 +1,16 @@
+"""One look at a cover: how far is it?"""
+
+import asyncio
+import sys
+
+from kie_cover_async import CoverClient
+
+
+async def main(task_id: str) -> None:
+    async with CoverClient() as client:
+        details = await client.get_cover_details(task_id)
+    print(details.state.value, *details.images, sep="\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

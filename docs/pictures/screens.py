@@ -1,0 +1,95 @@
+"""Screenshots of `kie-cover` on a terminal, as SVG: python docs/pictures/screens.py docs/images"""
+
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import struct
+import sys
+import termios
+from contextlib import suppress
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
+
+ID = "21aee3c3c2a01fa5e030b3799fa4dd56"
+LINES, COLUMNS = 24, 88
+
+# Before it draws anew, rich wipes off what it drew before: between two such is one picture.
+WIPED = re.compile(r"(?:\r|\x1b\[1A|\x1b\[2K|\x1b\[\?25[lh])*\x1b\[2K(?:\x1b\[\?25[lh])*")
+
+
+async def frames(*arguments: str, **environment: str) -> list[str]:
+    """All that the command draws on a terminal, one picture after the other."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "kie_cover_async.cli", *arguments),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color", **environment},
+    )
+    os.close(theirs)
+    drawn = await asyncio.to_thread(read_all, ours)
+    await command.wait()
+    return WIPED.split(drawn.replace("\r\n", "\n"))
+
+
+def read_all(terminal: int) -> str:
+    """What is written to the terminal until it is closed."""
+    drawn = b""
+    with suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as file:
+        while piece := file.read(1 << 16):
+            drawn += piece
+    return drawn.decode()
+
+
+def save(path: Path, typed: str, drawn: str) -> None:
+    """The picture, below the line that was typed."""
+    text = Text.assemble(("$ ", "dim"), typed, "\n", Text.from_ansi(drawn.strip("\n")))
+    console = Console(
+        record=True, width=COLUMNS, file=StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    console.print(text)
+    svg = console.export_svg(title="", unique_id=path.stem)
+    # Whoever looks at a page should not load a font from elsewhere.
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    path.write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n", encoding="utf-8")
+
+
+def first(drawn: list[str], pattern: str) -> str:
+    """The first picture that shows this."""
+    return next(frame for frame in drawn if re.search(pattern, frame))
+
+
+async def demo(folder: Path) -> None:
+    drawn = await frames("demo")
+    save(folder / "demo-running.svg", "kie-cover demo", first(drawn, r"1[0-4] of 24 covers"))
+    save(folder / "demo-ended.svg", "kie-cover demo", drawn[-1])
+
+
+async def wait(folder: Path) -> None:
+    async with CoverEmulator() as emulator:
+        emulator.add_job(
+            CoverScript(looks=["pending", "generating", "generating", "generating", "success"]),
+            task_id=ID,
+            music_task_id="5c79be8e0a6a4bd0a61e8d1b3b2c2a7d",
+        )
+        emulator.fault(Fault.rate_limited(retry_after=2), after=3)
+        drawn = await frames("wait", ID, KIE_BASE_URL=emulator.url, KIE_API_KEY="emulated")
+    save(folder / "wait-running.svg", f"kie-cover wait {ID}", first(drawn, "goes on in 1"))
+    save(folder / "wait-ended.svg", f"kie-cover wait {ID}", drawn[-1])
+
+
+async def main(folder: Path) -> None:
+    await asyncio.gather(demo(folder), wait(folder))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1])))

@@ -1,0 +1,121 @@
+"""The pages themselves: commands that exist, and a reference that is complete."""
+
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+import kie_cover_async
+import kie_cover_async.emulator
+from kie_cover_async import CoverClient, errors, events
+from kie_cover_async.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
+
+BLOCK = re.compile(r"^```(?:sh|bash|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"(?:^|[\s/`])kie-cover (?=[a-z-])(.*)")
+
+
+def commands():
+    for page in PAGES:
+        for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+            for line in block.splitlines():
+                if found := COMMAND.search(line):
+                    yield pytest.param(found[1], id=f"{page.stem}: {found[1]}")
+
+
+@pytest.mark.parametrize("typed", [*commands()])
+def test_every_command_line_is_understood(typed):
+    """What a page tells the reader to type has the right options and arguments."""
+    typed = re.split(r"\s(?:\||>|2>|#)", typed)[0]
+    group = get_command(app)
+    _, command, arguments = group.resolve_command(None, shlex.split(typed))
+    command.make_context(command.name, arguments)
+
+
+def test_every_command_has_a_row():
+    """The table of verbs is complete."""
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `kie-cover (\w+)", page, re.MULTILINE)
+    assert sorted(rows) == sorted(get_command(app).commands)
+
+
+def documented():
+    """What the reference shows; of a module that is shown with its members, all its classes."""
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in re.findall(r"\.\. automodule:: (\S+)\n   :members:", reference):
+        yield from vars(import_module(name)).values()
+    for name in re.findall(r"\.\. auto(?:class|exception|function):: ([\w.]+)", reference):
+        module, _, last = name.rpartition(".")
+        yield getattr(import_module(module or "kie_cover_async"), last)
+
+
+@pytest.mark.parametrize(
+    "public",
+    [
+        *(getattr(kie_cover_async, name) for name in kie_cover_async.__all__ if name[0] != "_"),
+        *(getattr(kie_cover_async.emulator, name) for name in kie_cover_async.emulator.__all__),
+        *(
+            each
+            for each in vars(events).values()
+            if getattr(each, "__module__", "") == events.__name__
+        ),
+    ],
+    ids=lambda public: public.__name__,
+)
+def test_every_public_name_is_in_the_reference(public):
+    """Nothing can be imported from the face of the package that the reference does not have."""
+    assert public in [*documented()]
+
+
+def test_every_module_is_in_the_architecture():
+    """The page on the architecture says of each module what it owns."""
+    package = Path(kie_cover_async.__path__[0])
+    modules = {path.stem for path in package.iterdir() if not path.stem.startswith(("_", "py"))}
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    owners = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert owners == modules
+
+
+def test_the_tree_of_errors():
+    """The tree on the page of errors has every error, and its notes are true."""
+
+    def note(error):
+        also = "".join(f"also a {base.__name__}" for base in error.__bases__[1:])
+        return "transient" if error.transient else also
+
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    tree = page.partition("```text\n")[2].partition("```")[0]
+    shown = dict(re.findall(r"(\w+Error)(?: {2,}(.+))?$", tree, re.MULTILINE))
+    assert shown == {name: note(getattr(errors, name)) for name in errors.__all__}
+
+
+def logged():
+    """Level and logger of every line of the package that logs."""
+    package = Path(kie_cover_async.__path__[0])
+    for module in package.rglob("*.py"):
+        logger = ".".join(module.relative_to(package).with_suffix("").parts)
+        for method in re.findall(r"\b_log\.(\w+)\(", module.read_text(encoding="utf-8")):
+            levels = {"log": ("INFO", "DEBUG"), "exception": ("ERROR",)}
+            yield from ((level, logger) for level in levels.get(method, (method.upper(),)))
+
+
+def test_every_logger_has_a_row():
+    """The page on logging says what is logged, on which level and by which logger."""
+    page = (ROOT / "docs" / "logging.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([A-Z]+)` \|.*\| `([\w.]+)` \|$", page, re.MULTILINE)
+    assert set(rows) == set(logged())
+
+
+async def test_the_id_of_the_tutorial(emulator):
+    """Who follows the tutorial gets the very id that it shows."""
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    shown = re.search(r"^ID=(\w+)$", tutorial, re.MULTILINE)
+    async with CoverClient() as client:
+        task_id = await client.generate_cover("my-song", callback_url="https://example.com/covers")
+    assert shown
+    assert task_id == shown[1]

@@ -1,0 +1,147 @@
+"""The two services of the documentation, each on a port of its own."""
+
+import asyncio
+import socket
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import uvicorn
+from aiohttp import ClientSession, web
+
+from kie_cover_async import (
+    ApiError,
+    AuthenticationError,
+    ClientClosedError,
+    CoverAlreadyExistsError,
+    CoverDetails,
+    CoverFailedError,
+    CoverTimeoutError,
+    InvalidRequestError,
+    InvalidTaskIdError,
+    RateLimitedError,
+    TaskNotFoundError,
+    TransportError,
+)
+from kie_cover_async.emulator import CoverScript
+
+
+@asynccontextmanager
+async def on_aiohttp(example):
+    runner = web.AppRunner(example("service_aiohttp.py")["make_app"]())
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def on_fastapi(example):
+    app = example("service_fastapi.py")["app"]
+    config = uvicorn.Config(app, http="h11", ws="none", log_config=None)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        await server.startup([listening])
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            await server.shutdown([listening])
+
+
+@pytest.fixture
+async def stack():
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+async def caller(stack):
+    """Somebody who calls the service, and hangs up before it is closed."""
+    async with ClientSession() as session:
+        yield session
+
+
+@pytest.fixture(params=[on_aiohttp, on_fastapi])
+async def url(request, stack, emulator, example):
+    return await stack.enter_async_context(request.param(example))
+
+
+async def test_a_cover_is_asked_for_and_fetched(url, caller):
+    """Asking is answered with an id, and the id with images."""
+    async with caller.post(f"{url}/songs/a-song/cover") as asked:
+        assert asked.status == 202
+        cover = (await asked.json())["cover"]
+    async with caller.get(f"{url}/covers/{cover}") as answer:
+        assert answer.status == 200
+        assert len((await answer.json())["images"]) == 2
+
+
+async def test_a_cover_that_failed(url, caller, emulator):
+    """That a job has failed is told as how it stands, with the reason."""
+    cover = emulator.add_job(CoverScript(looks=["failure"]))
+    async with caller.get(f"{url}/covers/{cover}") as answer:
+        assert answer.status == 200
+        assert await answer.json() == {"state": "failed", "why": "Cover generation failed"}
+
+
+async def test_a_second_cover_of_one_song(url, caller):
+    """Asking again is refused, with the id of the first cover, and not paid for again."""
+    async with caller.post(f"{url}/songs/a-song/cover") as first:
+        cover = (await first.json())["cover"]
+    async with caller.post(f"{url}/songs/a-song/cover") as second:
+        assert second.status == 409
+        assert (await second.json())["cover"] == cover
+
+
+async def test_callers_share_their_looks(url, caller, emulator):
+    """Three who ask for one cover at once cost no more looks than one."""
+    cover = emulator.add_job(CoverScript(looks=["generating", "success"]))
+
+    async def ask():
+        async with caller.get(f"{url}/covers/{cover}") as answer:
+            return answer.status
+
+    assert await asyncio.gather(ask(), ask(), ask()) == [200, 200, 200]
+    assert emulator.looks(cover) == 2
+
+
+async def test_closing_the_service_ends_its_waits(emulator, example, caller):
+    """On aiohttp.web a caller hears at once that the service is closing."""
+    cover = emulator.add_job(CoverScript(end="never"))
+    async with on_aiohttp(example) as url:
+        asking = asyncio.create_task(caller.get(f"{url}/covers/{cover}"))
+        async with asyncio.timeout(5):
+            while not emulator.looks(cover):  # noqa: ASYNC110 - nobody tells when it is looked at
+                await asyncio.sleep(0.005)
+        closed = time.monotonic()
+    async with await asking as answer:
+        assert answer.status == 503
+    assert time.monotonic() - closed < 5
+
+
+ANSWERS = {
+    202: [CoverTimeoutError(looks=3, waited=20.0)],
+    200: [CoverFailedError(details=CoverDetails(task_id="a-cover", success_flag=3))],
+    400: [InvalidTaskIdError(argument="task_id", given="''"), InvalidRequestError(code=422)],
+    404: [TaskNotFoundError(code=200)],
+    409: [CoverAlreadyExistsError(code=409)],
+    500: [AuthenticationError(code=401, msg="secret"), ApiError(code=505, msg="secret")],
+    502: [TransportError(reason="secret", maybe_accepted=True)],
+    503: [RateLimitedError(code=429), TransportError(reason="secret"), ClientClosedError()],
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(status, error) for status, errors in ANSWERS.items() for error in errors],
+    ids=str,
+)
+def test_what_a_caller_hears(example, status, error):
+    """Each error has a status, and what is between us and the API stays there."""
+    said, answer = example("caller_answers.py")["answer_to"](error)
+    assert said == status
+    assert "secret" not in str(answer)
