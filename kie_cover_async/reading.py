@@ -20,7 +20,7 @@ class Reader:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self.looks = SharedLooks(self._sight)
+        self.looks: SharedLooks = SharedLooks(self._sight)
 
     async def details(self, task_id: str, flow: Hashable = None) -> CoverDetails:
         """What one look brings, repeated as the retry policy lets it."""

@@ -1,9 +1,10 @@
 """The command `kie-cover`: stdout is data, stderr is talk.
 
 `app` declares the commands and `verbs` does most of them, over a `connection` made from the
-environment; `output` says what goes where and what the exit code means. `board` and `record` are
-what people see of waits and of covers, `stage`, `scene` and `report` of the `demo`. `emulated` is
-the emulator in a terminal of its own.
+environment; `output` says what goes where and what the exit code means. `many` does those
+that take many ids, from wherever `ids` finds them. `board`, `tally` and `record` are what people
+see of waits, of many of them and of covers, `stage`, `scene` and `report` of the `demo`. `emulated`
+is the emulator in a terminal of its own.
 """
 
 import sys

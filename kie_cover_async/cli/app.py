@@ -9,12 +9,24 @@ import typer
 
 from kie_cover_async import __version__
 
-from . import verbs
+from . import many, verbs
 from .demo import play
 from .emulated import EmulatorSettings, emulate
 from .output import INTERRUPTED, emit, listen, run, wants_json
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The cover task's id, not the song's.")]
+TaskIds = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ID...", help="The cover tasks' ids; - reads them from stdin."),
+]
+File = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="A file with an id, or JSON with a taskId, in each line."),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option(metavar="NUMBER", help="Requests a second; 10 if not given, inf has no limit."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON lines on a terminal too.")]
 BaseUrl = Annotated[
     str | None,
@@ -96,23 +108,46 @@ def get(
     run(verbs.get(task_id, base_url, as_json=as_json), as_json=as_json)
 
 
+@app.command(epilog="Example: kie-cover check --file ids.txt --rate 5 > states.jsonl")
+def check(
+    task_ids: TaskIds = None,
+    file: File = None,
+    rate: Rate = None,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Look once at each of many covers.
+
+    Writes a line for each id, as its answer comes. Exits with 1 where there was an error instead
+    of an answer; a failed cover is an answer.
+    """
+    as_json = wants_json(as_json)
+    asked = many.Asked(ids=task_ids or (), file=file, base_url=base_url, rate=rate, as_json=as_json)
+    run(many.check(asked), as_json=as_json)
+
+
 @app.command(epilog="Example: kie-cover wait 21aee3c3c2a01fa5e030b3799fa4dd56 --timeout 600")
 def wait(
-    task_id: TaskId,
+    *,
+    task_ids: TaskIds = None,
     timeout: Annotated[
         float,
         typer.Option(metavar="SECONDS", help="Give up after this; 0 is one look, inf never."),
     ] = 900.0,
+    file: File = None,
+    rate: Rate = None,
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Wait until a cover is done.
+    """Wait until covers are done.
 
-    Exits with 1 where the job failed, where the time is up, and where there is no record of it.
-    Interrupted or out of time, the job goes on, and can be waited for again.
+    Of many each has its own time, from its first look on, and a line when it is done. Exits with 1
+    where a job failed, where the time is up, and where there is no record of it.
+    Interrupted or out of time, the jobs go on, and can be waited for again.
     """
     as_json = wants_json(as_json)
-    run(verbs.wait(task_id, timeout, base_url, as_json=as_json), as_json=as_json)
+    asked = many.Asked(ids=task_ids or (), file=file, base_url=base_url, rate=rate, as_json=as_json)
+    run(many.wait(asked, timeout), as_json=as_json)
 
 
 @app.command(

@@ -1,5 +1,6 @@
 """What a person sees of waits while they go on."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -112,6 +113,17 @@ def can_draw(stream: TextIO | None) -> bool:
 
 @contextmanager
 def live(shown: RenderableType, *, console: Console) -> Iterator[None]:
-    """Draw it on the terminal, again and again, and wipe it off in the end."""
-    with Live(shown, console=console, refresh_per_second=FRAMES_PER_SECOND, transient=True):
+    """Draw it on the terminal, again and again, and wipe it off in the end.
+
+    What is said meanwhile stands above it, where stderr is a terminal. What is written to stdout is
+    data, and goes where it went before.
+    """
+    with Live(
+        shown,
+        console=console,
+        refresh_per_second=FRAMES_PER_SECOND,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=can_draw(sys.stderr),
+    ):
         yield

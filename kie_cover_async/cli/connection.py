@@ -3,13 +3,15 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from urllib.request import getproxies, proxy_bypass
 
 from aiohttp import ClientSession
 from attrs import frozen
 from yarl import URL
 
-from kie_cover_async import CoverClient, __version__, wire
+from kie_cover_async import CoverClient, RequestBudget, __version__, wire
+from kie_cover_async.arguments import number
 from kie_cover_async.events import Observer
 from kie_cover_async.settings import API_KEY_VARIABLE, api_key_in_use, base_url_in_use
 from kie_cover_async.transport import Exchange
@@ -22,15 +24,27 @@ _RAW_TIMEOUT = 30.0
 
 @asynccontextmanager
 async def connected(
-    base_url: str | None, observer: Observer | None = None
+    base_url: str | None, observer: Observer | None = None, budget: RequestBudget | None = None
 ) -> AsyncIterator[CoverClient]:
     """A client for the key in the environment; raises `Refused` where a setting is no good."""
     url, key = _settings(base_url)
     async with (
         _proxied_session(url) as session,
-        CoverClient(key, base_url=url, session=session, observer=observer) as client,
+        CoverClient(key, base_url=url, session=session, observer=observer, budget=budget) as client,
     ):
         yield client
+
+
+def budget_of(rate: float | None) -> RequestBudget | None:
+    """So many requests a second, which may be `inf` or less than one; `None` is the default."""
+    if rate is None:
+        return None
+    if rate == inf:
+        return RequestBudget.unlimited()
+    with refusing():
+        number("--rate", rate, above=0)
+    whole = max(1, round(rate))
+    return RequestBudget(whole, per=whole / rate)
 
 
 @frozen

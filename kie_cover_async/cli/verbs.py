@@ -12,7 +12,7 @@ from kie_cover_async.arguments import an_http_url, number
 from kie_cover_async.events import Observer
 
 from .board import Board, Changes, can_draw, live
-from .connection import connected, raw_answer
+from .connection import budget_of, connected, raw_answer
 from .output import DONE, emit, emit_json, emit_printed, one_line, quiet, refusing, say
 from .record import raw_lines, record_lines
 
@@ -44,16 +44,30 @@ async def get_raw(task_id: str, base_url: str | None, *, as_json: bool) -> int:
     return DONE
 
 
-async def wait(task_id: str, timeout: float, base_url: str | None, *, as_json: bool) -> int:
+async def wait(
+    task_id: str,
+    timeout: float,
+    base_url: str | None,
+    *,
+    rate: float | None = None,
+    as_json: bool,
+) -> int:
     """Wait for a cover, watched on a terminal, with a line for every change elsewhere."""
-    endless = timeout == inf
-    with refusing():
-        number("--timeout", 0 if endless else timeout, at_least=0)
+    seconds, budget = seconds_of(timeout), budget_of(rate)
     with quiet(), _watching([task_id]) as observer:
-        async with connected(base_url, observer) as client:
-            details = await client.wait_for_cover(task_id, timeout=None if endless else timeout)
+        async with connected(base_url, observer, budget) as client:
+            details = await client.wait_for_cover(task_id, timeout=seconds)
     _show(details, as_json=as_json)
     return DONE
+
+
+def seconds_of(timeout: float) -> float | None:
+    """What the client takes for a timeout that may be `inf`."""
+    if timeout == inf:
+        return None
+    with refusing():
+        number("--timeout", timeout, at_least=0)
+    return timeout
 
 
 async def generate(

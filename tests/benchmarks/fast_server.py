@@ -1,5 +1,6 @@
-"""A server as quick as Python allows, in a process of its own: every id is a finished cover.
+"""A server as quick as Python allows, in a process of its own.
 
+Every id is a finished cover, but for those that begin with `pending`, which never are.
 `python fast_server.py` prints its URL and serves until its stdin ends.
 """
 
@@ -23,8 +24,16 @@ RECORD = {
     "errorMessage": None,
     "createTime": 1760512035000,
 }
-BODY = json.dumps({"code": 200, "msg": "success", "data": RECORD}, separators=(",", ":")).encode()
-BEFORE, AFTER = BODY.split(b'"taskId":""')
+PENDING = RECORD | {"completeTime": None, "response": None, "successFlag": 2}
+
+
+def around_the_id(record: dict[str, object]) -> tuple[bytes, bytes]:
+    envelope = {"code": 200, "msg": "success", "data": record}
+    before, after = json.dumps(envelope, separators=(",", ":")).encode().split(b'"taskId":""')
+    return before + b'"taskId":"', b'"' + after
+
+
+FINISHED_BODY, PENDING_BODY = around_the_id(RECORD), around_the_id(PENDING)
 
 
 class FastServer(asyncio.Protocol):
@@ -41,7 +50,8 @@ class FastServer(asyncio.Protocol):
 
 
 def answer(task_id: bytes) -> bytes:
-    body = BEFORE + b'"taskId":"' + task_id + b'"' + AFTER
+    before, after = PENDING_BODY if task_id.startswith(b"pending") else FINISHED_BODY
+    body = before + task_id + after
     return (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json;charset=UTF-8\r\n"
         b"Date: %s\r\nServer: cloudflare\r\nCF-RAY: 8f1a2b3c4d5e6f70-FRA\r\n"

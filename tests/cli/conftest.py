@@ -125,12 +125,14 @@ async def started(
 
 
 @asynccontextmanager
-async def on_terminal(*arguments: str, **env: str) -> AsyncIterator[OnTerminal]:
+async def on_terminal(
+    *arguments: str, command: tuple[str, ...] = COMMAND, **env: str
+) -> AsyncIterator[OnTerminal]:
     """The command on a terminal."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, *arguments, stdin=slave, stdout=slave, stderr=slave, env=environment(env)
+        *command, *arguments, stdin=slave, stdout=slave, stderr=slave, env=environment(env)
     )
     os.close(slave)
     terminal = OnTerminal(process, master)

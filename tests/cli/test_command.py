@@ -12,7 +12,7 @@ from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, USAGE
 from kie_cover_async.emulator import CoverScript, Fault
 
 COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
-COMMANDS = ["demo", "get", "wait", "generate", "credits", "emulator"]
+COMMANDS = ["demo", "get", "check", "wait", "generate", "credits", "emulator"]
 
 
 @pytest.fixture
@@ -66,6 +66,12 @@ def test_version(typed):
         "get an-id --cold",
         "wait an-id --timeout soon",
         "wait an-id --timeout=-1",
+        "wait an-id another --timeout=-1",
+        "wait",
+        "check",
+        "check an-id another --rate 0",
+        "check --file /nowhere/ids",
+        "check an-id",
         "generate a-song",
         "generate a-song --callback-url nowhere",
         "get an-id",

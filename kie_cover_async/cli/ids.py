@@ -1,0 +1,101 @@
+"""Ids from arguments, a file or stdin, one by one and no sooner than they are asked for."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager, suppress
+from typing import Any
+
+from .output import Refused
+
+STDIN = "-"
+
+_CHUNK = 1 << 16
+
+
+@contextmanager
+def opened(arguments: Sequence[str], file: str | None) -> Iterator[AsyncIterator[str]]:
+    """The ids that are given as arguments, `-` for stdin among them, and those of the file.
+
+    Raises `Refused` where there are none or the file cannot be opened; a file that cannot be read
+    is `Refused` by the iteration.
+    """
+    sources = [*((name, name == STDIN) for name in arguments), *([(file, True)] if file else [])]
+    if not sources:
+        raise Refused(f"no ids: give some, or --file FILE, or {STDIN} to read them from stdin")
+    with ExitStack() as stack:
+        yield _ids(
+            [stack.enter_context(_open(name)) if is_file else name for name, is_file in sources]
+        )
+
+
+@contextmanager
+def _open(name: str) -> Iterator[int]:
+    if name == STDIN:
+        if sys.stdin is None:
+            raise Refused("stdin is closed")
+        yield sys.stdin.fileno()
+        return
+    try:
+        # A named pipe opened like this needs no writer yet, and is waited for when it is read.
+        descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise Refused(f"cannot open {name}: {error.strerror}") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+async def _ids(sources: Sequence[str | int]) -> AsyncIterator[str]:
+    for source in sources:
+        if isinstance(source, str):
+            yield source
+            continue
+        async with aclosing(_lines(source)) as lines:
+            async for line in lines:
+                if line := line.strip():
+                    yield an_id(line)
+
+
+def an_id(line: bytes) -> Any:
+    """The id that a line is, or the `taskId` of a line of JSON, as this command writes them."""
+    text = line.decode(errors="surrogateescape")
+    if text.startswith("{"):
+        with suppress(ValueError, RecursionError):
+            return json.loads(text).get("taskId", text)
+    return text
+
+
+async def _lines(descriptor: int) -> AsyncGenerator[bytes, None]:
+    rest = b""
+    while chunk := await _chunk(descriptor):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+    yield rest
+
+
+async def _chunk(descriptor: int) -> bytes:
+    """What there is to be read, as soon as there is something; nothing at the end."""
+    try:
+        return await _readable_chunk(descriptor)
+    except (PermissionError, NotImplementedError):
+        # A plain file, or a loop that cannot watch any.
+        try:
+            return await asyncio.to_thread(os.read, descriptor, _CHUNK)
+        except OSError as error:
+            raise Refused(f"cannot read ids: {error.strerror}") from None
+
+
+async def _readable_chunk(descriptor: int) -> bytes:
+    # A thread that waits in a read could not be ended by Ctrl-C.
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, _CHUNK)

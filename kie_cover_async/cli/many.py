@@ -1,0 +1,116 @@
+"""`check` and `wait` for many ids: a line for each, as it comes."""
+
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from attrs import frozen
+from rich.console import Console
+from rich.text import Text
+
+from kie_cover_async import (
+    CoverClient,
+    CoverOutcome,
+    OutcomeStream,
+    unstructure_details,
+)
+
+from . import verbs
+from .board import can_draw, live
+from .connection import budget_of, connected
+from .ids import STDIN, opened
+from .output import (
+    DONE,
+    FAILED,
+    emit,
+    error_fields,
+    one_line,
+    paper,
+    quiet,
+    say,
+)
+from .tally import Tally, how_it_ended, style_of
+
+Begin = Callable[[CoverClient, AsyncIterator[str]], OutcomeStream]
+
+
+@frozen(kw_only=True)
+class Asked:
+    """What the command was given: ids and where more of them are, and how to go about it."""
+
+    ids: Sequence[str]
+    file: str | None
+    base_url: str | None
+    rate: float | None
+    as_json: bool
+
+
+async def check(asked: Asked) -> int:
+    """One look at each."""
+    return await _all(asked, lambda client, ids: client.check_covers(ids))
+
+
+async def wait(asked: Asked, timeout: float) -> int:
+    """Wait for each, for so many seconds or for `inf`; a single one is watched more closely."""
+    if len(asked.ids) == 1 and asked.file is None and asked.ids[0] != STDIN:
+        return await verbs.wait(
+            asked.ids[0], timeout, asked.base_url, rate=asked.rate, as_json=asked.as_json
+        )
+    seconds = verbs.seconds_of(timeout)
+    return await _all(asked, lambda client, ids: client.wait_for_covers(ids, timeout=seconds))
+
+
+async def _all(asked: Asked, begin: Begin) -> int:
+    tally = Tally()
+    budget = budget_of(asked.rate)
+    try:
+        with quiet(), opened(asked.ids, asked.file) as ids:
+            async with (
+                connected(asked.base_url, tally.hear, budget) as client,
+                begin(client, ids) as outcomes,
+            ):
+                with _watched(tally) as write:
+                    async for outcome in outcomes:
+                        tally.count(outcome)
+                        write(_json(outcome) if asked.as_json else _text(outcome))
+    finally:
+        if tally.done:
+            say(tally.summary())
+    return FAILED if tally.failed else DONE
+
+
+@contextmanager
+def _watched(tally: Tally) -> Iterator[Callable[[str | Text], None]]:
+    """Draw the tally where there is a terminal; gives the way to write a line meanwhile."""
+    if can_draw(sys.stdout):
+        console = paper()
+        with live(tally, console=console):
+            yield lambda line: console.print(line, soft_wrap=True)
+        return
+    if can_draw(sys.stderr):
+        with live(tally, console=Console(stderr=True, markup=False, highlight=False)):
+            yield lambda line: emit(str(line))
+        return
+    yield lambda line: emit(str(line))
+
+
+def _json(outcome: CoverOutcome) -> str:
+    if outcome.error is None:
+        return json.dumps(unstructure_details(outcome.result()))
+    # The error of an id that can be none does not know it.
+    return json.dumps({**error_fields(outcome.error), "taskId": outcome.task_id})
+
+
+def _text(outcome: CoverOutcome) -> Text:
+    word = how_it_ended(outcome)
+    return Text.assemble(
+        f"{one_line(outcome.task_id)}  ", (word, style_of(word)), f"  {one_line(_said(outcome))}"
+    )
+
+
+def _said(outcome: CoverOutcome) -> object:
+    if outcome.error is not None:
+        return outcome.error
+    details = outcome.result()
+    return " ".join(details.images) or details.error_message or ""

@@ -1,0 +1,404 @@
+"""`check` and `wait` for many ids: where they come from, and a line for each."""
+
+import asyncio
+import json
+import os
+import sys
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from kie_cover_async import (
+    CoverDetails,
+    CoverOutcome,
+    RateLimitedError,
+    RequestBudget,
+    ServerError,
+)
+from kie_cover_async.cli import ids, many
+from kie_cover_async.cli.connection import budget_of
+from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, Refused
+from kie_cover_async.cli.tally import Tally
+from kie_cover_async.emulator import CoverScript, Fault
+from kie_cover_async.events import BudgetHeld, CoverLooked, RequestDone
+
+COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
+ERROR = ServerError(code=500)
+TIMES = {"check": [], "wait": ["--timeout", "1"]}
+ERRORS = {"check": "TaskNotFoundError", "wait": "CoverTimeoutError"}
+
+
+def asked(emulator, *given, file=None, rate=float("inf"), as_json=True):
+    return many.Asked(ids=given, file=file, base_url=str(emulator.url), rate=rate, as_json=as_json)
+
+
+def documents(capsys):
+    heard = capsys.readouterr()
+    return {line["taskId"]: line for line in map(json.loads, heard.out.splitlines())}
+
+
+async def drawn(*arguments, file=None):
+    with ids.opened(arguments, file) as given:
+        return [task_id async for task_id in given]
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """A pipe in place of stdin: whatever is written here can be read there."""
+    reading, writing = os.pipe()
+    with open(reading) as ours, open(writing, "wb", buffering=0) as theirs:  # noqa: PTH123 - a descriptor has no path
+        monkeypatch.setattr(sys, "stdin", ours)
+        yield theirs
+
+
+@pytest.mark.usefixtures("key")
+async def test_a_line_for_each_id(emulator, capsys):
+    """Whatever becomes of an id has a line of its own, with the id as it was given."""
+    done, failed = emulator.add_job(age=60), emulator.add_job(CoverScript(end="failure"), age=60)
+    assert await many.check(asked(emulator, done, failed, "nobody", "no id")) == FAILED
+    lines = documents(capsys)
+    assert lines[done]["successFlag"] == 1
+    assert lines[failed]["successFlag"] == 3
+    assert lines["nobody"]["error"] == "TaskNotFoundError"
+    assert lines["no id"]["error"] == "InvalidTaskIdError"
+    assert len(lines) == 4
+
+
+@pytest.mark.usefixtures("key")
+async def test_a_failed_cover_is_an_answer(emulator, capsys):
+    """To a look a failure is as good a state as any; to a wait it is a failure."""
+    failed = [emulator.add_job(CoverScript(end="failure"), age=60) for _ in range(2)]
+    assert await many.check(asked(emulator, *failed)) == DONE
+    assert "2 ids" in capsys.readouterr().err
+    assert await many.wait(asked(emulator, *failed), 5) == FAILED
+    assert {line["error"] for line in documents(capsys).values()} == {"CoverFailedError"}
+
+
+@pytest.mark.usefixtures("key")
+async def test_waiting_for_many(emulator, capsys):
+    """Covers come in the order in which they are done, and at the end is said what there was."""
+    slow, quick = (emulator.add_job(CoverScript(seconds=s)) for s in (1.5, 0.0))
+    assert await many.wait(asked(emulator, slow, quick), float("inf")) == DONE
+    heard = capsys.readouterr()
+    assert [json.loads(line)["taskId"] for line in heard.out.splitlines()] == [quick, slow]
+    assert heard.err.startswith("2 ids in ")
+    assert ": 2 ok, 0 failed; " in heard.err
+
+
+@pytest.mark.usefixtures("key")
+async def test_a_single_wait_from_arguments(emulator, capsys):
+    """A single id is waited for as ever, with a line for every change."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    assert await many.wait(asked(emulator, task_id, rate=5), 5) == DONE
+    heard = capsys.readouterr()
+    assert json.loads(heard.out)["taskId"] == task_id
+    assert heard.err.endswith(": SUCCESS\n")
+
+
+@pytest.mark.usefixtures("key")
+async def test_no_ids_at_all(emulator, capsys, tmp_path):
+    """A file without a line in it is no failure, and there is nothing to be said."""
+    file = tmp_path / "ids.txt"
+    file.touch()
+    assert await many.check(asked(emulator, file=str(file))) == DONE
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("key")
+async def test_for_people(emulator, capsys):
+    """Where nobody asks for JSON a line has the id, the state, and the images or what is wrong."""
+    done = emulator.add_job(age=60)
+    failed = emulator.add_job(CoverScript(end="failure", error_message="no\x1bluck"), age=60)
+    young = emulator.add_job(CoverScript(end="never"))
+    await many.check(asked(emulator, done, failed, young, "no\tid", as_json=False))
+    lines = {line.partition("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines[done].startswith(f"{done}  SUCCESS  http")
+    assert lines[failed] == rf"{failed}  GENERATE_COVER_FAILED  no\x1bluck"
+    assert lines[young].rstrip() == f"{young}  GENERATING"
+    assert lines[r"no\tid"].startswith(r"no\tid  InvalidTaskIdError  task_id must be")
+
+
+async def test_ids_from_everywhere(stdin, tmp_path):
+    """Arguments, stdin in their midst and a file, in this order; blank lines are none."""
+    file = tmp_path / "ids.txt"
+    file.write_bytes(b"d\r\n\n  e  \n" + b"f")
+    stdin.write(b"b\n\nc")
+    stdin.close()
+    assert await drawn("a", "-", "g", file=str(file)) == ["a", "b", "c", "g", "d", "e", "f"]
+
+
+async def test_what_a_line_is():
+    """A line may be what this command writes; what is neither id nor JSON is given as it is."""
+    assert ids.an_id(b"an-id") == "an-id"
+    assert ids.an_id(b'{"taskId": "an-id", "successFlag": 1}') == "an-id"
+    for odd in (b'{"id": 5}', b"{an-id", b"{" * 5, b'{"a":' + b"[" * 100_000):
+        assert ids.an_id(odd) == odd.decode()
+    assert ids.an_id(b"\xff") == "\udcff"
+
+
+async def test_ids_come_as_they_are_written(stdin):
+    """Stdin is read as it is written to, and the loop goes on meanwhile."""
+    with ids.opened(["-"], None) as given:
+        first = asyncio.ensure_future(anext(given))
+        await asyncio.sleep(0.02)
+        stdin.write(b"one\ntw")
+        assert await first == "one"
+        second = asyncio.ensure_future(anext(given))
+        await asyncio.sleep(0.02)
+        assert not second.done()
+        stdin.write(b"o\n")
+        assert await second == "two"
+        await given.aclose()
+
+
+async def test_a_named_pipe(tmp_path):
+    """A pipe that nobody writes to yet is waited for."""
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    reading = asyncio.create_task(drawn(file=pipe))
+    await asyncio.sleep(0.02)
+    assert not reading.done()
+    with closing(os.fdopen(os.open(pipe, os.O_WRONLY), "wb")) as writing:
+        writing.write(b"a\nb\n")
+    assert await reading == ["a", "b"]
+
+
+async def test_a_file_is_not_read_at_once(tmp_path):
+    """What is drawn of a large file is what is wanted of it, and a little more."""
+    file = tmp_path / "ids.txt"
+    file.write_text("an-id\n" * 100_000)
+    descriptor = os.open(file, os.O_RDONLY)
+    with closing(os.fdopen(descriptor)):
+        lines = ids._lines(descriptor)
+        await anext(lines)
+        assert os.lseek(descriptor, 0, os.SEEK_CUR) < file.stat().st_size / 5
+        await lines.aclose()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "said"),
+    [
+        ([], None, "no ids: give some, or --file FILE"),
+        (["a"], "/nowhere/ids", "cannot open /nowhere/ids: No such file"),
+        ([], "/", "cannot read ids: Is a directory"),
+    ],
+)
+async def test_where_no_ids_can_come_from(arguments, file, said):
+    """What is wrong with the place is said, and the exit code is that of a wrong argument."""
+    with pytest.raises(Refused, match=said):
+        await drawn(*arguments, file=file)
+
+
+async def test_a_closed_stdin(monkeypatch):
+    """Where there is no stdin that is said."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(Refused, match="stdin is closed"):
+        await drawn("-")
+
+
+@pytest.mark.parametrize(
+    ("rate", "budget"),
+    [
+        (None, "None"),
+        (10, "RequestBudget(10, per=1)"),
+        (2.5, "RequestBudget(2, per=0.8)"),
+        (0.5, "RequestBudget(1, per=2)"),
+        (float("inf"), repr(RequestBudget.unlimited())),
+    ],
+)
+def test_rates(rate, budget):
+    """Any number of requests a second will do, and no limit at all."""
+    assert repr(budget_of(rate)) == budget
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan")])
+def test_rates_that_are_none(rate):
+    """A rate at which nothing would ever be asked is refused."""
+    with pytest.raises(Refused, match="--rate must be a finite number above 0"):
+        budget_of(rate)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def shown(tally):
+    console = Console(file=StringIO(), width=100)
+    with console.capture() as captured:
+        console.print(tally)
+    return [line[2:].rstrip() for line in captured.get().splitlines()]
+
+
+def of_state(flag):
+    return CoverOutcome(task_id="a", details=CoverDetails(task_id="a", success_flag=flag))
+
+
+def test_a_tally_counts():
+    """It shows what became of the ids so far, and how long that took."""
+    clock = Clock()
+    tally = Tally(clock=clock)
+    for outcome in (*map(of_state, (1, 1, 2)), CoverOutcome(task_id="b", error=ERROR)):
+        tally.count(outcome)
+    clock.now += 10
+    first, ends, _ = shown(tally)
+    assert first.startswith("4 done: 3 ok, 1 failed   10 s ")
+    assert ends == "SUCCESS 2  GENERATING 1  ServerError 1"
+    assert tally.summary() == "4 ids in 10.0 s: 3 ok, 1 failed; 0 requests, 0.0 a second"
+
+
+def test_a_tally_of_requests():
+    """It shows the rate of the last seconds, and the time that requests were held up."""
+    clock = Clock()
+    tally = Tally(clock=clock)
+    request = RequestDone(endpoint="record-info", task_id="a", queued=2, seconds=0.1, error=None)
+    for _ in range(100):
+        shown(tally)
+        clock.now += 0.1
+        tally.hear(request)
+    clock.now += 0.1
+    first, _, rest = shown(tally)
+    assert first.endswith("   10 s   9.8 requests/s")
+    assert rest == "1.98 s in the queue"
+    assert tally.summary().endswith("; 100 requests, 9.9 a second")
+
+
+def test_a_tally_of_waits():
+    """It shows how late the ends of jobs were seen, of those that say when they ended."""
+    created = datetime(2026, 1, 15, 12, tzinfo=UTC)
+    ended = {"create_time": created, "complete_time": created + timedelta(seconds=50)}
+    tally = Tally(clock=Clock())
+    for facts, age in (
+        ({"success_flag": 2}, 10),
+        ({"success_flag": 1}, 70),
+        ({"success_flag": 1, **ended}, 52),
+        ({"success_flag": 3, **ended}, 54),
+    ):
+        details = CoverDetails(task_id="a", **facts)
+        tally.hear(CoverLooked(task_id="a", wait=object(), age=age, details=details, error=None))
+    tally.hear(CoverLooked(task_id="a", wait=object(), age=99, details=None, error=ERROR))
+    assert shown(tally)[2].endswith("   3.0 s from done to seen")
+
+
+def test_a_tally_while_all_is_held():
+    """While all requests are stopped it says for how long."""
+    clock = Clock()
+    tally = Tally(clock=clock)
+    tally.hear(BudgetHeld(seconds=3.0, error=RateLimitedError(code=429)))
+    clock.now += 1
+    assert shown(tally)[3] == "too many requests: goes on in 2.0 s"
+    clock.now += 2
+    assert len(shown(tally)) == 3
+
+
+def shell(script):
+    """A command line in which `$@` stands for the command and its arguments."""
+    return ("/bin/sh", "-c", script, "sh", *COMMAND)
+
+
+@pytest.mark.parametrize("command", ["check", "wait"])
+async def test_through_a_pipe(run, emulator, command):
+    """Ids of a pipe come out as JSON lines, and 1 tells that there was an error among them."""
+    task_ids = [emulator.add_job(age=60) for _ in range(300)]
+    script = f'printf "%s\\n" {" ".join(task_ids)} nobody | "$@"'
+    arguments = (command, "-", "--rate", "inf", "--base-url", str(emulator.url))
+    ended = await run(*arguments, *TIMES[command], command=shell(script))
+    assert ended.code == FAILED
+    lines = {line["taskId"]: line for line in ended.documents}
+    assert len(ended.documents) == len(lines) == 301
+    assert all(lines[task_id]["successFlag"] == 1 for task_id in task_ids)
+    assert lines["nobody"]["error"] == ERRORS[command]
+    assert ended.err.startswith("301 ids in ")
+
+
+async def test_what_is_asked_for_can_be_waited_for(run, emulator):
+    """What one command writes another one reads."""
+    emulator.script_song("a-song", CoverScript(looks=["success"]))
+    generate = '"$@" generate a-song --callback-url http://x/ | "$@" wait -'
+    ended = await run(command=shell(generate), KIE_BASE_URL=str(emulator.url))
+    assert ended.code == DONE
+    assert [line["parentTaskId"] for line in ended.documents] == ["a-song"]
+
+
+async def test_so_many_a_second(run, emulator):
+    """`--rate` spreads the requests."""
+    task_ids = [emulator.add_job(age=60) for _ in range(11)]
+    arguments = ("--rate", "20", "--base-url", str(emulator.url))
+    ended = await run("check", *task_ids, *arguments)
+    assert ended.code == DONE
+    moments = [request.received for request in emulator.requests]
+    assert max(moments) - min(moments) > 0.4
+
+
+async def test_a_refusal_is_waited_for(run, emulator):
+    """A 429 stops all, and costs no id."""
+    emulator.fault(Fault.rate_limited(retry_after=1))
+    task_ids = [emulator.add_job(age=60) for _ in range(20)]
+    ended = await run("check", *task_ids, "--rate", "inf", KIE_BASE_URL=str(emulator.url))
+    assert ended.code == DONE
+    assert {line["taskId"] for line in ended.documents} == set(task_ids)
+
+
+@pytest.mark.parametrize("command", ["check", "wait"])
+async def test_interrupted(started, emulator, tmp_path, command):
+    """Ctrl-C while ids are still to come: 130, and what was there has been written."""
+    task_id = emulator.add_job(age=60)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    arguments = (command, "--file", str(pipe), "--base-url", str(emulator.url))
+    async with started(*arguments, PYTHONASYNCIODEBUG="1") as running:
+        writing = os.open(pipe, os.O_RDWR)
+        with closing(os.fdopen(writing, "wb", buffering=0)) as file:
+            file.write(f"{task_id}\nan".encode())
+            assert (await running.document())["taskId"] == task_id
+            running.interrupt()
+            ended = await running.end()
+    assert (ended.code, ended.out) == (INTERRUPTED, "")
+    assert "1 id in " in ended.err
+    assert "Traceback" not in ended.err
+    assert "Warning" not in ended.err
+
+
+async def test_nobody_reads(run, emulator):
+    """`head` has seen enough: the command ends, and does not ask for the rest."""
+    emulator_ids = " ".join(emulator.add_job(age=60) for _ in range(500))
+    script = f'printf "%s\\n" {emulator_ids} | "$@" | head -n 3'
+    arguments = ("check", "-", "--rate", "50", "--base-url", str(emulator.url))
+    ended = await run(*arguments, command=shell(script))
+    assert len(ended.documents) == 3
+    assert len(emulator.requests) < 100
+    assert "Traceback" not in ended.err
+
+
+async def test_on_a_terminal(on_terminal, emulator):
+    """Lines stand above a live count, which is gone in the end."""
+    quick = [emulator.add_job(age=60) for _ in range(3)]
+    slow = emulator.add_job(CoverScript(seconds=1.5))
+    arguments = ("wait", *quick, slow, "--rate", "inf")
+    async with on_terminal(*arguments, KIE_BASE_URL=str(emulator.url)) as terminal:
+        await terminal.until("3 done")
+        ended = await terminal.end()
+    assert ended.code == DONE
+    assert all(f"{task_id}  " in ended.out for task_id in [*quick, slow])
+    assert ended.out.rpartition("\x1b[2K")[2].strip().startswith("4 ids in ")
+    assert "\x1b[?25h" in ended.out
+
+
+async def test_data_beside_a_terminal(on_terminal, emulator, tmp_path):
+    """Where stdout is a file, the lines are there, and the count is on the terminal."""
+    file = tmp_path / "out.jsonl"
+    task_ids = [emulator.add_job(CoverScript(seconds=0.5)) for _ in range(3)]
+    command = shell(f'"$@" > {file}')
+    arguments = ("wait", *task_ids, "--rate", "inf")
+    async with on_terminal(*arguments, command=command, KIE_BASE_URL=str(emulator.url)) as terminal:
+        ended = await terminal.end()
+    assert ended.code == DONE
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {line["taskId"] for line in lines} == set(task_ids)
+    assert "requests/s" in ended.out
+    assert task_ids[0] not in ended.out
