@@ -543,7 +543,6 @@ async def test_closing_from_within():
         await asyncio.sleep(1)
         seen.append(task_id)
         await outcomes.aclose()
-        await asyncio.sleep(60)
 
     outcomes = stream(Lines(), close)
     assert await ids_of(outcomes) == []
