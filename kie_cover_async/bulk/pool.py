@@ -67,7 +67,7 @@ class Pool:
 
     async def take(self) -> CoverOutcome:
         """The next outcome; raises `StopAsyncIteration` after the last."""
-        if self._loop is None and not self._stopped:
+        if self._loop is None:
             self._begin(asyncio.get_running_loop())
         while not self._ready:
             if not self._tasks:
@@ -80,10 +80,10 @@ class Pool:
         return self._ready.popleft()
 
     async def aclose(self) -> None:
-        """Stop, and wait until all tasks are gone, but for the one that calls."""
+        """Stop, and wait until all tasks are gone; one of them that calls is cancelled here."""
         self._abandon()
-        if others := self._tasks - {asyncio.current_task()}:
-            await asyncio.wait(others)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def drop(self) -> None:
         """Stop soon; to be called by the garbage collector, in whatever thread it runs."""
@@ -92,11 +92,10 @@ class Pool:
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        source, self._source = self._source, ()
-        if isinstance(source, AsyncIterable):
-            self._start(self._feed(source))
+        if isinstance(self._source, AsyncIterable):
+            self._start(self._feed(self._source))
         else:
-            self._ids = iter(source)
+            self._ids = iter(self._source)
             self._hire()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -1,8 +1,6 @@
 """One event loop, and an end: what a client's calls run in."""
 
 import asyncio
-from types import TracebackType
-from typing import Self
 
 from kie_cover_async.errors import ClientClosedError
 
@@ -15,7 +13,7 @@ class Lifetime:
     def __init__(self) -> None:
         self.closed: bool = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._calls: set[_Call] = set()
+        self._calls: set[Scope] = set()
         self._left = asyncio.Event()
 
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -35,13 +33,15 @@ class Lifetime:
         if self.closed:
             raise ClientClosedError(task_id=task_id)
         self.loop()
-        return _Call(self, task_id)
+        return Scope(lambda: ClientClosedError(task_id=task_id), self)
 
-    def begin(self, call: "_Call") -> None:
-        self._calls.add(call)
+    def begin(self, scope: Scope) -> None:
+        """A call to be ended on closing."""
+        self._calls.add(scope)
 
-    def leave(self, call: "_Call") -> None:
-        self._calls.discard(call)
+    def leave(self, scope: Scope) -> None:
+        """A call that is over; whoever closes may be waiting for that."""
+        self._calls.discard(scope)
         if self.closed:
             self._left.set()
 
@@ -68,25 +68,3 @@ class Lifetime:
         """
         for call in self._calls:
             call.end()
-
-
-class _Call(Scope):
-    __slots__ = ("_lifetime",)
-
-    def __init__(self, lifetime: Lifetime, task_id: str | None) -> None:
-        super().__init__(lambda: ClientClosedError(task_id=task_id))
-        self._lifetime = lifetime
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._lifetime.begin(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._lifetime.leave(self)
-        super().__exit__(kind, error, traceback)

@@ -7,19 +7,30 @@ of requests in flight share one, and a call that ends when its client is closed 
 import asyncio
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
+
+
+class Keeper(Protocol):
+    """Who ends scopes, and so has to know which there are."""
+
+    def begin(self, scope: "Scope") -> None:
+        """A scope is entered."""
+
+    def leave(self, scope: "Scope") -> None:
+        """A scope is left, in whatever way."""
 
 
 class Scope:
-    """A block of the current task, which raises `ended_by` when it is ended from outside."""
+    """A block of the current task, which raises `ended_by()` when its keeper ends it."""
 
-    __slots__ = ("_cancelling", "_ended", "_left", "ended_by", "task")
+    __slots__ = ("_cancelling", "_ended", "_keeper", "_left", "ended_by", "task")
 
     ended_by: Callable[[], Exception]
     task: asyncio.Task[Any]
 
-    def __init__(self, ended_by: Callable[[], Exception]) -> None:
+    def __init__(self, ended_by: Callable[[], Exception], keeper: Keeper) -> None:
         self.ended_by = ended_by
+        self._keeper = keeper
         self._ended = self._left = False
 
     def __enter__(self) -> Self:
@@ -28,6 +39,7 @@ class Scope:
             raise RuntimeError("a call has to be awaited inside a task")
         self.task = task
         self._cancelling = task.cancelling()
+        self._keeper.begin(self)
         return self
 
     def __exit__(
@@ -37,6 +49,7 @@ class Scope:
         traceback: TracebackType | None,
     ) -> None:
         self._left = True
+        self._keeper.leave(self)
         if not self._ended:
             return
         # Somebody else's cancellation beside ours is not to be taken back.
@@ -61,20 +74,22 @@ class Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._ends: dict[_Timed, float] = {}
+        self._ends: dict[Scope, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def scope(self) -> Scope:
         """A block that raises `TimeoutError` when its time is up."""
-        return _Timed(self)
+        return Scope(TimeoutError, self)
 
-    def add(self, scope: "_Timed") -> None:
+    def begin(self, scope: Scope) -> None:
+        """Its time counts from now."""
         loop = scope.task.get_loop()
         self._ends[scope] = end = loop.time() + self._seconds
         if self._timer is None:
             self._timer = loop.call_at(end, self._serve, loop)
 
-    def remove(self, scope: "_Timed") -> None:
+    def leave(self, scope: Scope) -> None:
+        """Its time matters no more."""
         del self._ends[scope]
 
     def cancel(self) -> None:
@@ -90,25 +105,3 @@ class Deadlines:
                 self._timer = loop.call_at(end, self._serve, loop)
                 return
             scope.end()
-
-
-class _Timed(Scope):
-    __slots__ = ("_deadlines",)
-
-    def __init__(self, deadlines: Deadlines) -> None:
-        super().__init__(TimeoutError)
-        self._deadlines = deadlines
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._deadlines.add(self)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._deadlines.remove(self)
-        super().__exit__(kind, error, traceback)

@@ -7,13 +7,13 @@ the server is another process in any case.
 
 import asyncio
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import aiohttp
 import httpx
@@ -126,18 +126,23 @@ async def while_waiting(client: CoverClient, waits: int, schedule: Every) -> Non
         await consuming
 
 
-def resident() -> int:
-    with open("/proc/self/statm") as file:  # noqa: PTH123 - no file in any other sense
-        return int(file.read().split()[1]) * resource.getpagesize()
+def memory(what: str) -> int:
+    """Bytes: `VmRSS` is what is held now, `VmHWM` the most that this program ever held.
+
+    `getrusage` would tell of the program that started this one, too, if that was larger.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    [kibibytes] = [line.split()[1] for line in lines if line.startswith(what)]
+    return int(kibibytes) * 1024
 
 
 async def bytes_per_wait(url: str) -> float:
     async with connected(url) as client:
         await while_waiting(client, AT_ONCE, Every(0.0, 2000))
-        before, schedule = resident(), Every(3600.0, WAITS)
+        before, schedule = memory("VmRSS"), Every(3600.0, WAITS)
         waiting = asyncio.create_task(while_waiting(client, WAITS, schedule))
         await schedule.enough.wait()
-        per_wait = (resident() - before) / WAITS
+        per_wait = (memory("VmRSS") - before) / WAITS
         await waiting
     return per_wait
 
@@ -154,7 +159,7 @@ async def peak(url: str, number: int) -> int:
     async with connected(url) as client, client.check_covers(some_ids(number)) as outcomes:
         async for _ in outcomes:
             pass
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return memory("VmHWM")
 
 
 FIGURES = {figure.__name__: figure for figure in (bytes_per_wait, cpu_per_look, peak)}

@@ -90,10 +90,13 @@ async def test_a_bulk_survives(emulator, connect):
 
 
 async def test_no_more_at_once_than_the_client_allows(emulate, connect):
-    """A bulk call keeps to the client's limit, and uses it."""
+    """A bulk call keeps to the client's limit, and uses it, with as many tasks."""
     emulator = await emulate(latency=0.02)
     client = connect(emulator, max_in_flight=7)
-    await by_id(client.check_covers([emulator.add_job() for _ in range(50)]))
+    async with client.check_covers([emulator.add_job() for _ in range(50)]) as outcomes:
+        await anext(outcomes)
+        assert len(tasks()) == 7
+        assert len([outcome async for outcome in outcomes]) == 49
     assert emulator.open_connections == 7
 
 

@@ -12,6 +12,20 @@ class Ended(Exception):
     """What the blocks of these tests raise."""
 
 
+class Nobody:
+    """Keeps no books: these tests know their blocks."""
+
+    def begin(self, scope):
+        pass
+
+    def leave(self, scope):
+        pass
+
+
+def a_scope():
+    return Scope(Ended, Nobody())
+
+
 async def in_block(scope, seconds=100.0):
     with scope:
         await asyncio.sleep(seconds)
@@ -19,14 +33,14 @@ async def in_block(scope, seconds=100.0):
 
 
 async def ending_itself():
-    with Scope(Ended) as scope:
+    with a_scope() as scope:
         scope.end()
         await asyncio.sleep(1)
 
 
 async def test_a_block_is_ended_from_outside():
     """The block raises its error, and the task goes on as one that nobody cancelled."""
-    scope = Scope(Ended)
+    scope = a_scope()
     task = asyncio.create_task(in_block(scope))
     await asyncio.sleep(1)
     scope.end()
@@ -38,7 +52,7 @@ async def test_a_block_is_ended_from_outside():
 
 async def test_a_cancellation_of_somebody_else_passes_through():
     """A task that was cancelled by others in the same moment is cancelled, not ended."""
-    scope = Scope(Ended)
+    scope = a_scope()
     task = asyncio.create_task(in_block(scope))
     await asyncio.sleep(1)
     task.cancel()
@@ -49,7 +63,7 @@ async def test_a_cancellation_of_somebody_else_passes_through():
 
 async def test_a_block_ended_by_its_own_task_may_still_be_left():
     """Ending takes effect at the next await; a block that is left before is not ended."""
-    with Scope(Ended) as scope:
+    with a_scope() as scope:
         scope.end()
     await asyncio.sleep(1)
     with pytest.raises(Ended):
@@ -62,7 +76,7 @@ async def test_a_block_needs_a_task():
 
     def outside_of_any_task():
         with pytest.raises(RuntimeError, match="inside a task"):
-            Scope(Ended).__enter__()
+            a_scope().__enter__()
         heard.set_result(None)
 
     asyncio.get_running_loop().call_soon(outside_of_any_task)
