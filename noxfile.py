@@ -83,7 +83,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The figures of the documentation; name some of tests/benchmarks/ after `--` for those."""
-    session.install(".", *group("bench"))
+    session.install(".", *group("bench"), *group("test"))
     session.env["PYTHONPATH"] = "tests"
     for name in session.posargs or ("look_cost", "bulk", "schedules"):
         session.run("python", f"tests/benchmarks/{name}.py")
