@@ -138,8 +138,8 @@ class Exchange:
         ) as response:
             chunks: list[bytes] = []
             size = 0
-            while size <= LARGEST_ANSWER and (chunk := await response.content.readany()):
-                chunks.append(chunk)
+            while size <= LARGEST_ANSWER and not response.content.at_eof():
+                chunks.append(chunk := await response.content.readany())
                 size += len(chunk)
             return self._answer(response, b"".join(chunks))
 

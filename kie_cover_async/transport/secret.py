@@ -18,15 +18,17 @@ class Secret:
         written = "".join(rf"(?:\\{{0,4}}{re.escape(c)}|(?i:\\u00{ord(c):02x}))" for c in key)
         self._text = re.compile(written if len(key) >= _SHORTEST else _NOWHERE)
         self._bytes = re.compile(self._text.pattern.encode())
-        self._plain = key.encode()
+        self._plain, self._plain_bytes = key, key.encode()
 
     def hidden_in(self, text: str) -> str:
         """The text, and stars where it echoes the key."""
+        # Without a backslash it can stand there only as it is, and looking for that costs little.
+        if "\\" not in text and self._plain not in text:
+            return text
         return self._text.sub(_HIDDEN, text)
 
     def hidden_in_body(self, body: bytes) -> bytes:
         """The body, and stars where it echoes the key."""
-        # Without a backslash it can stand there only as it is, and looking for that costs little.
-        if b"\\" not in body and self._plain not in body:
+        if b"\\" not in body and self._plain_bytes not in body:
             return body
         return self._bytes.sub(_HIDDEN.encode(), body)
