@@ -44,13 +44,14 @@ NEIGHBOURS = {
 
 # The first pattern that fits decides.
 HOMES = {
-    r"aiohttp\.ClientSession": {"transport", "client", "settings", "cli"},  # lent and borrowed
+    # Lent and borrowed; the emulator calls back with one of its own.
+    r"aiohttp\.ClientSession": {"transport", "client", "settings", "cli", "emulator"},
     r"aiohttp\.web.*": {"callbacks", "emulator"},
     r"aiohttp\.(Http|hdrs).*": {"transport", "callbacks", "emulator"},
-    r"aiohttp\..+": {"transport"},
+    r"aiohttp\..+": {"transport", "emulator"},
     r"cattrs?\..+": {"wire"},
     r"backoff\..+": {"schedule", "retry"},
-    r"hmac\..+": {"signature"},
+    r"hmac\..+": {"signature", "emulator"},  # each checks the other
     r"(typer|click|rich)\..+": {"cli"},
     r"_?pytest(_asyncio)?\..*": set(),  # the plugin stands beside the package
 }

@@ -3,11 +3,12 @@
 import os
 import sys
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kie_cover_async import __version__
+from kie_cover_async.emulator import CallbackPlan
 
 from . import many, verbs
 from .demo import play
@@ -32,6 +33,11 @@ BaseUrl = Annotated[
     str | None,
     typer.Option(envvar="KIE_BASE_URL", metavar="URL", help="Another service of the same API."),
 ]
+
+
+def _share(told: str) -> Any:
+    return typer.Option(min=0, max=1, metavar="SHARE", help=told)
+
 
 app: typer.Typer = typer.Typer(
     name="kie-cover",
@@ -180,24 +186,21 @@ def credits(base_url: BaseUrl = None, as_json: Json = False) -> None:
     run(verbs.credits(base_url, as_json=as_json), as_json=as_json)
 
 
-@app.command(
-    epilog="Example: kie-cover emulator --port 8321 --generation-time 5-20 --fault-rate 0.1"
-)
+@app.command(epilog="Example: kie-cover emulator --port 8321 --fault-rate 0.1 --lost-callbacks 0.2")
 def emulator(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     generation_time: Annotated[
         str, typer.Option(metavar="SECONDS", help="From asking to the end, or a range of it.")
     ] = "2-8",
-    failure_rate: Annotated[
-        float, typer.Option(min=0, max=1, metavar="SHARE", help="How many of the covers fail.")
-    ] = 0.0,
-    stuck_rate: Annotated[
-        float, typer.Option(min=0, max=1, metavar="SHARE", help="How many of the covers never end.")
-    ] = 0.0,
-    fault_rate: Annotated[
-        float, typer.Option(min=0, max=1, metavar="SHARE", help="How many of the answers go wrong.")
-    ] = 0.0,
+    failure_rate: Annotated[float, _share("How many of the covers fail.")] = 0.0,
+    stuck_rate: Annotated[float, _share("How many of the covers never end.")] = 0.0,
+    fault_rate: Annotated[float, _share("How many of the answers go wrong.")] = 0.0,
+    late_callbacks: Annotated[float, _share("How many callbacks come seconds later.")] = 0.0,
+    lost_callbacks: Annotated[float, _share("How many callbacks never come.")] = 0.0,
+    doubled_callbacks: Annotated[float, _share("How many callbacks come twice.")] = 0.0,
+    forged_callbacks: Annotated[float, _share("How many have a forged one beside them.")] = 0.0,
+    wrong_signatures: Annotated[float, _share("How many are signed with a wrong key.")] = 0.0,
     seed: Annotated[str, typer.Option(help="Every random choice follows from it.")] = "0",
     as_json: Json = False,
 ) -> None:
@@ -205,7 +208,17 @@ def emulator(
 
     What goes wrong by --fault-rate is one of: a refusal for too many requests, a server error, a
     gateway's HTML page, a connection reset, half a JSON text.
+
+    Callbacks go to URLs on this machine only, signed if KIE_CALLBACK_KEY has a key, or with the
+    first of several with commas between them.
     """
+    callbacks = CallbackPlan(
+        late=late_callbacks,
+        lost=lost_callbacks,
+        doubled=doubled_callbacks,
+        forged=forged_callbacks,
+        wrong_signature=wrong_signatures,
+    )
     settings = EmulatorSettings(
         port=port,
         generation_time=generation_time,
@@ -213,5 +226,6 @@ def emulator(
         stuck_rate=stuck_rate,
         fault_rate=fault_rate,
         seed=seed,
+        callbacks=callbacks,
     )
     run(emulate(settings, as_json=wants_json(as_json)), as_json=False)

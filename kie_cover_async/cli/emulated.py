@@ -6,11 +6,13 @@ from math import inf
 
 from attrs import frozen
 
-from kie_cover_async.emulator import CoverEmulator, Fault
+from kie_cover_async.emulator import CallbackPlan, CoverEmulator, Fault
 
+from .callback_keys import callback_keys
 from .output import Refused, emit, emit_json, say
 
 KEY = "emulated"
+_CALLBACK_URL = "http://127.0.0.1:8080/kie/callback"
 
 _FAULTS = (
     Fault.rate_limited(),
@@ -31,6 +33,7 @@ class EmulatorSettings:
     stuck_rate: float
     fault_rate: float
     seed: str
+    callbacks: CallbackPlan
 
 
 async def emulate(settings: EmulatorSettings, *, as_json: bool) -> int:
@@ -41,6 +44,8 @@ async def emulate(settings: EmulatorSettings, *, as_json: bool) -> int:
         generation_time=seconds_or_range(settings.generation_time),
         failure_rate=settings.failure_rate,
         stuck_rate=settings.stuck_rate,
+        callbacks=settings.callbacks,
+        callback_key=next(iter(callback_keys()), None),
         keep_requests=False,
     )
     for fault, rate in zip(_FAULTS, fault_rates(settings.fault_rate), strict=True):
@@ -84,4 +89,4 @@ def _announce(emulator: CoverEmulator, *, as_json: bool) -> None:
     say("The API is emulated here until Ctrl-C. In another terminal:")
     for name, value in environment.items():
         emit(f"export {name}={value}")
-    say("And then, for instance: kie-cover generate some-song --callback-url http://127.0.0.1/")
+    say(f"And then, for instance: kie-cover generate some-song --callback-url {_CALLBACK_URL}")

@@ -1,8 +1,9 @@
 """The API in miniature on a free port, with scripted covers and faults."""
 
+from kie_cover_async.emulator.callbacks import CallbackPlan, SentCallback
 from kie_cover_async.emulator.faults import Fault
 from kie_cover_async.emulator.gateway import SeenRequest
 from kie_cover_async.emulator.jobs import CoverScript
 from kie_cover_async.emulator.server import CoverEmulator
 
-__all__ = ["CoverEmulator", "CoverScript", "Fault", "SeenRequest"]
+__all__ = ["CallbackPlan", "CoverEmulator", "CoverScript", "Fault", "SeenRequest", "SentCallback"]

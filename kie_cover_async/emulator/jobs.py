@@ -84,6 +84,10 @@ class CoverScript:
 
     `images` is the number of images of a success; `error_code` and `error_message` are written
     into the record of a failure.
+
+    The callback is sent at the end. Where looks are scripted, that is when the first look that
+    says `success` or `failure` has been asked for; or `seconds` after the creation if they are
+    given here, whatever the looks say by then.
     """
 
     seconds: float | None = None
@@ -116,6 +120,24 @@ class Job:
     looks: int = 0
     ended_after: float | None = None
 
+    @property
+    def outcome(self) -> Literal["success", "failure", "never"]:
+        """How it ends, or has ended."""
+        for look in self.script.looks:
+            if look.stage in ("success", "failure"):
+                return look.stage
+        return self.script.end
+
+    @property
+    def ends_by_look(self) -> bool:
+        """Whether it ends when it is looked at, and not at a time that is known before."""
+        return bool(self.script.looks) and self.script.seconds is None
+
+    def end(self) -> None:
+        """Has it ended from now on, if it has not yet."""
+        if self.ended_after is None:
+            self.ended_after = self.seconds
+
     def look(self, now: Moment) -> Look:
         """What the next look meets; counts it."""
         age = now.loop - self.created.loop
@@ -129,7 +151,7 @@ class Job:
     def _stage_at(self, age: float) -> Look:
         if age < self.visible_after:
             return _LOOKS["missing"]
-        if age < self.seconds or self.script.end == "never":
+        if self.script.end == "never" or (age < self.seconds and self.ended_after is None):
             return _LOOKS["generating"]
         return _LOOKS[self.script.end]
 
@@ -140,6 +162,9 @@ class Job:
             f"/s/{done}_{blake2b(f'{self.task_id}/{n}'.encode(), digest_size=16).hexdigest()}.png"
             for n in range(self.script.images)
         ]
+
+    def image_urls(self, origin: str) -> list[str]:
+        return [origin + path for path in self.image_paths()]
 
     def record(self, stage: Stage, image_url: str) -> dict[str, Any] | None:
         """The field `data` of the answer, its members in the order they were recorded in."""
@@ -162,7 +187,7 @@ class Job:
 
     def _response(self, stage: Stage, image_url: str) -> dict[str, list[str]] | None:
         if stage == "success":
-            return {"images": [image_url + path for path in self.image_paths()]}
+            return {"images": self.image_urls(image_url)}
         return {"images": []} if stage == "bare-success" else None
 
 

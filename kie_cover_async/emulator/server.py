@@ -6,6 +6,7 @@ from random import Random
 from types import TracebackType
 from typing import Literal, Self
 
+from kie_cover_async.emulator.callbacks import CallbackPlan, CallbackSender, SentCallback
 from kie_cover_async.emulator.faults import Fault, FaultPlan
 from kie_cover_async.emulator.gateway import Gateway, SeenRequest
 from kie_cover_async.emulator.jobs import CoverScript, Duration, Studio, read_script
@@ -23,7 +24,7 @@ class CoverEmulator:
     It answers `record-info`, `generate`, `credit` and `download-url` as the service was seen to:
     HTTP 200 with the error code inside the envelope, `data: null` for unknown ids, flag 2 while a
     cover is being generated, times as epoch milliseconds. Images are on a second origin which
-    refuses (403) any request that carries an `Authorization` header. Callbacks are not sent.
+    refuses (403) any request that carries an `Authorization` header.
 
     - `port`, `image_port`: 0 takes a free one, which is kept when started again.
     - `api_key`: the one key admitted; `None` admits any bearer key that is not empty.
@@ -40,9 +41,11 @@ class CoverEmulator:
     - `unknown_songs`: ids for which `generate` answers "Original music record does not exist".
     - `duplicates`, `duplicate_reveals_task_id`: the code for a second request for one song, and
       whether the first job's id comes with it (documented, but never seen).
+    - `callbacks`, `callback_key`: how jobs that end are called back, if their URL is on this
+      machine, and the key that signs it; `None` signs nothing.
     - `clock_offset`: seconds by which the server's wall clock is ahead of this machine's.
     - `image_size`: width and height of the images in pixels.
-    - `keep_requests`: `False` leaves `requests` empty, for runs of very many.
+    - `keep_requests`: `False` leaves `requests` and `callbacks` empty, for runs of very many.
     """
 
     ENDPOINTS = ("record-info", "generate", "credit", "download-url", "image")
@@ -64,6 +67,8 @@ class CoverEmulator:
         unknown_songs: Collection[str] = (),
         duplicates: Literal["400", "409"] = "400",
         duplicate_reveals_task_id: bool = True,
+        callbacks: CallbackPlan | None = None,
+        callback_key: str | None = None,
         clock_offset: float = 0.0,
         image_size: int = 64,
         keep_requests: bool = True,
@@ -93,6 +98,15 @@ class CoverEmulator:
             image_size=image_size,
             keep_requests=keep_requests,
         )
+        self._callbacks = CallbackSender(
+            plan=callbacks or CallbackPlan(),
+            key=callback_key,
+            seed=seed,
+            images_of=self._service.publish,
+            now=self._gateway.now,
+            keep_sent=keep_requests,
+        )
+        self._service.watcher = self._callbacks
         self._ports = [port, image_port]
         self._connection_numbers = counting(1)
         self._origins: list[Origin] = []
@@ -113,10 +127,14 @@ class CoverEmulator:
             await self.aclose()
             raise
         self._service.image_url = self.image_url
+        self._callbacks.open()
 
     async def aclose(self) -> None:
-        """Ends every connection and request at once, stalled ones too. May be called again."""
+        """Ends every connection, request and callback at once, stalled ones too. May be called
+        again. Callbacks that were still to be sent are, if it is started again.
+        """
         origins, self._origins = self._origins, []
+        await self._callbacks.close()
         for origin in origins:
             await origin.close()
 
@@ -158,6 +176,11 @@ class CoverEmulator:
         return self._gateway.requests
 
     @property
+    def callbacks(self) -> list[SentCallback]:
+        """The tries at callbacks in the order they were over; the list may be cleared."""
+        return self._callbacks.sent
+
+    @property
     def open_connections(self) -> int:
         """How many connections clients hold open at this moment, to both origins."""
         return sum(len(origin.connections) for origin in self._origins)
@@ -173,16 +196,19 @@ class CoverEmulator:
         task_id: str | None = None,
         music_task_id: str | None = None,
         age: float = 0.0,
+        callback_url: str | None = None,
     ) -> str:
         """A job that nobody asked for over HTTP, created `age` seconds ago; returns its id.
 
-        A text is the `looks` of a script, such as `"pending, generating, 429, success"`.
+        A text is the `looks` of a script, such as `"pending, generating, 429, success"`. A callback
+        that would have been sent before now is sent at once.
 
         ValueError where the id or the song has a job already, or no look is called so.
         """
         created = self._gateway.now().before(age)
         plan = None if script is None else read_script(script)
-        return self._service.add_job(created, script=plan, task_id=task_id, song=music_task_id)
+        settings = {"script": plan, "task_id": task_id, "callback_url": callback_url}
+        return self._service.add_job(created, song=music_task_id, **settings)
 
     def script_song(self, music_task_id: str, script: CoverScript | str) -> None:
         """The script of the job that this song will get; a text is its `looks`."""

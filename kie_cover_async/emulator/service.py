@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from attrs import define, field, frozen, validators
 
 from kie_cover_async.emulator import answers
 from kie_cover_async.emulator.answers import Answer
 from kie_cover_async.emulator.faults import Fault
-from kie_cover_async.emulator.jobs import CoverScript, Job, Look, Moment, Studio
+from kie_cover_async.emulator.jobs import Job, Look, Moment, Studio
 
 ENDPOINTS = {
     ("GET", "/api/v1/suno/cover/record-info"): "record-info",
@@ -50,6 +50,14 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+class Watcher(Protocol):
+    """Whoever is told what becomes of jobs."""
+
+    def job_added(self, job: Job) -> None: ...
+
+    def job_seen_ended(self, job: Job) -> None: ...
+
+
 @define(kw_only=True)
 class Service:
     studio: Studio
@@ -63,6 +71,8 @@ class Service:
     jobs: dict[str, Job] = field(factory=dict)
     songs: dict[str, str] = field(factory=dict)
     images: dict[str, str] = field(factory=dict)
+    # Set once both are made, since the watcher needs the service too.
+    watcher: Watcher = field(init=False)
 
     def answer(self, call: Call, fault: Fault | None, now: Moment) -> tuple[Answer, Fault | None]:
         """The right answer, and the fault to be met on the way, which the job's script may add."""
@@ -97,8 +107,15 @@ class Service:
 
     def _record(self, job: Job, look: Look) -> Answer:
         if look.stage == "success":
-            self.images.update(dict.fromkeys(job.image_paths(), job.task_id))
+            self.publish(job)
+        if look.stage in ("success", "failure"):
+            self.watcher.job_seen_ended(job)
         return answers.success(job.record(look.stage, self.image_url))
+
+    def publish(self, job: Job) -> list[str]:
+        """The URLs of the job's images, which can be had from now on."""
+        self.images.update(dict.fromkeys(job.image_paths(), job.task_id))
+        return job.image_urls(self.image_url)
 
     def _other(self, call: Call, now: Moment) -> Answer:
         if call.endpoint == "credit":
@@ -134,11 +151,9 @@ class Service:
             return answers.envelope(422, "url is wrong")
         return answers.success(f"{url}?expires={int(now.wall) + 20 * 60}")
 
-    def add_job(
-        self, now: Moment, *, script: CoverScript | None, task_id: str | None, song: str | None
-    ) -> str:
+    def add_job(self, now: Moment, *, song: str | None, **settings: Any) -> str:
         song = song or self.studio.song_id(len(self.jobs))
-        return self.add(self.studio.new_job(song, now, script=script, task_id=task_id))
+        return self.add(self.studio.new_job(song, now, **settings))
 
     def add(self, job: Job) -> str:
         """Takes the job in; ValueError where its id or its song has one already."""
@@ -146,4 +161,5 @@ class Service:
             raise ValueError(f"there is a job {job.task_id!r} or one of {job.music_task_id!r}")
         self.jobs[job.task_id] = job
         self.songs[job.music_task_id] = job.task_id
+        self.watcher.job_added(job)
         return job.task_id

@@ -1,12 +1,46 @@
 """The emulator as a command."""
 
+import asyncio
+import base64
+import hmac
+import json
+from collections.abc import AsyncIterator, Mapping
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from attrs import define, field
 
 from kie_cover_async import CoverClient, CoverFailedError, KieCoverError, RetryPolicy
 from kie_cover_async.cli.emulated import fault_rates, seconds_or_range
 from kie_cover_async.cli.output import INTERRUPTED, USAGE, Refused
+
+
+@define
+class Receiver:
+    """Where callbacks go."""
+
+    url: str = ""
+    heard: asyncio.Queue[tuple[Mapping[str, str], bytes]] = field(factory=asyncio.Queue)
+
+    async def hear(self, request: web.Request) -> web.Response:
+        self.heard.put_nowait((request.headers, await request.read()))
+        return web.Response()
+
+    async def next(self) -> tuple[Mapping[str, str], bytes]:
+        return await asyncio.wait_for(self.heard.get(), 10)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_post("/covers", receiver.hear)
+    async with TestServer(app) as server:
+        receiver.url = str(server.make_url("/covers"))
+        yield receiver
+
 
 IMPATIENT = RetryPolicy(attempts=1, first_delay=0.001, longest_delay=0.001)
 
@@ -24,7 +58,39 @@ async def test_a_service_of_its_own(started):
         command.interrupt()
         ended = await command.end()
     assert ended.code == INTERRUPTED
-    assert ended.err == ""
+    assert ended.err == "callbacks to 'x' are dropped: the emulator posts to loopback only\n"
+
+
+async def test_it_calls_back(started, receiver):
+    """Covers are called back as often as the options say, signed with the first of the keys."""
+    arguments = ("emulator", "--generation-time", "0", "--doubled-callbacks", "1")
+    async with started(*arguments, KIE_CALLBACK_KEY=" a-key , another") as command:
+        settings = (await command.document())["environment"]
+        async with CoverClient(
+            settings["KIE_API_KEY"], base_url=settings["KIE_BASE_URL"]
+        ) as client:
+            task_id = await client.generate_cover("a-song", callback_url=receiver.url)
+        requests = [await receiver.next(), await receiver.next()]
+    for headers, body in requests:
+        assert json.loads(body)["data"]["taskId"] == task_id
+        signed = f"{task_id}.{headers['X-Webhook-Timestamp']}".encode()
+        right = base64.b64encode(hmac.digest(b"a-key", signed, "sha256")).decode()
+        assert headers["X-Webhook-Signature"] == right
+
+
+async def test_no_callbacks(started, receiver):
+    """Callbacks may be lost, all of them; a forged one may come instead."""
+    arguments = ("emulator", "--generation-time", "0", "--lost-callbacks", "1")
+    more = ("--forged-callbacks", "1", "--late-callbacks", "1", "--wrong-signatures", "1")
+    async with started(*arguments, *more) as command:
+        settings = (await command.document())["environment"]
+        async with CoverClient(
+            settings["KIE_API_KEY"], base_url=settings["KIE_BASE_URL"]
+        ) as client:
+            await client.generate_cover("a-song", callback_url=receiver.url)
+        headers, body = await receiver.next()
+    assert b"forged.example" in body
+    assert "X-Webhook-Signature" not in headers
 
 
 async def test_on_a_terminal(on_terminal):

@@ -122,6 +122,11 @@ async def test_the_test_of_a_service_passes(example):
     await example("test_a_service.py")["test_a_picture_comes_in_spite_of_everything"]()
 
 
+async def test_the_test_of_a_callback_passes(example):
+    """The example of a test that is called back is one, too."""
+    await example("test_a_callback.py")["test_the_service_is_told"]()
+
+
 BY_HAND = [
     (CoverScript(looks=["missing"]), TypeError, "a new job is a bug in the loop"),
     (CoverScript(looks=["generating"]), RuntimeError, "a cover that is being made has failed"),

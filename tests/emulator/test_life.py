@@ -18,7 +18,7 @@ KEY = {"Authorization": "Bearer a-key"}
 def test_independence():
     """The emulator imports nothing of the package whose work it is there to witness."""
     folder = Path(kie_cover_async.emulator.__file__).parent
-    for path in folder.glob("*.py"):
+    for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -1,0 +1,178 @@
+"""Which callbacks a job gets, and when, without sending any."""
+
+from collections import Counter
+from functools import partial
+from math import inf, nan
+from random import Random
+
+import pytest
+from attrs import asdict, evolve
+
+from kie_cover_async.emulator import CallbackPlan, CoverEmulator
+from kie_cover_async.emulator.callbacks.plan import Course, Posting
+
+SONGS = range(2000)
+FORGED = Posting("forged", 0.0)
+
+
+def courses(plan, seconds=10.0):
+    return [plan.course(Random(f"a-seed/{song}"), seconds) for song in SONGS]
+
+
+def kinds(course):
+    return [posting.kind for posting in course.from_end]
+
+
+def share(are_such):
+    return sum(are_such) / len(SONGS)
+
+
+about = partial(pytest.approx, abs=0.03)
+
+
+def test_nothing_goes_wrong_unless_it_is_asked_for():
+    """Each job is called back once, at its end."""
+    assert set(courses(CallbackPlan())) == {Course((), (Posting("genuine", 0.0),))}
+
+
+def test_lost():
+    """A lost callback is never sent, and of the others nothing changes."""
+    plan = CallbackPlan(lost=0.2, delay=(0, 1))
+    some, everything = courses(plan), courses(evolve(plan, lost=0.0))
+    assert share(course.from_end == () for course in some) == about(0.2)
+    assert all(
+        course in {Course((), ()), whole} for course, whole in zip(some, everything, strict=True)
+    )
+
+
+def test_all_lost():
+    """A share of 1 leaves out nobody."""
+    assert set(courses(CallbackPlan(lost=1.0, doubled=1.0))) == {Course((), ())}
+
+
+def test_doubled():
+    """A doubled callback is sent again, when it is said to be."""
+    doubled = courses(CallbackPlan(doubled=0.3, doubled_after=(2, 4)))
+    repeated = [course.from_end[1] for course in doubled if len(course.from_end) == 2]
+    assert len(repeated) / len(SONGS) == about(0.3)
+    assert {again.kind for again in repeated} == {"repeated"}
+    assert all(2 <= again.after <= 4 for again in repeated)
+
+
+def test_late():
+    """Late callbacks come after their delay and more, so that others overtake them."""
+    late = courses(CallbackPlan(delay=1, late=0.25, late_by=10))
+    assert Counter(course.from_end[0].after for course in late).keys() == {1, 11}
+    assert share(course.from_end[0].after == 11 for course in late) == about(0.25)
+
+
+def test_drawn_delays():
+    """A delay may be drawn by somebody else's rule, from dice of the job's own."""
+    plan = CallbackPlan(delay=lambda dice: float(dice.randint(3, 4)))
+    assert {course.from_end[0].after for course in courses(plan)} == {3.0, 4.0}
+
+
+def test_wrong_signatures():
+    """What is signed with a wrong key is so each time it is sent."""
+    wrong = courses(CallbackPlan(wrong_signature=0.4, doubled=1.0))
+    seen = {tuple(kinds(course)) for course in wrong}
+    assert seen == {("genuine", "repeated"), ("wrong-signature", "wrong-signature")}
+    assert share("wrong-signature" in kinds(course) for course in wrong) == about(0.4)
+
+
+def test_forged():
+    """A forged callback comes before the end, or after the genuine one, or in its place."""
+    forged = courses(CallbackPlan(forged=0.6, delay=5))
+    before = [course for course in forged if course.from_creation]
+    after = [course for course in forged if kinds(course) == ["genuine", "forged"]]
+    instead = [course for course in forged if kinds(course) == ["forged"]]
+    for each in (before, after, instead):
+        assert len(each) / len(SONGS) == about(0.2)
+    assert all(0 <= early.after <= 10 for course in before for early in course.from_creation)
+    assert {early.kind for course in before for early in course.from_creation} == {"forged"}
+    assert all(5 <= course.from_end[1].after <= 6 for course in after)
+    assert {course.from_end for course in instead} == {(Posting("forged", 5.0),)}
+
+
+def test_each_share_is_by_itself():
+    """Whom one share strikes does not depend on the others."""
+    plan = CallbackPlan(lost=0.2)
+    lost = [not kinds(course) for course in courses(plan)]
+    more = courses(evolve(plan, doubled=0.5, late=0.5, wrong_signature=0.5, delay=(1, 2)))
+    assert [not kinds(course) for course in more] == lost
+
+
+def test_early_forgeries_of_jobs_that_end_by_looks():
+    """Where the end of a job is not known, what comes before it comes at once."""
+    early = courses(CallbackPlan(forged=1.0), seconds=0.0)
+    assert {course.from_creation for course in early} == {(), (FORGED,)}
+
+
+SHARES = ("late", "lost", "doubled", "wrong_signature", "forged")
+SPANS = ("delay", "late_by", "doubled_after")
+
+
+@pytest.mark.parametrize("name", SHARES)
+@pytest.mark.parametrize("value", [-0.1, 1.1, nan, inf])
+def test_no_such_share(name, value):
+    """A share is a number from 0 to 1; the error names the field and what was given."""
+    with pytest.raises(ValueError, match=f"{name} must be a share from 0 to 1, not {value!r}"):
+        CallbackPlan(**{name: value})
+
+
+@pytest.mark.parametrize("name", SPANS)
+@pytest.mark.parametrize("value", [-1, nan, inf, (2, 1), (-1, 1), (0, inf), (0, nan)])
+def test_no_such_seconds(name, value):
+    """Seconds are not negative, and neither is a range of them, nor is it upside down."""
+    with pytest.raises(ValueError, match=rf"{name} must be seconds, a range .* that draws them"):
+        CallbackPlan(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("answer_within", 0, "a number of seconds above 0"),
+        ("answer_within", inf, "a number of seconds above 0"),
+        ("spacing", -1, "a number of seconds, 0 or more"),
+        ("tries", 0, "a whole number of at least 1"),
+    ],
+)
+def test_no_such_number(name, value, accepted):
+    """Each number has its bounds, which the error tells."""
+    with pytest.raises(ValueError, match=f"{name} must be {accepted}, not {value!r}"):
+        CallbackPlan(**{name: value})
+
+
+@pytest.mark.parametrize("name", [*SHARES, *SPANS, "answer_within", "spacing"])
+@pytest.mark.parametrize("value", ["1", True, None, (1,), (1, 2, 3), ("1", 2)])
+def test_no_number(name, value):
+    """What is no number at all is a mistake of another kind."""
+    with pytest.raises(TypeError, match=f"^{name} must be "):
+        CallbackPlan(**{name: value})
+
+
+@pytest.mark.parametrize("value", [1.0, "3", True])
+def test_no_whole_number(value):
+    """Tries are counted."""
+    with pytest.raises(TypeError, match="tries must be a whole number"):
+        CallbackPlan(tries=value)
+
+
+def test_no_answer_to_yes_or_no():
+    """Whether to post to other machines is said with True or False."""
+    with pytest.raises(TypeError, match="beyond_loopback must be True or False, not 'no'"):
+        CallbackPlan(beyond_loopback="no")
+
+
+@pytest.mark.parametrize(("value", "error"), [("", ValueError), (b"secret", TypeError)])
+def test_no_key(value, error):
+    """A key is a text; it is not shown even where it is none."""
+    with pytest.raises(error, match="the callback key must be a text that is not empty") as caught:
+        CoverEmulator(callback_key=value)
+    assert "secret" not in str(caught.value)
+
+
+def test_plans_are_values():
+    """A plan can be written down, and made again from what was written."""
+    plan = CallbackPlan(lost=0.2, delay=(1, 2))
+    assert CallbackPlan(**asdict(plan)) == plan
