@@ -15,6 +15,7 @@ from .budget import InFlightLimit, RequestBudget
 from .bulk import OutcomeStream, Pool, TaskIds
 from .errors import CoverAlreadyExistsError
 from .events import Observer
+from .inbox import Inbox, an_inbox
 from .models import CoverDetails
 from .reading import Reader
 from .retry import RetryPolicy
@@ -45,6 +46,7 @@ class CoverClient:
     :param max_in_flight: how many requests may be under way at once; a borrowed session's pool may
         lower it.
     :param user_agent: ours by default; some of the vendor's hosts refuse odd ones with a 403.
+    :param inbox: a `CallbackInbox`, whose callbacks wake waits, so that these seldom look before.
     :param observer: called with each event of `kie_cover_async.events`.
 
     Raises `TypeError` or `ValueError` naming the argument that cannot be used.
@@ -63,6 +65,7 @@ class CoverClient:
         budget: RequestBudget | None = None,
         max_in_flight: int = 100,
         user_agent: str | None = None,
+        inbox: Inbox | None = None,
         observer: Observer | None = None,
     ) -> None:
         number("request_timeout", request_timeout, above=0)
@@ -83,8 +86,9 @@ class CoverClient:
             in_flight=InFlightLimit(self._most_in_flight),
             observer=observer,
         )
+        self._while_open = self._transport.lifetime.call
         self._schedule = a_schedule(schedule)
-        self._reader = Reader(self._transport)
+        self._reader = Reader(self._transport, an_inbox(inbox))
 
     def __repr__(self) -> str:
         state = "closed" if self._transport.lifetime.closed else "open"
@@ -146,10 +150,8 @@ class CoverClient:
         its outcome, in the order of completion, or in the input's where `ordered`. All of them
         together take turns with other calls as one.
         """
-        work = partial(self._reader.details, flow=object())
-        while_open = self._transport.lifetime.call
-        limit = self._most_in_flight
-        return OutcomeStream(Pool(task_ids, work, while_open, limit=limit, ordered=ordered))
+        work, limit = partial(self._reader.details, flow=object()), self._most_in_flight
+        return OutcomeStream(Pool(task_ids, work, self._while_open, limit=limit, ordered=ordered))
 
     def wait_for_covers(
         self,
@@ -170,9 +172,8 @@ class CoverClient:
         """
         number("max_waiting", max_waiting, at_least=1, whole=True)
         terms = self._terms(timeout, schedule, not_found_grace, on_update)
-        work = partial(self._reader.wait, terms=terms, flow=object())
-        while_open = self._transport.lifetime.call
-        return OutcomeStream(Pool(task_ids, work, while_open, limit=max_waiting, ordered=ordered))
+        work, limit = partial(self._reader.wait, terms=terms, flow=object()), max_waiting
+        return OutcomeStream(Pool(task_ids, work, self._while_open, limit=limit, ordered=ordered))
 
     async def generate_cover(self, music_task_id: str, *, callback_url: str) -> str:
         """Ask for the cover of a song and return the new task's id. Costs credits.
@@ -202,22 +203,24 @@ class CoverClient:
         """Ask for the cover of a song, wait for it, and return its details. Costs credits.
 
         Where the song has a cover already and the API tells its id, that one is waited for instead.
+        Otherwise a client with an inbox looks first when the callback has come, or should have.
         `on_task_id`, plain or async, is called with the id before the wait starts: the place to
         note what was paid for. The rest is as in `generate_cover` and `wait_for_cover`; every
         `KieCoverError` of the wait carries the id.
         """
         terms = self._terms(timeout, schedule, not_found_grace, on_update)
         a_callable("on_task_id", on_task_id)
+        is_new = True
         try:
             task_id = await self.generate_cover(music_task_id, callback_url=callback_url)
         except CoverAlreadyExistsError as error:
             if error.existing_task_id is None:
                 raise
-            task_id = error.existing_task_id
+            task_id, is_new = error.existing_task_id, False
         _log.info("cover %s is on its way, for song %s", task_id, music_task_id)
         if on_task_id is not None and isawaitable(noted := on_task_id(task_id)):
             await noted
-        return await self._reader.wait(task_id, terms)
+        return await self._reader.wait(task_id, terms, callback_to_come=is_new)
 
     async def get_credits(self) -> float:
         """What is left on the account, in credits."""

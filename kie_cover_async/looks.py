@@ -1,14 +1,20 @@
-"""Looks shared between waits: joined while in flight, heard by every wait of the id."""
+"""Looks shared between waits: joined while in flight, heard by every wait of the id.
+
+A callback that an inbox hears of makes the waits of its id look.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import datetime
+from functools import partial
+from math import inf
 from types import TracebackType
 from typing import Self
 
 from attrs import define
 
 from .errors import KieCoverError
+from .inbox import Inbox
 from .models import CoverDetails
 
 
@@ -28,18 +34,36 @@ OnSent = Callable[[], object]
 # Makes one request, in the turns of a flow; calls its second argument when the budget lets it go.
 Look = Callable[[str, OnSent, Hashable], Awaitable[Sighting]]
 
+# Seconds: anybody who knows a callback URL may post to it again and again.
+_CALLED_LOOKS_APART = 1.0
+
 
 def _nothing() -> None:
     """Nobody asks when this look leaves."""
 
 
 class Ear:
-    """Where one wait hears of its id: from its own looks, and from everybody else's.
+    """Where one wait hears of its id: from its own looks, everybody else's, and callbacks.
+
+    A callback makes the wait look, and that look has to leave after it: one in flight may have
+    been answered before. Whoever's look it is, it serves all the waits of the id.
 
     `flow` is whose turn its own looks take, as in `RequestBudget.acquire`.
     """
 
-    __slots__ = ("_asleep", "_flow", "_looks", "_unheard", "task_id")
+    __slots__ = (
+        "_alarm",
+        "_asleep",
+        "_flow",
+        "_looks",
+        "_not_before",
+        "_unheard",
+        "_unsubscribe",
+        "_until",
+        "_wanted",
+        "task_id",
+        "was_called",
+    )
 
     def __init__(self, looks: "SharedLooks", task_id: str, flow: Hashable = None) -> None:
         self._looks = looks
@@ -47,8 +71,21 @@ class Ear:
         self.task_id: str = task_id
         self._unheard: Heard | None = None
         self._asleep: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._until = self._wanted = inf  # when the wait wants to look, and when a callback does
+        self._not_before = -inf
+        self._unsubscribe: Callable[[], object] = _nothing
+        self.was_called: bool = False
+
+    @property
+    def rest(self) -> float:
+        """How many seconds to leave between looks, since a callback is to come; 0 if none is."""
+        inbox = self._looks.inbox
+        return 0.0 if inbox is None or self.was_called else inbox.safety_interval
 
     def __enter__(self) -> Self:
+        if self._looks.inbox is not None:
+            self._unsubscribe = self._looks.inbox.subscribe(self.task_id, self.call)
         self._looks.ears.setdefault(self.task_id, []).append(self)
         return self
 
@@ -58,6 +95,7 @@ class Ear:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._unsubscribe()
         ears = self._looks.ears[self.task_id]
         ears.remove(self)
         if not ears:
@@ -66,11 +104,25 @@ class Ear:
     def hear(self, heard: Heard) -> None:
         """Take the latest news; it wakes a sleeping wait."""
         self._unheard = heard
-        if self._asleep is not None and not self._asleep.done():
-            self._asleep.set_result(None)
+        if self._asleep is not None:
+            _wake(self._asleep)
+
+    def call(self) -> None:
+        """Take a callback; it makes the wait look, though not more than once in a second."""
+        self.was_called = True
+        now = asyncio.get_running_loop().time()
+        self._wanted = min(self._wanted, max(now, self._not_before))
+        self._set_alarm()
+
+    def look_leaves(self) -> None:
+        """A look leaves that will see what a callback told of, if there was one."""
+        if self._wanted < inf:
+            self._wanted = inf
+            self._not_before = asyncio.get_running_loop().time() + _CALLED_LOOKS_APART
+            self._set_alarm()
 
     async def listen_until(self, when: float) -> Heard | None:
-        """The next thing heard, or `None` at `when` (`loop.time()`)."""
+        """The next thing heard, or `None` at `when` (`loop.time()`) or when a callback came."""
         if self._unheard is None:
             await self._sleep_until(when)
         heard, self._unheard = self._unheard, None
@@ -84,14 +136,23 @@ class Ear:
         return heard
 
     async def _sleep_until(self, when: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._asleep = asleep = loop.create_future()
-        timer = loop.call_at(when, _wake, asleep)
+        self._asleep = asyncio.get_running_loop().create_future()
+        self._until = when
+        self._set_alarm()
         try:
-            await asleep
+            await self._asleep
         finally:
-            timer.cancel()
             self._asleep = None
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """Be woken at the right time, if asleep."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._asleep is not None:
+            when, loop = min(self._until, self._wanted), self._asleep.get_loop()
+            self._alarm = loop.call_at(when, _wake, self._asleep)
 
 
 def _wake(asleep: asyncio.Future[None]) -> None:
@@ -141,8 +202,9 @@ class SharedLooks:
     and there are no tasks of our own to be left behind.
     """
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Look, inbox: Inbox | None = None) -> None:
         self._look = look
+        self.inbox = inbox
         self._flights: dict[str, _Flight] = {}
         self.ears: dict[str, list[Ear]] = {}
 
@@ -160,9 +222,10 @@ class SharedLooks:
 
     async def _lead(self, task_id: str, on_sent: OnSent, flow: Hashable) -> Heard:
         flight = self._flights[task_id] = _Flight(on_sent)
+        leave = flight.leave if self.inbox is None else partial(self._leave, task_id, flight)
         heard: Heard | None = None
         try:
-            heard = await self._look(task_id, flight.leave, flow)
+            heard = await self._look(task_id, leave, flow)
         except KieCoverError as error:
             heard = error
         finally:
@@ -171,6 +234,11 @@ class SharedLooks:
         for ear in self.ears.get(task_id, ()):
             ear.hear(_own(heard))
         return heard
+
+    def _leave(self, task_id: str, flight: _Flight) -> None:
+        for ear in self.ears.get(task_id, ()):
+            ear.look_leaves()
+        flight.leave()
 
 
 def _own(heard: Heard) -> Heard:

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from . import wire
 from .arguments import a_task_id
 from .errors import KieCoverError
+from .inbox import Inbox
 from .looks import Ear, OnSent, SharedLooks, Sighting
 from .models import CoverDetails
 from .transport import Transport
@@ -18,9 +19,9 @@ class Reader:
     `flow` is whose turn the requests take, as in `RequestBudget.acquire`.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, inbox: Inbox | None = None) -> None:
         self._transport = transport
-        self.looks: SharedLooks = SharedLooks(self._sight)
+        self.looks: SharedLooks = SharedLooks(self._sight, inbox)
 
     async def details(self, task_id: str, flow: Hashable = None) -> CoverDetails:
         """What one look brings, repeated as the retry policy lets it."""
@@ -35,13 +36,21 @@ class Reader:
         with self._transport.lifetime.call(task_id):
             return await self._transport.repeated(attempt)
 
-    async def wait(self, task_id: str, terms: WaitTerms, flow: Hashable = None) -> CoverDetails:
-        """The details of the finished cover."""
+    async def wait(
+        self,
+        task_id: str,
+        terms: WaitTerms,
+        flow: Hashable = None,
+        *,
+        callback_to_come: bool = False,
+    ) -> CoverDetails:
+        """The details of the finished cover; where a `callback_to_come`, looked for after it."""
         wait = Wait(
             ear=Ear(self.looks, a_task_id("task_id", task_id), flow),
             terms=terms,
             budget=self._transport.budget,
             observer=self._transport.observer,
+            awaits_call=callback_to_come and self.looks.inbox is not None,
         )
         with self._transport.lifetime.call(task_id):
             return await wait.run()

@@ -23,7 +23,7 @@ LAYERS = [
         "client  archive  callbacks  emulator  testing",
         "waiting  bulk  reading",
         "transport  looks",
-        "wire  signature  retry  budget  settings",
+        "wire  signature  retry  budget  settings  inbox",
         "models  errors  schedule  events  arguments  _version",
     )
 ]

@@ -59,7 +59,11 @@ class CoverTimeoutError(KieCoverError, TimeoutError):
 
 @error_class
 class SignatureError(KieCoverError):
-    """A callback's signature is missing, malformed, stale or does not match: see `reason`."""
+    """A callback's signature cannot be trusted.
+
+    `reason` is `"is missing"`, `"is malformed"`, `"does not match"` or `"is stale"`, which is said
+    of a genuine one whose timestamp is too far from now. The `task_id` is what the body claims.
+    """
 
     reason: str
 

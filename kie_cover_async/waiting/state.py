@@ -50,6 +50,7 @@ class WaitState:
     """What one wait knows, and what follows from it. Decides, and touches nothing.
 
     Times are `loop.time()`. `started` is when the first look left; `due` is when to look again.
+    While a callback is expected, `rest` is how many seconds to leave between looks at least.
     """
 
     task_id: str
@@ -59,6 +60,7 @@ class WaitState:
     looks: int = 0
     last_error: KieCoverError | None = None
     due: float = inf
+    rest: float = 0.0
     _born: float = inf
     _failures: int = 0
     _unreadable: int = 0
@@ -79,6 +81,10 @@ class WaitState:
         if isinstance(heard, Sighting):
             return self._saw(heard, now, pressure)
         return self._missed(heard, now, pressure)
+
+    def begin_with_rest(self, now: float) -> None:
+        """Plan the first look for when the callback should have come."""
+        self._look_in(self.rest, now)
 
     def timed_out(self, now: float) -> CoverTimeoutError:
         """The error for a wait whose time is up."""
@@ -134,7 +140,7 @@ class WaitState:
     def _interval(self, now: float, pressure: float) -> float:
         interval = self.terms.schedule.delay(self.age(now), pressure)
         number("schedule.delay()", interval, at_least=0)
-        return interval
+        return max(interval, self.rest)
 
     def _note_age(self, sighting: Sighting) -> None:
         # The server's clock shows whole seconds, so the largest age of all sightings is nearest.

@@ -21,12 +21,16 @@ _log = logging.getLogger(__name__)
 
 @frozen(eq=False)
 class Wait:
-    """One wait, from its first look to its end."""
+    """One wait, from its first look to its end.
+
+    One that `awaits_call` looks first when a callback has come, or should have.
+    """
 
     ear: Ear
     terms: WaitTerms
     budget: RequestBudget
     observer: Observer | None = None
+    awaits_call: bool = False
 
     async def run(self) -> CoverDetails:
         """The cover's details.
@@ -47,7 +51,7 @@ class Wait:
         raise state.timed_out(loop.time())
 
     async def _until_the_end(self, state: WaitState, scope: asyncio.Timeout) -> CoverDetails:
-        outcome = await self._judged(await self._first_look(state, scope), state, scope)
+        outcome = await self._judged(await self._first_heard(state, scope), state, scope)
         while outcome is None:
             # Expired and still here: an `on_update` has kept the cancellation to itself.
             if self.terms.timeout == 0 or scope.expired():
@@ -57,6 +61,15 @@ class Wait:
         if isinstance(outcome, KieCoverError):
             raise outcome
         return outcome
+
+    async def _first_heard(self, state: WaitState, scope: asyncio.Timeout) -> Heard:
+        if not self.awaits_call or self.terms.timeout == 0:
+            return await self._first_look(state, scope)
+        if self.terms.timeout is not None:
+            scope.reschedule(state.deadline)
+        state.rest = self.ear.rest
+        state.begin_with_rest(state.started)
+        return await self.ear.listen_until(state.due) or await self.ear.look()
 
     async def _first_look(self, state: WaitState, scope: asyncio.Timeout) -> Heard:
         def start_the_clock() -> None:
@@ -71,16 +84,24 @@ class Wait:
     ) -> Outcome | None:
         now = asyncio.get_running_loop().time()
         before = state.details.state if state.details else None
+        state.rest = self.ear.rest
         outcome = state.hear(heard, now, self.budget.pressure)
         if outcome is not None:
             # What is known by now is not to be lost to a deadline while `on_update` runs.
             scope.reschedule(None)
         self._report(heard, state, now, before)
         if isinstance(heard, Sighting):
-            if outcome is not None and isinstance(self.terms.schedule, Learner):
-                self.terms.schedule.learn(heard.details)
+            if outcome is not None:
+                self._ended(heard.details, state)
             await self._update(heard.details)
         return outcome
+
+    def _ended(self, details: CoverDetails, state: WaitState) -> None:
+        if isinstance(self.terms.schedule, Learner):
+            self.terms.schedule.learn(details)
+        # What has ended before the wait began may have been called of to another process.
+        if state.rest and (state.looks > 1 or self.awaits_call):
+            _log.info("cover %s has ended, and no callback was heard", state.task_id)
 
     async def _update(self, details: CoverDetails) -> None:
         if self.terms.on_update is not None:

@@ -1,6 +1,5 @@
 """What an answer means: `(call, answer)` to a value or an error, in one pure function."""
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,13 +13,13 @@ from kie_cover_async import errors as e
 from kie_cover_async.arguments import is_one_word, shown
 
 from .calls import Call
+from .envelope import code_of, parsed_body
 from .records import Unreadable
 
 T = TypeVar("T")
 
 _OK = 200
 _LONGEST_MESSAGE = 500
-_CODE_DIGITS = re.compile(r"\d{1,4}", re.ASCII)
 _SECONDS = re.compile(r"\d+(?:\.\d*)?", re.ASCII)
 
 _CODES: dict[int, type[e.ApiError]] = {
@@ -79,8 +78,8 @@ class Answer:
 
 def read(call: Call[T], answer: Answer) -> T:
     """The value that the answer holds, or the error that it means; nothing else is raised."""
-    parsed = _parsed(answer.body)
-    code = _code(parsed)
+    parsed = parsed_body(answer.body)
+    code = code_of(parsed)
     if code is None:
         raise _without_envelope(call, answer, parsed)
     data = parsed.get("data")
@@ -91,37 +90,6 @@ def read(call: Call[T], answer: Answer) -> T:
     except Unreadable as error:
         problem = error
     raise _unreadable(call, answer, f"$.data{problem.path}", problem.found, problem.expected)
-
-
-def _parsed(body: bytes) -> Any:
-    """The body as JSON, or as the bytes that it is."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return _parsed_slowly(body)
-
-
-def _parsed_slowly(body: bytes) -> Any:
-    """Once more, and no answer is lost to a number of more digits than Python reads."""
-    try:
-        return json.loads(body, parse_int=_whole_number)
-    except (ValueError, RecursionError):
-        return body
-
-
-def _whole_number(digits: str) -> float:
-    try:
-        return int(digits)
-    except ValueError:
-        return float(digits)
-
-
-def _code(parsed: Any) -> int | None:
-    """The envelope's code; `None` where there is no envelope."""
-    code = parsed.get("code") if isinstance(parsed, dict) else None
-    if isinstance(code, str) and _CODE_DIGITS.fullmatch(code):
-        return int(code)
-    return code if isinstance(code, int) and not isinstance(code, bool) else None
 
 
 def _without_envelope(call: Call[Any], answer: Answer, parsed: Any) -> e.KieCoverError:

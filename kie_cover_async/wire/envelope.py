@@ -1,0 +1,39 @@
+"""What every body of the API is wrapped in, whether it answers or calls back."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_CODE_DIGITS = re.compile(r"\d{1,4}", re.ASCII)
+
+
+def parsed_body(body: bytes | str) -> Any:
+    """The body as JSON, or as the bytes or the text that it is; raises nothing."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return _parsed_slowly(body)
+
+
+def code_of(parsed: Any) -> int | None:
+    """The envelope's code; `None` where there is no envelope."""
+    code = parsed.get("code") if isinstance(parsed, (dict, Mapping)) else None
+    if isinstance(code, str) and _CODE_DIGITS.fullmatch(code):
+        return int(code)
+    return code if isinstance(code, int) and not isinstance(code, bool) else None
+
+
+def _parsed_slowly(body: bytes | str) -> Any:
+    """Once more, and no answer is lost to a number of more digits than Python reads."""
+    try:
+        return json.loads(body, parse_int=_whole_number)
+    except (ValueError, RecursionError):
+        return body
+
+
+def _whole_number(digits: str) -> float:
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)

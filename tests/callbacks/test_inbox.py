@@ -1,0 +1,253 @@
+"""What an inbox takes, whom it tells, and what it remembers."""
+
+import asyncio
+import logging
+import re
+
+import pytest
+
+from kie_cover_async import CoverClient, InvalidResponseError, InvalidTaskIdError, SignatureError
+from kie_cover_async.callbacks import CallbackInbox, CoverCallback, sign_callback
+
+TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
+KEY = "test-webhook-hmac-key"
+
+
+def body(task_id=TASK, **more):
+    return {"code": 200, "data": {"taskId": task_id}, **more}
+
+
+class Listener:
+    """Counts how often it was called."""
+
+    def __init__(self, inbox, task_id=TASK):
+        self.calls = 0
+        self.unsubscribe = inbox.subscribe(task_id, self.call)
+
+    def call(self):
+        self.calls += 1
+
+
+@pytest.fixture
+async def inbox():
+    return CallbackInbox()
+
+
+async def test_who_subscribed_is_told(inbox):
+    """A callback is told to all who subscribed to its id, and to nobody else."""
+    one, other, apart = Listener(inbox), Listener(inbox), Listener(inbox, "another")
+    assert inbox.receive({}, body()) == CoverCallback(task_id=TASK, code=200)
+    assert (one.calls, other.calls, apart.calls) == (1, 1, 0)
+
+
+async def test_who_has_unsubscribed_is_told_no_more(inbox):
+    """After the end of a subscription nothing is kept of it, and ending it again does nothing."""
+    one, other = Listener(inbox), Listener(inbox)
+    one.unsubscribe()
+    inbox.receive({}, body())
+    assert (one.calls, other.calls) == (0, 1)
+    other.unsubscribe()
+    other.unsubscribe()
+    assert not inbox._listeners
+
+
+async def test_one_who_unsubscribes_when_told(inbox):
+    """A listener may end its subscription, or another's, while callbacks are told."""
+    told, ends = [], []
+    for name in "ab":
+        ends.append(inbox.subscribe(TASK, lambda name=name: (told.append(name), ends[0]())))
+    inbox.notify(TASK)
+    inbox.notify(TASK)
+    assert told == ["a", "b", "b"]
+
+
+async def test_an_early_callback_is_remembered(inbox):
+    """Who subscribes after the callback came is told at once, and of later ones, too."""
+    inbox.receive({}, body())
+    listener = Listener(inbox)
+    assert listener.calls == 1
+    inbox.notify(TASK)
+    assert listener.calls == 2
+
+
+async def test_an_early_notification_is_remembered(inbox):
+    """The same of one that came by another way."""
+    inbox.notify(TASK)
+    assert Listener(inbox).calls == 1
+
+
+async def test_repeated_deliveries_are_dropped(inbox):
+    """The same words wake nobody twice, in whatever form they come; other words do."""
+    listener = Listener(inbox)
+    for _ in range(3):
+        assert inbox.receive({}, body()).task_id == TASK
+    inbox.receive({}, b'{"data": {"taskId": "%s"}, "code": 200}' % TASK.encode())
+    assert listener.calls == 1
+    inbox.receive({}, body(msg="once more"))
+    inbox.receive({}, body())
+    assert listener.calls == 2
+
+
+async def test_notifications_are_no_repetitions(inbox):
+    """Somebody who notifies twice wakes twice: whether that was wanted is theirs to know."""
+    listener = Listener(inbox)
+    inbox.receive({}, body())
+    inbox.notify(TASK)
+    inbox.notify(TASK)
+    assert listener.calls == 3
+
+
+async def test_few_wordings_are_remembered(inbox):
+    """Who varies the words finds no memory to fill."""
+    for number in range(1000):
+        inbox.receive({}, body(msg=str(number)))
+    [heard] = inbox._memory._heard.values()
+    assert len(heard.wordings) == 4
+
+
+@pytest.mark.virtual_time
+async def test_callbacks_are_forgotten(inbox):
+    """An hour after the last callback of an id it is forgotten, its words as well."""
+    inbox.receive({}, body())
+    inbox.notify("another")
+    await asyncio.sleep(3000)
+    inbox.notify("another")
+    await asyncio.sleep(601)
+    assert Listener(inbox).calls == 0
+    listener = Listener(inbox, "another")
+    assert listener.calls == 1
+    first = Listener(inbox)
+    inbox.receive({}, body())
+    assert first.calls == 1
+
+
+async def test_the_oldest_is_forgotten_first(inbox):
+    """Of more than ten thousand ids those are forgotten of which nothing was heard for longest."""
+    for number in range(10_001):
+        inbox.notify(str(number))
+        inbox.notify("0")
+    assert [Listener(inbox, str(number)).calls for number in (0, 1, 2, 10_000)] == [1, 0, 1, 1]
+
+
+async def test_a_signed_callback():
+    """With a key, a callback that it has signed is taken."""
+    inbox = CallbackInbox([KEY, "old"])
+    listener = Listener(inbox)
+    assert inbox.receive(sign_callback(TASK, KEY), body()).task_id == TASK
+    assert inbox.receive(sign_callback(TASK, "old"), body(msg="again")).msg == "again"
+    assert listener.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({}, "is missing"),
+        (sign_callback(TASK, "another"), "does not match"),
+        (sign_callback(TASK, KEY, timestamp=1769670760), "is stale"),
+    ],
+)
+async def test_a_forged_callback(headers, reason):
+    """With a key, any other callback is refused, and neither told nor remembered."""
+    inbox = CallbackInbox(KEY)
+    listener = Listener(inbox)
+    with pytest.raises(SignatureError, match=reason):
+        inbox.receive(headers, body())
+    assert listener.calls == 0
+    assert Listener(inbox).calls == 0
+
+
+async def test_the_tolerance_can_be_set():
+    """How old a signature may be is the inbox's to say."""
+    inbox = CallbackInbox(KEY, tolerance=1e10)
+    assert inbox.receive(sign_callback(TASK, KEY, timestamp=1769670760), body()).code == 200
+
+
+async def test_a_body_that_cannot_be_read(inbox):
+    """A body without an id is refused, before its signature is asked about."""
+    for each in (inbox, CallbackInbox(KEY)):
+        with pytest.raises(InvalidResponseError):
+            each.receive({}, b"{}")
+    with pytest.raises(InvalidTaskIdError):
+        inbox.notify("")
+
+
+async def test_nothing_secret_is_said(caplog):
+    """No key, signature or image stands in a repr, a log line or an error."""
+    caplog.set_level(logging.DEBUG)
+    inbox = CallbackInbox(KEY)
+    headers = sign_callback(TASK, KEY)
+    Listener(inbox)
+    images = {"data": {"taskId": TASK, "images": ["https://images.example/secret.png"]}}
+    inbox.receive(headers, images)
+    inbox.receive(headers, images)
+    with pytest.raises(SignatureError) as caught:
+        inbox.receive(sign_callback(TASK, "another"), images)
+    said = [caplog.text, str(caught.value), repr(caught.value), repr(inbox), repr(inbox._keyring)]
+    for text in said:
+        assert not re.search(f"{KEY}|{headers['X-Webhook-Signature']}|secret", text)
+    assert repr(inbox) == "<CallbackInbox of signed callbacks, 1 ids awaited>"
+    assert repr(CallbackInbox()) == "<CallbackInbox of unsigned callbacks, 0 ids awaited>"
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"keys": ""}, "keys"),
+        ({"keys": []}, "keys"),
+        ({"safety_interval": -1}, "safety_interval"),
+        ({"safety_interval": None}, "safety_interval"),
+        ({"tolerance": "5"}, "tolerance"),
+    ],
+)
+def test_settings_that_cannot_be(settings, name):
+    """What cannot be used is refused by name."""
+    with pytest.raises((TypeError, ValueError), match=f"{name} must"):
+        CallbackInbox(**settings)
+
+
+@pytest.mark.parametrize("inbox", [CallbackInbox, "inbox", 5, object()])
+def test_what_is_no_inbox(inbox):
+    """A client refuses an inbox that is none, and a class is none."""
+    with pytest.raises(TypeError, match="inbox must have a method subscribe"):
+        CoverClient("key", inbox=inbox)
+
+
+def test_an_inbox_of_ones_own():
+    """A client takes any inbox that can be subscribed to, and asks what its interval is."""
+
+    class Own:
+        safety_interval = -1
+        subscribe = CallbackInbox.subscribe
+
+    with pytest.raises(ValueError, match=r"inbox\.safety_interval must be"):
+        CoverClient("key", inbox=Own())
+
+
+def test_without_an_event_loop():
+    """Called from another thread, an inbox says how it is to be called from there."""
+    inbox = CallbackInbox()
+    with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+        inbox.notify(TASK)
+    with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
+        inbox.receive({}, body())
+
+
+def test_on_another_event_loop():
+    """An inbox that was used in one event loop refuses another."""
+    inbox = CallbackInbox()
+
+    async def notify():
+        inbox.notify(TASK)
+
+    asyncio.run(notify())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(notify())
+
+
+async def test_from_another_thread(inbox):
+    """From another thread a callback is told by way of the loop."""
+    loop, told = asyncio.get_running_loop(), asyncio.Event()
+    inbox.subscribe(TASK, told.set)
+    await asyncio.to_thread(loop.call_soon_threadsafe, inbox.notify, TASK)
+    async with asyncio.timeout(5):
+        await told.wait()

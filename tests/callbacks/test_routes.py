@@ -1,0 +1,178 @@
+"""The routes for aiohttp.web, over real sockets."""
+
+import asyncio
+import gzip
+import json
+import logging
+
+import pytest
+from aiohttp import ClientSession, web
+
+from kie_cover_async.callbacks import CallbackInbox, sign_callback
+from kie_cover_async.callbacks import web as routes_of_web
+
+TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
+KEY = "test-webhook-hmac-key"
+BODY = json.dumps({"code": 200, "data": {"taskId": TASK, "images": ["https://x.example/1"]}})
+CAP = 64 * 1024
+
+
+class Site:
+    """A service with the routes of an inbox, and somebody who posts to it."""
+
+    def __init__(self, inbox, caller):
+        self.inbox, self.caller = inbox, caller
+        self.heard = []
+        inbox.subscribe(TASK, lambda: self.heard.append(TASK))
+
+    async def start(self):
+        app = web.Application()
+        app.add_routes(self.inbox.routes("/callbacks/a-long-secret"))
+        self.runner = web.AppRunner(app)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.port = self.runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self.port}/callbacks/a-long-secret"
+
+    async def post(self, body, headers=None, method="POST"):
+        request = self.caller.request(method, self.url, data=body, headers=headers)
+        async with request as answer:
+            return answer.status, await answer.text()
+
+    async def send(self, head, body=b""):
+        """A connection on which these very bytes were sent."""
+        reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        lines = ["POST /callbacks/a-long-secret HTTP/1.1", "Host: x", *head, "", ""]
+        self.writer.write("\r\n".join(lines).encode() + body)
+        await self.writer.drain()
+        return reader
+
+    async def hang_up(self):
+        self.writer.close()
+        await self.writer.wait_closed()
+
+
+@pytest.fixture
+async def site():
+    async with ClientSession() as caller:
+        site = Site(CallbackInbox(KEY), caller)
+        await site.start()
+        yield site
+    await site.runner.cleanup()
+
+
+async def first_line(reader):
+    async with asyncio.timeout(5):
+        return await reader.readuntil(b"\r\n")
+
+
+async def test_a_genuine_callback(site):
+    """It is answered with 200, and who waits is told."""
+    assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
+    assert site.heard == [TASK]
+
+
+async def test_a_callback_once_more(site):
+    """A repeated delivery is answered with 200 too, so that it is the last, and wakes nobody."""
+    for _ in range(3):
+        assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
+    assert site.heard == [TASK]
+
+
+@pytest.mark.parametrize("headers", [{}, sign_callback(TASK, "another"), sign_callback("x", KEY)])
+async def test_a_forged_callback(site, headers):
+    """A signature that is none is answered with 401, without saying why."""
+    assert await site.post(BODY, headers) == (401, "Unauthorized")
+    assert not site.heard
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[" * 60_000])
+async def test_a_body_that_cannot_be_read(site, body):
+    """A body without an id is answered with 400."""
+    assert await site.post(body, sign_callback(TASK, KEY)) == (400, "Bad Request")
+
+
+def padded(size):
+    return BODY.ljust(size)
+
+
+async def in_parts(body, parts=10):
+    for start in range(0, len(body), size := len(body) // parts):
+        yield body[start : start + size].encode()
+
+
+async def test_the_largest_body(site):
+    """Sixty-four kibibytes are taken, whether or not their number is told in advance."""
+    headers = sign_callback(TASK, KEY)
+    assert await site.post(padded(CAP), headers) == (200, "OK")
+    assert await site.post(in_parts(padded(CAP)), headers) == (200, "OK")
+
+
+async def test_a_body_that_is_too_large(site):
+    """One byte more is answered with 413, whether or not the number is told in advance."""
+    headers, too_large = sign_callback(TASK, KEY), (413, "Request Entity Too Large")
+    assert await site.post(padded(CAP + 1), headers) == too_large
+    assert await site.post(in_parts(padded(CAP + 1)), headers) == too_large
+    assert not site.heard
+
+
+async def test_a_compressed_body(site):
+    """A packed body is unpacked, and its size is what it has then."""
+    packed = {"Content-Encoding": "gzip", **sign_callback(TASK, KEY)}
+    assert (await site.post(gzip.compress(BODY.encode()), packed))[0] == 200
+    assert (await site.post(gzip.compress(padded(50 * 2**20).encode()), packed))[0] == 413
+
+
+BROKEN = {
+    "an encoding that it has not": (["Content-Encoding: gzip", "Content-Length: 5"], b"nogzi"),
+    "broken chunks": (["Transfer-Encoding: chunked"], b"5\r\nabcdefgh\r\n"),
+}
+
+
+@pytest.mark.parametrize(("head", "body"), BROKEN.values(), ids=BROKEN)
+async def test_a_body_that_does_not_keep_its_word(site, head, body):
+    """What cannot even be taken apart is answered with 400."""
+    assert b" 400 " in await first_line(await site.send(head, body))
+    await site.hang_up()
+
+
+async def test_a_body_that_does_not_come(site, monkeypatch):
+    """A body that is promised and not sent is answered with 408, after some patience."""
+    monkeypatch.setattr(routes_of_web, "_PATIENCE", 0.05)
+    reader = await site.send(["Content-Length: 9", "Connection: close"], b"{")
+    assert b" 408 " in await first_line(reader)
+    # aiohttp goes on reading what was promised for a while, to let the answer arrive.
+    site.writer.write(b'"late":1}')
+    await reader.read()
+    await site.hang_up()
+
+
+async def test_who_hangs_up(site, caplog):
+    """One who hangs up in the middle of a body is no error of the service's."""
+    await site.send(["Content-Length: 9"], b"{")
+    assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
+    await site.hang_up()
+    assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+async def test_other_methods(site, method):
+    """Callbacks are posted, and nothing else."""
+    status, _ = await site.post(BODY, sign_callback(TASK, KEY), method)
+    assert status == 405
+
+
+async def test_what_is_logged(site, caplog):
+    """A refusal is a line with its reason, and no key, signature or image is in any."""
+    caplog.set_level(logging.DEBUG, "kie_cover_async")
+    genuine, forged = sign_callback(TASK, KEY), sign_callback(TASK, "another")
+    await site.post(BODY, genuine)
+    await site.post(BODY, forged)
+    await site.post(b'{"data": {"taskId": "secret with blanks"}}', forged)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        f"callback for {TASK}: 1 are waiting",
+        f"callback refused: callback signature does not match; task {TASK}",
+        "callback refused, it cannot be read at $.data.taskId",
+    ]

@@ -1,0 +1,158 @@
+"""A client with an inbox, an API that makes covers, and callbacks over real sockets."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from kie_cover_async import ClientClosedError
+from kie_cover_async.callbacks import CallbackInbox, sign_callback
+from kie_cover_async.emulator import CoverScript
+
+KEY = "test-webhook-hmac-key"
+FORGED = "https://forged.example/image.png"
+NEVER = 3600.0
+
+
+class Vendor:
+    """Posts callbacks to where they were asked for."""
+
+    def __init__(self, caller, url):
+        self.caller, self.url = caller, url
+
+    async def call(self, task_id, key=KEY, **more):
+        body = {"code": 200, "msg": "success", "data": {"taskId": task_id, **more}}
+        headers = sign_callback(task_id, key)
+        async with self.caller.post(self.url, json=body, headers=headers) as answer:
+            return answer.status
+
+
+@pytest.fixture
+async def inbox():
+    """An inbox so patient that a callback which does not arrive makes a test time out."""
+    return CallbackInbox(KEY, safety_interval=NEVER)
+
+
+@pytest.fixture
+async def vendor(stack, inbox, lend):
+    app = web.Application()
+    app.add_routes(inbox.routes("/callbacks"))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return Vendor(lend(), f"http://127.0.0.1:{runner.addresses[0][1]}/callbacks")
+
+
+@pytest.fixture
+async def emulator(emulate):
+    """One whose covers are finished when they are asked for."""
+    return await emulate(generation_time=0)
+
+
+async def test_one_look(emulator, connect, inbox, vendor):
+    """With callbacks a cover costs one look, and what is returned is what that look showed."""
+    client = connect(emulator, inbox=inbox)
+    ids, updates = asyncio.Queue(), []
+    making = asyncio.create_task(
+        client.cover_for(
+            "song",
+            callback_url=vendor.url,
+            on_task_id=ids.put_nowait,
+            on_update=updates.append,
+            timeout=30,
+        )
+    )
+    task_id = await ids.get()
+    assert emulator.looks(task_id) == 0
+    assert await vendor.call(task_id, images=[FORGED]) == 200
+    details = await making
+    assert details.is_success
+    assert FORGED not in details.images
+    assert (emulator.looks(task_id), updates) == (1, [details])
+    assert not inbox._listeners
+
+
+async def test_a_callback_before_the_wait(emulator, connect, inbox, vendor):
+    """A callback that is there before the id is known to anybody is found."""
+    client = connect(emulator, inbox=inbox)
+    details = await client.cover_for(
+        "song", callback_url=vendor.url, on_task_id=vendor.call, timeout=30
+    )
+    assert emulator.looks(details.task_id) == 1
+
+
+async def test_a_cover_that_exists_is_looked_at_at_once(emulator, connect, inbox, vendor):
+    """For a cover that was made before no callback is to come."""
+    task_id = emulator.add_job(music_task_id="song")
+    client = connect(emulator, inbox=inbox)
+    details = await client.cover_for("song", callback_url=vendor.url, timeout=30)
+    assert (details.task_id, emulator.looks(task_id)) == (task_id, 1)
+
+
+async def test_a_forged_callback_wakes_nobody(emulator, connect, inbox, vendor):
+    """A callback without a genuine signature is refused, and costs no look."""
+    ids = asyncio.Queue()
+    client = connect(emulator, inbox=inbox)
+    making = asyncio.create_task(
+        client.cover_for("song", callback_url=vendor.url, on_task_id=ids.put_nowait, timeout=30)
+    )
+    task_id = await ids.get()
+    assert await vendor.call(task_id, key="another") == 401
+    assert emulator.looks(task_id) == 0
+    assert await vendor.call(task_id) == 200
+    assert (await making).task_id == task_id
+
+
+async def test_a_callback_that_is_lost(emulate, connect):
+    """Without a callback the cover is found all the same, after the safety interval."""
+    emulator = await emulate(generation_time=0)
+    client = connect(emulator, inbox=CallbackInbox(KEY, safety_interval=0.1))
+    details = await client.cover_for("song", callback_url="https://example.com/lost", timeout=30)
+    assert emulator.looks(details.task_id) == 1
+
+
+async def test_many_at_once(emulator, connect, inbox, vendor):
+    """A bulk call looks at each id at once, and again when that one is called of."""
+    script = CoverScript(looks=["generating", "success"])
+    ids = [emulator.add_job(script) for _ in range(20)]
+    seen = asyncio.Queue()
+    client = connect(emulator, inbox=inbox)
+    async with client.wait_for_covers(ids, on_update=seen.put_nowait, timeout=30) as outcomes:
+        calling = asyncio.create_task(_call_when_seen(vendor, seen, 2 * len(ids)))
+        covers = [outcome.result().task_id async for outcome in outcomes]
+        await calling
+    assert sorted(covers) == sorted(ids)
+    assert all(emulator.looks(task_id) == 2 for task_id in ids)
+    assert not inbox._listeners
+
+
+async def _call_when_seen(vendor, seen, number):
+    for _ in range(number):
+        details = await seen.get()
+        if not details.is_terminal:
+            await vendor.call(details.task_id)
+
+
+async def test_closing_leaves_no_subscription(emulator, connect, inbox, vendor, until):
+    """Closing the client ends waits that expect a callback, and the inbox forgets them."""
+    client = connect(emulator, inbox=inbox)
+    making = asyncio.create_task(client.cover_for("song", callback_url=vendor.url))
+    await until(lambda: inbox._listeners)
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await making
+    assert not inbox._listeners
+
+
+async def test_an_inbox_of_several_clients(emulator, connect, inbox, vendor, until):
+    """Each client that was given the inbox looks when it is called."""
+    script = CoverScript(looks=["generating", "generating", "success"])
+    task_id = emulator.add_job(script)
+    waits = [
+        asyncio.create_task(connect(emulator, inbox=inbox).wait_for_cover(task_id, timeout=30))
+        for _ in range(2)
+    ]
+    await until(lambda: emulator.looks(task_id) == 2)
+    await vendor.call(task_id)
+    assert [(await wait).is_success for wait in waits] == [True, True]
