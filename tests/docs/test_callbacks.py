@@ -1,0 +1,122 @@
+"""The examples that are called back: two services on ports of their own, and two workers."""
+
+import asyncio
+import json
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import uvicorn
+from aiohttp import ClientSession, web
+
+from kie_cover_async.callbacks import CallbackInbox, sign_callback
+from kie_cover_async.emulator import CoverScript
+
+KEY = "test-webhook-hmac-key"
+
+
+@asynccontextmanager
+async def on_aiohttp(example, listening):
+    runner = web.AppRunner(example("callbacks_aiohttp.py")["make_app"]())
+    await runner.setup()
+    await web.SockSite(runner, listening).start()
+    yield
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def on_fastapi(example, listening):
+    app = example("callbacks_fastapi.py")["app"]
+    config = uvicorn.Config(app, http="h11", ws="none", log_config=None)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([listening])
+    yield
+    await server.shutdown([listening])
+
+
+class Service:
+    """A running example, and whoever calls it."""
+
+    def __init__(self, url, caller):
+        self.url, self.caller = url, caller
+
+    async def post(self, path, **request):
+        async with self.caller.post(f"{self.url}{path}", **request) as answer:
+            return answer.status, await answer.text()
+
+    async def call(self, body, headers):
+        return (await self.post("/callbacks/secret", data=body, headers=headers))[0]
+
+
+@pytest.fixture(params=[on_aiohttp, on_fastapi])
+async def service(request, emulator, example, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setenv("CALLBACK_URL", f"{url}/callbacks/secret")
+        monkeypatch.setenv("KIE_WEBHOOK_KEYS", f"old {KEY}")
+        async with request.param(example, listening), ClientSession() as caller:
+            yield Service(url, caller)
+
+
+async def test_a_callback_ends_the_wait(service, emulator):
+    """A cover that is generating is told of in the moment in which the callback comes."""
+    emulator.script_song("song", CoverScript(looks=["generating", "success"]))
+    status, said = await service.post("/songs/song/cover")
+    task_id = json.loads(said)["cover"]
+
+    async def images():
+        async with service.caller.get(f"{service.url}/covers/{task_id}") as answer:
+            return (await answer.json())["images"]
+
+    async with asyncio.timeout(10):
+        asking = asyncio.create_task(images())
+        while not emulator.looks(task_id):  # noqa: ASYNC110 - nobody tells when it is looked at
+            await asyncio.sleep(0.005)
+        body = json.dumps({"code": 200, "data": {"taskId": task_id}})
+        assert await service.call(body, sign_callback(task_id, KEY)) == 200
+        assert len(await asking) == 2
+    assert (status, emulator.looks(task_id)) == (202, 2)
+
+
+async def test_callbacks_that_are_none(service):
+    """What cannot be read, is not signed, or is too large, is refused."""
+    body, genuine = b'{"data": {"taskId": "x"}}', sign_callback("x", KEY)
+    assert await service.call(body, genuine) == 200
+    assert await service.call(b"{}", genuine) == 400
+    assert await service.call(body, {}) == 401
+    assert await service.call(body.ljust(70_000), genuine) == 413
+
+
+class InMemoryBus:
+    """Tells all who listen, the one who publishes included."""
+
+    def __init__(self):
+        self.queues = [asyncio.Queue(), asyncio.Queue()]
+        self.free = iter(self.queues)
+
+    async def publish(self, task_id):
+        for queue in self.queues:
+            queue.put_nowait(task_id)
+
+    async def messages(self):
+        queue = next(self.free)
+        while (task_id := await queue.get()) is not None:
+            yield task_id
+
+
+async def test_workers_tell_each_other(example):
+    """A callback that reaches one worker wakes the waits of another."""
+    names, bus = example("callbacks_workers.py"), InMemoryBus()
+    inboxes = [CallbackInbox(KEY), CallbackInbox(KEY)]
+    heard = [asyncio.Event(), asyncio.Event()]
+    for inbox, event in zip(inboxes, heard, strict=True):
+        inbox.subscribe("x", event.set)
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(5):
+        for inbox in inboxes:
+            tasks.create_task(names["hear_of_others"](inbox, bus))
+        body = b'{"data": {"taskId": "x"}}'
+        await names["called_back"](inboxes[0], bus, sign_callback("x", KEY), body)
+        await asyncio.gather(*[event.wait() for event in heard])
+        await bus.publish(None)
