@@ -10,14 +10,11 @@ from yarl import URL
 from kie_cover_async.errors import ClientClosedError, TransportError
 from kie_cover_async.wire import Answer, Call
 
+from .connections import Connections
 from .scope import Deadlines
 from .secret import Secret
 
 LARGEST_ANSWER = 1 << 20
-
-# Covers take minutes and are looked at every few seconds: a connection given up after aiohttp's
-# usual 15 s would be made anew for nearly every look.
-_KEEP_ALIVE = 75.0
 
 # What is left of the request's time after this tells a slow server from one never reached.
 _SHARE_FOR_CONNECTING = 0.9
@@ -110,9 +107,7 @@ class Exchange:
     def _session_in_use(self, call: Call[Any]) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # The limit is ours: a request that queued in the pool would lose its time there.
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE),
-                cookie_jar=aiohttp.DummyCookieJar(),
+                connector=Connections(), cookie_jar=aiohttp.DummyCookieJar()
             )
         if self._session.closed:
             raise ClientClosedError(task_id=call.task_id)

@@ -1,10 +1,11 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from raw_peer import REQUEST, RawPeer, Step
 
 from kie_cover_async import CoverClient, ExponentialSchedule, RequestBudget, RetryPolicy
 from kie_cover_async.emulator import CoverEmulator
@@ -19,27 +20,7 @@ IN_A_HURRY: dict[str, Any] = {
 Emulate = Callable[..., Awaitable[CoverEmulator]]
 Connect = Callable[..., CoverClient]
 Lend = Callable[..., ClientSession]
-
-
-class RawServer:
-    """Answers every request with the same bytes, whatever HTTP thinks of them, and hangs up.
-
-    With `endless` bytes these follow again and again, for as long as somebody reads them.
-    """
-
-    def __init__(self, answer: bytes, endless: bytes) -> None:
-        self.answer, self.endless = answer, endless
-        self.requests: list[bytes] = []
-        self.url = ""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(self.answer)
-        with suppress(ConnectionError):
-            while self.endless:
-                writer.write(self.endless)
-                await writer.drain()
-        writer.close()
+Play = Callable[..., Awaitable[RawPeer]]
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -77,24 +58,20 @@ async def emulator(emulate: Emulate) -> CoverEmulator:
 
 
 @pytest.fixture
-async def raw(stack: AsyncExitStack) -> Callable[..., Awaitable[RawServer]]:
-    """Starts a server that answers with the given bytes."""
+async def play(stack: AsyncExitStack) -> Play:
+    """Starts a peer that follows the scripts, each after a first request."""
 
-    async def start(answer: bytes, endless: bytes = b"") -> RawServer:
-        server = RawServer(answer, endless)
-        listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-        await stack.enter_async_context(listening)
-        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        return server
+    async def play(*scripts: Iterable[Step]) -> RawPeer:
+        return await stack.enter_async_context(RawPeer.of(*([REQUEST, *each] for each in scripts)))
 
-    return start
+    return play
 
 
 @pytest.fixture
 async def connect(stack: AsyncExitStack) -> Connect:
     """Makes a client of a server, quicker in everything than by default, and closes it."""
 
-    def connect(server: CoverEmulator | RawServer, **settings: Any) -> CoverClient:
+    def connect(server: CoverEmulator | RawPeer, **settings: Any) -> CoverClient:
         settings = {"budget": RequestBudget.unlimited(), **IN_A_HURRY, **settings}
         client = CoverClient(KEY, base_url=server.url, **settings)
         stack.push_async_callback(client.aclose)

@@ -135,9 +135,9 @@ async def test_a_failure_that_names_the_key_is_hidden(emulator, secretive):
 
 
 @pytest.mark.parametrize("line", [f"{KEY}\r\n", f"HTTP/1.1 200 OK\r\n{KEY}\r\n"])
-async def test_an_echo_that_is_no_http_is_hidden(raw, secretive, line):
+async def test_an_echo_that_is_no_http_is_hidden(play, secretive, line):
     """What aiohttp says about bytes that it cannot read does not repeat them with the key."""
-    server = await raw(line.encode() + b"\r\n")
+    server = await play([line.encode() + b"\r\n"])
     [error] = await errors_of(secretive(server).get_credits())
     assert isinstance(error, KieCoverError)
     assert not any(map(shows_the_key, texts(error)))
