@@ -103,7 +103,7 @@ PEERS = {
     "says 100 and 103 before the answer": [
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK
     ],
-    "says 103 again and again": [Again(b"HTTP/1.1 103 Early Hints\r\n\r\n" * KIB, pause=0.5)],
+    "says 103 again and again": [Again(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 99, pause=0.5)],
     "switches protocols": [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", SILENCE],
     "redirects": [answer(b"", fields=b"Location: http://127.0.0.1:9/\r\n", status=b"302 Found")],
     "sends a body where there is none": [answer(status=b"204 No Content")],

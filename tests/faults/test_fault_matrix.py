@@ -1,0 +1,141 @@
+"""Every fault of the emulator, and what each verb makes of it, as docs/reliability.md has it."""
+
+import ast
+import asyncio
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import pytest
+from reliability_page import outcome_of, table
+
+from kie_cover_async import CoverClient
+from kie_cover_async.emulator import CoverEmulator, Fault
+
+CALLBACK = "https://example.com/covers"
+SONG, TASK = "a-song", "a-cover"
+# A wait, and the longest request before it.
+WAIT, REQUEST = 300.0, 30.0
+
+
+async def one_of(stream):
+    """The result of the only outcome of a bulk call."""
+    async with stream as outcomes:
+        [outcome] = [outcome async for outcome in outcomes]
+    return outcome.result()
+
+
+class Verb(NamedTuple):
+    """A call that meets the fault, and the endpoint whose requests are spoilt and counted."""
+
+    call: Callable[[CoverClient, str], Awaitable[object]]
+    endpoint: str
+
+
+def look(client, image):
+    return client.get_cover_details(TASK)
+
+
+def wait(client, image):
+    return client.wait_for_cover(TASK, timeout=WAIT)
+
+
+def ask(client, image):
+    return client.generate_cover(SONG, callback_url=CALLBACK)
+
+
+def ask_and_wait(client, image):
+    return client.cover_for(SONG, callback_url=CALLBACK, timeout=WAIT)
+
+
+VERBS = {
+    "get_cover_details": Verb(look, "record-info"),
+    "check_covers": Verb(lambda client, _: one_of(client.check_covers([TASK])), "record-info"),
+    "get_credits": Verb(lambda client, _: client.get_credits(), "credit"),
+    "get_download_url": Verb(lambda client, url: client.get_download_url(url), "download-url"),
+    "wait_for_cover": Verb(wait, "record-info"),
+    "wait_for_covers": Verb(
+        lambda client, _: one_of(client.wait_for_covers([TASK], timeout=WAIT)), "record-info"
+    ),
+    "generate_cover": Verb(ask, "generate"),
+    "cover_for": Verb(ask_and_wait, "generate"),
+    "cover_for, on its looks": Verb(ask_and_wait, "record-info"),
+}
+HEADINGS = {"### A fault that strikes once": 1, "### A fault that stays": None}
+
+
+def rows():
+    """Each row of each table, and how often its fault strikes."""
+    for heading, count in HEADINGS.items():
+        for row in table(heading):
+            yield pytest.param(count, row, id=f"{row['fault'].strip('`')} {count or 'for good'}")
+
+
+def verbs_of(column):
+    return [verb.replace("`", "") for verb in column.split("<br>")]
+
+
+def fault_of(cell):
+    """The fault that a cell has written as Python, by one of the class methods of `Fault`."""
+    call = ast.parse(cell.strip("`"), mode="eval").body
+    options = {option.arg: ast.literal_eval(option.value) for option in call.keywords}
+    return getattr(Fault, call.func.attr)(*map(ast.literal_eval, call.args), **options)
+
+
+def kinds_of_faults():
+    return {
+        name for name, _ in inspect.getmembers(Fault, inspect.ismethod) if not name.startswith("_")
+    }
+
+
+def verbs_of_the_client():
+    public = inspect.getmembers(CoverClient, inspect.isfunction)
+    return {name for name, _ in public if not name.startswith("_")} - {"aclose"}
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_the_table_is_whole(heading):
+    """Every kind of fault has a row, every verb of the client a column, and no other has one."""
+    rows = table(heading)
+    written = {re.match(r"`Fault\.(\w+)\(", row["fault"])[1] for row in rows}
+    assert written == kinds_of_faults()
+    verbs = [verb for column in rows[0] if column != "fault" for verb in verbs_of(column)]
+    assert verbs == list(VERBS)
+    assert {verb.partition(",")[0] for verb in VERBS} == verbs_of_the_client()
+
+
+@pytest.mark.parametrize(("count", "row"), [*rows()])
+async def test_a_row(instant_time, count, row):
+    """Each verb of a client as it is by default makes of this fault what the page says."""
+    fault = fault_of(row.pop("fault"))
+    seen = {
+        column: " / ".join(
+            dict.fromkeys([await cell(fault, count, verb) for verb in verbs_of(column)])
+        )
+        for column in row
+    }
+    assert seen == row
+
+
+async def cell(fault, count, verb):
+    """What comes of the verb, and within its time."""
+    loop = asyncio.get_running_loop()
+    async with CoverEmulator() as emulator, CoverClient("a-key", base_url=emulator.url) as client:
+        emulator.script_song(SONG, "generating, success")
+        emulator.add_job("success", task_id=TASK)
+        image = (await client.get_cover_details(TASK)).images[0]
+        emulator.requests.clear()
+        call, endpoint = VERBS[verb]
+        emulator.fault(fault, count=count, rate=1.0, endpoint=endpoint)
+        started = loop.time()
+        seen = await outcome_of(call(client, image))
+        assert loop.time() - started <= WAIT + REQUEST
+        return seen + repeated(emulator, endpoint, seen)
+
+
+def repeated(emulator, endpoint, seen):
+    """How often the endpoint was asked, unless once, or as often as time allowed."""
+    times = sum(request.endpoint == endpoint for request in emulator.requests)
+    until_time_was_up = "Timeout" in seen or "NotFound" in seen
+    return "" if times == 1 or until_time_was_up else f", {times} requests"
