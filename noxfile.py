@@ -29,6 +29,8 @@ def group(name: str) -> list[str]:
 
 
 PYTHONS = [version for version in ("3.11", "3.12", "3.13", "3.14") if is_present(version)]
+# atheris has wheels for these.
+FUZZED_ON = [version for version in PYTHONS if version < "3.14"][-1]
 
 
 @nox.session
@@ -87,3 +89,16 @@ def bench(session: nox.Session) -> None:
     session.env["PYTHONPATH"] = "tests"
     for name in session.posargs or ("look_cost", "bulk", "schedules", "callbacks"):
         session.run("python", f"tests/benchmarks/{name}.py")
+
+
+@nox.session(python=FUZZED_ON)
+def fuzz(session: nox.Session) -> None:
+    """Coverage-guided fuzzing of all that reads what a server sends: `-- RUNS` in all."""
+    session.install(".", *group("fuzz"))
+    session.env["PYTHONPATH"] = "tests"
+    targets = ("answers", "records")
+    runs = int(session.posargs[0] if session.posargs else 1_000_000) // len(targets)
+    for target in targets:
+        corpus = Path(session.create_tmp()) / target
+        corpus.mkdir(exist_ok=True)
+        session.run("python", "tests/fuzz/run.py", target, str(runs), str(corpus))
