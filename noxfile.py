@@ -96,7 +96,7 @@ def fuzz(session: nox.Session) -> None:
     """Coverage-guided fuzzing of all that reads what a server sends: `-- RUNS` in all."""
     session.install(".", *group("fuzz"))
     session.env["PYTHONPATH"] = "tests"
-    targets = ("answers", "records")
+    targets = ("answers", "envelopes", "records")
     runs = int(session.posargs[0] if session.posargs else 1_000_000) // len(targets)
     for target in targets:
         corpus = Path(session.create_tmp()) / target

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from reliability_page import outcome_of, table
+from verbs import VERBS
 
 from kie_cover_async import CoverClient
 from kie_cover_async.emulator import CoverEmulator, Fault
@@ -26,7 +27,7 @@ async def one_of(stream):
     return outcome.result()
 
 
-class Verb(NamedTuple):
+class Spoilt(NamedTuple):
     """A call that meets the fault, and the endpoint whose requests are spoilt and counted."""
 
     call: Callable[[CoverClient, str], Awaitable[object]]
@@ -49,18 +50,18 @@ def ask_and_wait(client, image):
     return client.cover_for(SONG, callback_url=CALLBACK, timeout=WAIT)
 
 
-VERBS = {
-    "get_cover_details": Verb(look, "record-info"),
-    "check_covers": Verb(lambda client, _: one_of(client.check_covers([TASK])), "record-info"),
-    "get_credits": Verb(lambda client, _: client.get_credits(), "credit"),
-    "get_download_url": Verb(lambda client, url: client.get_download_url(url), "download-url"),
-    "wait_for_cover": Verb(wait, "record-info"),
-    "wait_for_covers": Verb(
+CALLS = {
+    "get_cover_details": Spoilt(look, "record-info"),
+    "check_covers": Spoilt(lambda client, _: one_of(client.check_covers([TASK])), "record-info"),
+    "get_credits": Spoilt(lambda client, _: client.get_credits(), "credit"),
+    "get_download_url": Spoilt(lambda client, url: client.get_download_url(url), "download-url"),
+    "wait_for_cover": Spoilt(wait, "record-info"),
+    "wait_for_covers": Spoilt(
         lambda client, _: one_of(client.wait_for_covers([TASK], timeout=WAIT)), "record-info"
     ),
-    "generate_cover": Verb(ask, "generate"),
-    "cover_for": Verb(ask_and_wait, "generate"),
-    "cover_for, on its looks": Verb(ask_and_wait, "record-info"),
+    "generate_cover": Spoilt(ask, "generate"),
+    "cover_for": Spoilt(ask_and_wait, "generate"),
+    "cover_for, on its looks": Spoilt(ask_and_wait, "record-info"),
 }
 HEADINGS = {"### A fault that strikes once": 1, "### A fault that stays": None}
 
@@ -89,11 +90,6 @@ def kinds_of_faults():
     }
 
 
-def verbs_of_the_client():
-    public = inspect.getmembers(CoverClient, inspect.isfunction)
-    return {name for name, _ in public if not name.startswith("_")} - {"aclose"}
-
-
 @pytest.mark.parametrize("heading", HEADINGS)
 def test_the_table_is_whole(heading):
     """Every kind of fault has a row, every verb of the client a column, and no other has one."""
@@ -101,8 +97,8 @@ def test_the_table_is_whole(heading):
     written = {re.match(r"`Fault\.(\w+)\(", row["fault"])[1] for row in rows}
     assert written == kinds_of_faults()
     verbs = [verb for column in rows[0] if column != "fault" for verb in verbs_of(column)]
-    assert verbs == list(VERBS)
-    assert {verb.partition(",")[0] for verb in VERBS} == verbs_of_the_client()
+    assert verbs == list(CALLS)
+    assert {verb.partition(",")[0] for verb in CALLS} == VERBS
 
 
 @pytest.mark.parametrize(("count", "row"), [*rows()])
@@ -126,7 +122,7 @@ async def cell(fault, count, verb):
         emulator.add_job("success", task_id=TASK)
         image = (await client.get_cover_details(TASK)).images[0]
         emulator.requests.clear()
-        call, endpoint = VERBS[verb]
+        call, endpoint = CALLS[verb]
         emulator.fault(fault, count=count, rate=1.0, endpoint=endpoint)
         started = loop.time()
         seen = await outcome_of(call(client, image))
