@@ -102,3 +102,10 @@ def fuzz(session: nox.Session) -> None:
         corpus = Path(session.create_tmp()) / target
         corpus.mkdir(exist_ok=True)
         session.run("python", "tests/fuzz/run.py", target, str(runs), str(corpus))
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Covers by the ten thousand through a service where much goes wrong: some minutes."""
+    session.install(".")
+    session.run("python", "tests/soak/soak.py", *session.posargs)
