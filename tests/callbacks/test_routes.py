@@ -110,9 +110,9 @@ async def test_the_largest_body(site):
 
 async def test_a_body_that_is_too_large(site):
     """One byte more is answered with 413, whether or not the number is told in advance."""
-    headers, too_large = sign_callback(TASK, KEY), (413, "Request Entity Too Large")
-    assert await site.post(padded(CAP + 1), headers) == too_large
-    assert await site.post(in_parts(padded(CAP + 1)), headers) == too_large
+    headers = sign_callback(TASK, KEY)
+    assert (await site.post(padded(CAP + 1), headers))[0] == 413
+    assert (await site.post(in_parts(padded(CAP + 1)), headers))[0] == 413
     assert not site.heard
 
 
