@@ -768,12 +768,17 @@ async def test_so_many_waits_at_once():
 # for places, too, which are handed out by turns like slots.
 @pytest.mark.parametrize(("bulk", "slots"), [(House.check, 3), (House.wait, 4)])
 async def test_ten_thousand_ids_delay_one_call_by_little(bulk, slots):
-    """A single call beside a bulk call waits for a few slots, not for the whole bulk."""
+    """A single call beside a bulk call waits for a few slots, not for the whole bulk, also where
+    its id is one of the bulk's own."""
     house = House(finished, budget=RequestBudget(10, per=1.0))
     consuming = asyncio.create_task(ids_of(bulk(house, Lines(10_000))))
     await asyncio.sleep(10)
     taken = []
-    for call in (house.reader.details("one"), house.reader.wait("another", waiting())):
+    for call in (
+        house.reader.details("one"),
+        house.reader.wait("another", waiting()),
+        house.reader.details("10000"),
+    ):
         started = now()
         await call
         taken.append(now() - started)

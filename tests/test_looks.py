@@ -56,6 +56,29 @@ async def test_looks_in_flight_are_joined():
     assert nothing_left(looks)
 
 
+async def test_a_single_look_does_not_queue_with_many():
+    """A look that a bulk call has queued is overtaken by a single one, and joined by its like."""
+    turn, asked = asyncio.Event(), []
+
+    async def look(task_id, on_sent, flow):
+        asked.append(flow)
+        if flow is not None:
+            await turn.wait()
+        on_sent()
+        await asyncio.sleep(1)
+        return Sighting(COVER if flow is None else PENDING, None, now())
+
+    looks = SharedLooks(look)
+    bulk = [asyncio.create_task(looks.look(ID, flow=flow)) for flow in ("bulk", "another bulk")]
+    await asyncio.sleep(1)
+    single = [asyncio.create_task(looks.look(ID)) for _ in range(2)]
+    assert [shown(heard) for heard in await asyncio.gather(*single)] == [COVER, COVER]
+    assert asked == ["bulk", None]
+    turn.set()
+    assert [shown(heard) for heard in await asyncio.gather(*bulk)] == [PENDING, PENDING]
+    assert nothing_left(looks)
+
+
 async def test_other_ids_are_not_joined():
     """Looks at different ids are apart."""
     asked = []
