@@ -46,7 +46,7 @@ NEIGHBOURS = {
 HOMES = {
     # Lent and borrowed; the emulator calls back with one of its own.
     r"aiohttp\.ClientSession": {"transport", "client", "settings", "cli", "emulator"},
-    r"aiohttp\.web.*": {"callbacks", "emulator"},
+    r"aiohttp\.web.*": {"callbacks", "emulator", "cli"},
     r"aiohttp\.(Http|hdrs).*": {"transport", "callbacks", "emulator"},
     r"aiohttp\..+": {"transport", "emulator"},
     r"cattrs?\..+": {"wire"},

@@ -3,7 +3,7 @@
 import os
 import sys
 from io import TextIOWrapper
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,31 +13,9 @@ from kie_cover_async.emulator import CallbackPlan
 from . import many, verbs
 from .demo import play
 from .emulated import EmulatorSettings, emulate
-from .output import INTERRUPTED, emit, listen, run, wants_json
-
-TaskId = Annotated[str, typer.Argument(metavar="ID", help="The cover task's id, not the song's.")]
-TaskIds = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="ID...", help="The cover tasks' ids; - reads them from stdin."),
-]
-File = Annotated[
-    str | None,
-    typer.Option(metavar="FILE", help="A file with an id, or JSON with a taskId, in each line."),
-]
-Rate = Annotated[
-    float | None,
-    typer.Option(metavar="NUMBER", help="Requests a second; 10 if not given, inf has no limit."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON lines on a terminal too.")]
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(envvar="KIE_BASE_URL", metavar="URL", help="Another service of the same API."),
-]
-
-
-def _share(told: str) -> Any:
-    return typer.Option(min=0, max=1, metavar="SHARE", help=told)
-
+from .listening import ListenSettings, hear
+from .options import BaseUrl, File, Json, Rate, TaskId, TaskIds, share
+from .output import INTERRUPTED, emit, run, show_log, wants_json
 
 app: typer.Typer = typer.Typer(
     name="kie-cover",
@@ -65,7 +43,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # With a proxy aiohttp reads the netrc file too, and an entry there clashes with the key.
     os.environ["NETRC"] = os.devnull
-    listen()
+    show_log()
     try:
         app(prog_name="kie-cover")
     except KeyboardInterrupt:
@@ -186,6 +164,27 @@ def credits(base_url: BaseUrl = None, as_json: Json = False) -> None:
     run(verbs.credits(base_url, as_json=as_json), as_json=as_json)
 
 
+@app.command(epilog="Example: kie-cover listen --port 8080 --path /kie/callback")
+def listen(
+    *,
+    host: Annotated[str, typer.Option(help="Where connections are taken from.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
+    path: Annotated[str, typer.Option(help="The rest of the callback URL.")] = "/kie/callback",
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Listen to callbacks until Ctrl-C, and write a line for each.
+
+    Signatures are checked if KIE_CALLBACK_KEY has a key, or several with commas between them. With
+    KIE_API_KEY each callback is followed by a look, and the line is what that has shown; without,
+    the line is what the callback claims, which anybody may have written. Repetitions get no line.
+    """
+    settings = ListenSettings(
+        host=host, port=port, path=path, base_url=base_url, as_json=wants_json(as_json)
+    )
+    run(hear(settings), as_json=False)
+
+
 @app.command(epilog="Example: kie-cover emulator --port 8321 --fault-rate 0.1 --lost-callbacks 0.2")
 def emulator(
     *,
@@ -193,14 +192,14 @@ def emulator(
     generation_time: Annotated[
         str, typer.Option(metavar="SECONDS", help="From asking to the end, or a range of it.")
     ] = "2-8",
-    failure_rate: Annotated[float, _share("How many of the covers fail.")] = 0.0,
-    stuck_rate: Annotated[float, _share("How many of the covers never end.")] = 0.0,
-    fault_rate: Annotated[float, _share("How many of the answers go wrong.")] = 0.0,
-    late_callbacks: Annotated[float, _share("How many callbacks come seconds later.")] = 0.0,
-    lost_callbacks: Annotated[float, _share("How many callbacks never come.")] = 0.0,
-    doubled_callbacks: Annotated[float, _share("How many callbacks come twice.")] = 0.0,
-    forged_callbacks: Annotated[float, _share("How many have a forged one beside them.")] = 0.0,
-    wrong_signatures: Annotated[float, _share("How many are signed with a wrong key.")] = 0.0,
+    failure_rate: Annotated[float, share("How many of the covers fail.")] = 0.0,
+    stuck_rate: Annotated[float, share("How many of the covers never end.")] = 0.0,
+    fault_rate: Annotated[float, share("How many of the answers go wrong.")] = 0.0,
+    late_callbacks: Annotated[float, share("How many callbacks come seconds later.")] = 0.0,
+    lost_callbacks: Annotated[float, share("How many callbacks never come.")] = 0.0,
+    doubled_callbacks: Annotated[float, share("How many callbacks come twice.")] = 0.0,
+    forged_callbacks: Annotated[float, share("How many have a forged one beside them.")] = 0.0,
+    wrong_signatures: Annotated[float, share("How many are signed with a wrong key.")] = 0.0,
     seed: Annotated[str, typer.Option(help="Every random choice follows from it.")] = "0",
     as_json: Json = False,
 ) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from kie_cover_async import KieCoverError, RateLimitedError
 from kie_cover_async.events import BudgetHeld, CoverLooked, Event
 
-from .output import one_line, say
+from .output import emit, one_line, paper, say
 from .record import STYLES
 
 FRAMES_PER_SECOND = 10
@@ -127,3 +127,18 @@ def live(shown: RenderableType, *, console: Console) -> Iterator[None]:
         redirect_stderr=can_draw(sys.stderr),
     ):
         yield
+
+
+@contextmanager
+def watched(shown: RenderableType) -> Iterator[Callable[[str | Text], None]]:
+    """Draw it where there is a terminal; gives the way to write a line meanwhile."""
+    if can_draw(sys.stdout):
+        console = paper()
+        with live(shown, console=console):
+            yield lambda line: console.print(line, soft_wrap=True)
+        return
+    if can_draw(sys.stderr):
+        with live(shown, console=Console(stderr=True, markup=False, highlight=False)):
+            yield lambda line: emit(str(line))
+        return
+    yield lambda line: emit(str(line))

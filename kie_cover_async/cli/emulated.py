@@ -90,3 +90,4 @@ def _announce(emulator: CoverEmulator, *, as_json: bool) -> None:
     for name, value in environment.items():
         emit(f"export {name}={value}")
     say(f"And then, for instance: kie-cover generate some-song --callback-url {_CALLBACK_URL}")
+    say("Who listens there: kie-cover listen")

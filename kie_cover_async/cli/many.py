@@ -1,12 +1,10 @@
 """`check` and `wait` for many ids: a line for each, as it comes."""
 
 import json
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 from attrs import frozen
-from rich.console import Console
 from rich.text import Text
 
 from kie_cover_async import (
@@ -17,16 +15,14 @@ from kie_cover_async import (
 )
 
 from . import verbs
-from .board import can_draw, live
+from .board import watched
 from .connection import budget_of, connected
 from .ids import STDIN, opened
 from .output import (
     DONE,
     FAILED,
-    emit,
     error_fields,
     one_line,
-    paper,
     quiet,
     say,
 )
@@ -70,39 +66,30 @@ async def _all(asked: Asked, begin: Begin) -> int:
                 connected(asked.base_url, tally.hear, budget) as client,
                 begin(client, ids) as outcomes,
             ):
-                with _watched(tally) as write:
+                with watched(tally) as write:
                     async for outcome in outcomes:
                         tally.count(outcome)
-                        write(_json(outcome) if asked.as_json else _text(outcome))
+                        write(_line(outcome, as_json=asked.as_json))
     finally:
         if tally.done:
             say(tally.summary())
     return FAILED if tally.failed else DONE
 
 
-@contextmanager
-def _watched(tally: Tally) -> Iterator[Callable[[str | Text], None]]:
-    """Draw the tally where there is a terminal; gives the way to write a line meanwhile."""
-    if can_draw(sys.stdout):
-        console = paper()
-        with live(tally, console=console):
-            yield lambda line: console.print(line, soft_wrap=True)
-        return
-    if can_draw(sys.stderr):
-        with live(tally, console=Console(stderr=True, markup=False, highlight=False)):
-            yield lambda line: emit(str(line))
-        return
-    yield lambda line: emit(str(line))
+def _line(outcome: CoverOutcome, *, as_json: bool) -> str | Text:
+    return json.dumps(outcome_fields(outcome)) if as_json else outcome_text(outcome)
 
 
-def _json(outcome: CoverOutcome) -> str:
+def outcome_fields(outcome: CoverOutcome) -> dict[str, Any]:
+    """The record as JSON, or the error and its facts."""
     if outcome.error is None:
-        return json.dumps(unstructure_details(outcome.result()))
+        return unstructure_details(outcome.result())
     # The error of an id that can be none does not know it.
-    return json.dumps({**error_fields(outcome.error), "taskId": outcome.task_id})
+    return {**error_fields(outcome.error), "taskId": outcome.task_id}
 
 
-def _text(outcome: CoverOutcome) -> Text:
+def outcome_text(outcome: CoverOutcome) -> Text:
+    """The same in a line for people."""
     word = how_it_ended(outcome)
     return Text.assemble(
         f"{one_line(outcome.task_id)}  ", (word, style_of(word)), f"  {one_line(_said(outcome))}"

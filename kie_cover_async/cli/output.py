@@ -52,7 +52,7 @@ class Talk(logging.Handler):
         say(record.getMessage())
 
 
-def listen() -> None:
+def show_log() -> None:
     """Let the package's log be heard."""
     log = logging.getLogger(LOGGED)
     log.addHandler(Talk())

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 
 import pytest
 
@@ -183,8 +182,8 @@ async def test_nothing_secret_is_said(caplog):
     with pytest.raises(SignatureError) as caught:
         inbox.receive(sign_callback(TASK, "another"), images)
     said = [caplog.text, str(caught.value), repr(caught.value), repr(inbox), repr(inbox._keyring)]
-    for text in said:
-        assert not re.search(f"{KEY}|{headers['X-Webhook-Signature']}|secret", text)
+    for secret in (KEY, headers["X-Webhook-Signature"], "secret"):
+        assert not [text for text in said if secret in text]
     assert repr(inbox) == "<CallbackInbox of signed callbacks, 1 ids awaited>"
     assert repr(CallbackInbox()) == "<CallbackInbox of unsigned callbacks, 0 ids awaited>"
 

@@ -12,7 +12,7 @@ from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, USAGE
 from kie_cover_async.emulator import CoverScript, Fault
 
 COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
-COMMANDS = ["demo", "get", "check", "wait", "generate", "credits", "emulator"]
+COMMANDS = ["demo", "get", "check", "wait", "generate", "credits", "listen", "emulator"]
 
 
 @pytest.fixture

@@ -1,0 +1,136 @@
+"""`kie-cover listen`: callbacks, a line for each, for as long as its terminal is open."""
+
+import json
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NoReturn
+
+from aiohttp import web
+from attrs import frozen
+from rich.text import Text
+from yarl import URL
+
+from kie_cover_async import CoverClient
+from kie_cover_async.callbacks import CallbackInbox, CoverCallback
+from kie_cover_async.callbacks.web import callback_routes
+from kie_cover_async.settings import API_KEY_VARIABLE
+
+from .board import watched
+from .callback_keys import CALLBACK_KEY_VARIABLE, callback_keys
+from .connection import connected
+from .many import outcome_fields, outcome_text
+from .output import Refused, one_line, say
+from .reception import Reception
+
+# Seconds for answers that are being written when Ctrl-C comes.
+_LAST_WORDS = 0.5
+_PATH = re.compile(r"/[^\s{}?#]*")
+
+Write = Callable[[str | Text], None]
+
+
+@frozen(kw_only=True)
+class ListenSettings:
+    """What the command was asked for."""
+
+    host: str
+    port: int
+    path: str
+    base_url: str | None
+    as_json: bool
+
+
+async def hear(settings: ListenSettings) -> NoReturn:
+    """Listen until it is cancelled; raises `Refused` where that cannot be had."""
+    if not _PATH.fullmatch(settings.path):
+        raise Refused(f"--path must be such as /kie/callback, not {settings.path!r}")
+    keys = callback_keys()
+    reception = Reception(CallbackInbox(keys or None))
+    async with _looking(settings.base_url) as client, _serving(reception, settings) as url:
+        say(f"Callbacks are heard at {url} until Ctrl-C.")
+        if not keys:
+            say(f"Anybody may send them: {CALLBACK_KEY_VARIABLE} has no key.")
+        if client is None:
+            say(f"What they claim is not confirmed: {API_KEY_VARIABLE} has no key.")
+        try:
+            with watched(reception) as write:
+                if client is None:
+                    await _pass_on(reception, write, as_json=settings.as_json)
+                else:
+                    await _confirm(client, reception, write, as_json=settings.as_json)
+        finally:
+            say(reception.summary())
+
+
+async def _pass_on(reception: Reception, write: Write, *, as_json: bool) -> NoReturn:
+    while True:
+        callback = await reception.next()
+        write(json.dumps(_claimed(callback)) if as_json else _claimed_text(callback))
+
+
+async def _confirm(
+    client: CoverClient, reception: Reception, write: Write, *, as_json: bool
+) -> NoReturn:
+    async with client.check_covers(_task_ids(reception)) as outcomes:
+        while True:
+            outcome = await anext(outcomes)
+            # Two callbacks with different words may both have been waiting.
+            if not reception.knows_the_end(outcome.task_id):
+                line = {**outcome_fields(outcome), "confirmed": reception.count(outcome)}
+                write(json.dumps(line) if as_json else outcome_text(outcome))
+
+
+async def _task_ids(reception: Reception) -> AsyncIterator[str]:
+    while True:
+        yield (await reception.next()).task_id
+
+
+def _claimed(callback: CoverCallback) -> dict[str, object]:
+    """With the images under a name that nobody takes for that of a result."""
+    return {
+        "taskId": callback.task_id,
+        "code": callback.code,
+        "msg": callback.msg,
+        "claimedImages": callback.images,
+        "confirmed": False,
+    }
+
+
+def _claimed_text(callback: CoverCallback) -> Text:
+    images = "" if callback.images is None else f", claims {' '.join(callback.images)}"
+    said = f"says {callback.code} {callback.msg}{images}"
+    return Text(f"{one_line(callback.task_id)}  {one_line(said)}")
+
+
+@asynccontextmanager
+async def _looking(base_url: str | None) -> AsyncIterator[CoverClient | None]:
+    """A client, if there is a key for one."""
+    if os.environ.get(API_KEY_VARIABLE):
+        async with connected(base_url) as client:
+            yield client
+    else:
+        yield None
+
+
+@asynccontextmanager
+async def _serving(reception: Reception, settings: ListenSettings) -> AsyncIterator[URL]:
+    app = web.Application()
+    app.add_routes(callback_routes(settings.path, reception.receive))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_WORDS)
+    await runner.setup()
+    try:
+        await _start(runner, settings)
+        port = runner.addresses[0][1]
+        yield URL.build(scheme="http", host=settings.host, port=port, path=settings.path)
+    finally:
+        await runner.cleanup()
+
+
+async def _start(runner: web.AppRunner, settings: ListenSettings) -> None:
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as error:
+        where = f"{settings.host}, port {settings.port}"
+        raise Refused(f"cannot listen on {where}: {error.strerror}") from None
