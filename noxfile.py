@@ -28,6 +28,13 @@ def group(name: str) -> list[str]:
     return nox.project.dependency_groups(PROJECT, name)
 
 
+def lowest_of(*lists: str) -> list[str]:
+    """The runtime dependencies, or those of an extra, each at its lower bound."""
+    project = PROJECT["project"]
+    every = {"dependencies": project["dependencies"], **project["optional-dependencies"]}
+    return [requirement.replace(">=", "==") for name in lists for requirement in every[name]]
+
+
 # Where backoff has a say; to all else it is the same which of the two is there.
 MEET_BACKOFF = [
     "tests/client",
@@ -69,6 +76,38 @@ def tests(session: nox.Session, backoff: str) -> None:
     session.run("coverage", "combine", "--quiet")
     if not session.posargs:
         session.run("coverage", "report")
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """The tests again, with the lowest release that is allowed of each dependency."""
+    session.install(".[cli]", *lowest_of("dependencies", "cli"), *group("test"))
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("pytest", "--numprocesses=4", *session.posargs)
+    # Older releases of pytest do not read the project's settings.
+    session.install(*lowest_of("testing"))
+    settings = ("asyncio_mode=auto", "pythonpath=tests")
+    options = [part for setting in settings for part in ("--override-ini", setting)]
+    session.run("pytest", "-W", "error", "--import-mode=importlib", *options, "tests/testing")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """What would be published: the contents of wheel and sdist, and the tests that read files."""
+    session.install("hatchling", *group("test"))
+    built, unpacked = (Path(session.create_tmp(), name).resolve() for name in ("built", "unpacked"))
+    shutil.rmtree(built, ignore_errors=True)
+    shutil.rmtree(unpacked, ignore_errors=True)
+    session.run("hatchling", "build", "--directory", str(built))
+    session.run("python", "tests/published.py", str(built))
+    [sdist] = built.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, unpacked, filter="data")
+    [root] = unpacked.iterdir()
+    session.chdir(root)
+    session.install(".[cli]")
+    session.env["PYTHONSAFEPATH"] = "1"
+    reading = ("tests/docs", "tests/faults", "tests/wire", "tests/test_architecture.py")
+    session.run("pytest", "--numprocesses=4", *reading)
 
 
 @nox.session
