@@ -13,6 +13,8 @@ from .errors import InvalidTaskIdError
 _SHOWN = 60
 # What needs no taking apart, which costs more than all else that is read of an image.
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]*[A-Za-z0-9](?:/[!-~]*)?")
+# As much as could be a password is not shown.
+_USER_INFO = re.compile(r"//.*@", re.DOTALL)
 _LARGEST = float_info.max
 
 
@@ -96,7 +98,8 @@ def a_task_id(name: str, value: object) -> str:
 
 def an_http_url(name: str, value: object) -> URL:
     """The URL, if it is an absolute one of http or https."""
-    refusal = f"{name} must be an absolute http or https URL, not {shown(value)}"
+    given = _USER_INFO.sub("//***@", str(value)) if isinstance(value, (str, URL)) else value
+    refusal = f"{name} must be an absolute http or https URL, not {shown(given)}"
     if not isinstance(value, (str, URL)):
         raise TypeError(refusal)
     if not is_http_url(str(value)):

@@ -1,7 +1,9 @@
 """Where the client's settings come from when they are not given, and what is refused of them."""
 
+import logging
 import os
 from ipaddress import ip_address
+from ssl import CERT_NONE
 
 import aiohttp
 from yarl import URL
@@ -9,6 +11,8 @@ from yarl import URL
 from ._version import __version__
 from .arguments import an_http_url, shown
 from .schedule import Schedule
+
+_log = logging.getLogger(__name__)
 
 API_KEY_VARIABLE, BASE_URL_VARIABLE = "KIE_API_KEY", "KIE_BASE_URL"
 DEFAULT_BASE_URL = "https://api.kie.ai"
@@ -63,6 +67,8 @@ def a_session(given: aiohttp.ClientSession | None) -> aiohttp.ClientSession | No
         raise TypeError(f"session must be an aiohttp.ClientSession, not {shown(given)}")
     if getattr(given, "auth", None) is not None:
         raise ValueError("session must have no auth of its own: requests carry the API key")
+    if given is not None and not _verifies_certificates(given):
+        _log.warning("the session lent verifies no TLS certificates: anybody may read the API key")
     return given
 
 
@@ -71,6 +77,12 @@ def a_schedule(given: Schedule) -> Schedule:
     if isinstance(given, type) or not callable(getattr(given, "delay", None)):
         raise TypeError(f"schedule must have a method delay(age, pressure), not {shown(given)}")
     return given
+
+
+def _verifies_certificates(session: aiohttp.ClientSession) -> bool:
+    # Nothing public tells what a connector was made with.
+    tls = getattr(session.connector, "_ssl", None)
+    return tls is not False and getattr(tls, "verify_mode", None) is not CERT_NONE
 
 
 def _is_loopback(host: str) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from ssl import SSLContext
 from typing import Self
 
 from attrs import define, field, frozen
@@ -76,6 +77,7 @@ class RawPeer:
     """
 
     scripts: list[list[Step]]
+    tls: SSLContext | None = None
     requests: list[bytes] = field(factory=list)
     connections: int = 0
     open_connections: int = 0
@@ -89,8 +91,9 @@ class RawPeer:
         return cls([list(script) for script in scripts])
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self.tls)
+        scheme = "http" if self.tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -103,6 +103,15 @@ def test_a_base_url_of_another_type(given):
         base_url_in_use(given, allow_http=False)
 
 
+@pytest.mark.parametrize("given", ["ftp://me:{}@h", "https://me:{}@", "https://me:{}@h h"])
+def test_a_password_in_what_is_no_base_url(given):
+    """What is refused is shown without what may be a password."""
+    with pytest.raises(ValueError, match="base_url must be an absolute") as caught:
+        base_url_in_use(given.format(SECRET), allow_http=False)
+    assert SECRET not in str(caught.value)
+    assert "***@" in str(caught.value)
+
+
 def test_a_bad_base_url_of_the_environment(monkeypatch):
     """The environment's is held to the same rules."""
     monkeypatch.setenv("KIE_BASE_URL", "http://api.kie.ai")

@@ -1,5 +1,6 @@
 """One request over aiohttp: its time, its size, and every failure as one of our errors."""
 
+import asyncio
 from math import inf
 from typing import Any
 
@@ -92,6 +93,9 @@ class Exchange:
             problem = self._failure(call, _named(error))
             if type(error) is TimeoutError:
                 problem = self._failure(call, f"no answer within {self._request_timeout:g} s")
+        except asyncio.CancelledError as error:
+            # The frames below have the key among their locals, which some loggers show.
+            raise error.with_traceback(None) from None
         except ValueError as error:
             said = f"session cannot be used with an API key: {error}"
             problem = ValueError(f"{said}; with trust_env such may stand in a netrc file")

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from attrs import define
+from attrs import define, field
 
 from kie_cover_async import errors as e
 from kie_cover_async.arguments import is_one_word, shown
@@ -52,7 +52,8 @@ class Answer:
     """An HTTP answer, read whole. `headers` is any mapping that ignores case."""
 
     status: int
-    headers: Mapping[str, str]
+    # Of these only the request's id has been looked through for an echo of the key.
+    headers: Mapping[str, str] = field(repr=False)
     body: bytes
 
     @property

@@ -19,6 +19,8 @@ from kie_cover_async.emulator import CoverScript, Fault
 
 MIB = 1 << 20
 
+ODD_IDS = ["a/b?c&d=é%", "../../x?y#z%00", "%2e%2e/..", "#+;:@", "日本", "'\"\\<>"]
+
 PASSING = {
     "429 in the body": (Fault.rate_limited(), RateLimitedError),
     "429 by status": (Fault.rate_limited(in_body=False), RateLimitedError),
@@ -119,7 +121,7 @@ async def test_reads_share_one_connection(emulator, client):
     assert len({request.connection for request in emulator.requests}) == 1
 
 
-@pytest.mark.parametrize("task_id", ["a/b?c&d=é%", "%2e%2e/..", "#+;:@", "日本", "'\"\\<>"])
+@pytest.mark.parametrize("task_id", ODD_IDS)
 async def test_an_id_reaches_the_server_as_it_is(emulator, client, task_id):
     """Whatever characters an id has, the server sees the same ones, in one parameter."""
     emulator.add_job(CoverScript(looks=["success"]), task_id=task_id)

@@ -2,6 +2,7 @@ import asyncio
 import json
 import logging
 import traceback
+from functools import partial
 
 import attrs
 import pytest
@@ -65,6 +66,14 @@ def texts(error):
         yield from (str(each), repr(each), repr(each.args), repr(vars(each)))
         yield from getattr(each, "__notes__", ())
         yield "".join(traceback.format_exception(each))
+        yield from locals_of(each)
+
+
+def locals_of(error):
+    """What stood in the frames below the test's own, as some loggers show it with a traceback."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename != __file__:
+            yield from map(repr, frame.f_locals.values())
 
 
 def shows_the_key(text):
@@ -173,6 +182,17 @@ async def test_ending_a_call_shows_no_key(emulator, secretive, until):
         ClientClosedError,
     ]
     assert not [text for error in errors for text in texts(error) if shows_the_key(text)]
+
+
+async def test_a_caller_who_loses_patience_shows_no_key(emulator, secretive):
+    """A timeout of the caller's own hangs on a cancellation, whose frames held the request."""
+    client = secretive(emulator, request_timeout=5.0)
+    emulator.fault(Fault.stall(), rate=1.0)
+    for call in (client.get_credits, partial(client.generate_cover, "song", callback_url=CALLBACK)):
+        with pytest.raises(TimeoutError) as caught:
+            await asyncio.wait_for(call(), 0.05)
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+        assert not any(map(shows_the_key, texts(caught.value)))
 
 
 async def test_a_session_that_cannot_be_used_shows_no_key(
