@@ -21,7 +21,7 @@ from .reading import Reader
 from .retry import RetryPolicy
 from .schedule import ExponentialSchedule, Schedule
 from .settings import a_schedule, a_session, a_user_agent, api_key_in_use, base_url_in_use
-from .transport import Exchange, Transport
+from .transport import Downloads, Exchange, Transport
 from .waiting import OnUpdate, WaitTerms
 
 _log = logging.getLogger(__name__)
@@ -36,15 +36,13 @@ class CoverClient:
     :param api_key: `None` reads the environment's `KIE_API_KEY`. It is in no repr, log or error.
     :param base_url: `None` reads `KIE_BASE_URL`, else it is `https://api.kie.ai`.
     :param allow_http: accept plain http for hosts other than loopback.
-    :param session: a borrowed session, with its proxies, TLS settings and pool; it is neither
-        closed nor altered.
+    :param session: a borrowed session, with its proxies, TLS and pool; neither closed nor altered.
     :param request_timeout: seconds for one request, its body included, and not the time in queues.
     :param retry: how a single call goes on after a passing failure, and at what pace a wait does.
     :param schedule: when waits look again; anything with `delay(age, pressure)`.
     :param budget: how often to call; `None` is ten requests a second, the vendor's ceiling for a
         key. Give the same one to all clients that share a key.
-    :param max_in_flight: how many requests may be under way at once; a borrowed session's pool may
-        lower it.
+    :param max_in_flight: how many requests may be under way at once; a borrowed pool may lower it.
     :param user_agent: ours by default; some of the vendor's hosts refuse odd ones with a 403.
     :param inbox: a `CallbackInbox`, whose callbacks wake waits, so that these seldom look before.
     :param observer: called with each event of `kie_cover_async.events`.
@@ -87,6 +85,8 @@ class CoverClient:
             observer=observer,
         )
         self._while_open = self._transport.lifetime.call
+        self.downloads: Downloads = Downloads(self._transport)
+        """How images are fetched, without the key: what a `CoverArchive` borrows."""
         self._schedule = a_schedule(schedule)
         self._reader = Reader(self._transport, an_inbox(inbox))
 

@@ -80,7 +80,7 @@ EXAMPLES = {
     ),
     SignatureError: ({"reason": "is stale"}, "callback signature is stale"),
     DownloadError: (
-        {"reason": "gone", "url": "https://h/a.png"},
+        {"reason": "gone", "url": "https://h/a.png", "http_status": 410},
         "image not saved: gone",
     ),
 }

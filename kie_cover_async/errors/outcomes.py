@@ -73,10 +73,15 @@ class SignatureError(KieCoverError):
 
 @error_class
 class DownloadError(KieCoverError):
-    """An image could not be saved: see `reason`."""
+    """An image could not be saved: see `reason`.
+
+    `http_status` is what the image's host answered, where that is the reason. `safe_to_repeat` is
+    true where a later try may bring the image: it was cut off, the host was in trouble.
+    """
 
     reason: str
     url: str | None = None
+    http_status: int | None = None
 
     def _what(self) -> str:
         return f"image not saved: {self.reason}"

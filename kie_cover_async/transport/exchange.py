@@ -43,6 +43,9 @@ class Exchange:
         request_timeout: float,
         user_agent: str,
     ) -> None:
+        self.base_url: URL = base_url
+        self.request_timeout: float = request_timeout
+        self.user_agent: str = user_agent
         self._root = str(base_url).rstrip("/")
         self._urls: dict[str, URL] = {}
         self._secret = Secret(api_key)
@@ -57,7 +60,6 @@ class Exchange:
         )
         self._session = session
         self._owned = session is None
-        self._request_timeout = request_timeout
         self._deadlines = Deadlines(request_timeout)
         self._timeout = aiohttp.ClientTimeout(
             total=None,
@@ -92,7 +94,7 @@ class Exchange:
         except (aiohttp.ClientError, OSError) as error:
             problem = self._failure(call, _named(error))
             if type(error) is TimeoutError:
-                problem = self._failure(call, f"no answer within {self._request_timeout:g} s")
+                problem = self._failure(call, f"no answer within {self.request_timeout:g} s")
         except asyncio.CancelledError as error:
             # The frames below have the key among their locals, which some loggers show.
             raise error.with_traceback(None) from None

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from attrs import field, frozen
@@ -37,6 +38,7 @@ class Transport:
     in_flight: InFlightLimit
     observer: Observer | None = field(default=None, validator=optional(is_callable()))
     lifetime: Lifetime = field(factory=Lifetime)
+    sessions: AsyncExitStack = field(factory=AsyncExitStack)  # closed when no call is left
 
     async def once(
         self,
@@ -111,7 +113,8 @@ class Transport:
         try:
             await self.lifetime.others_gone()
         finally:
-            await self.exchange.aclose()
+            self.sessions.push_async_callback(self.exchange.aclose)
+            await self.sessions.aclose()
         self.lifetime.end_own_calls()
 
     async def _sent(self, call: Call[T], granted: float, queued: float) -> tuple[T, Answer]:

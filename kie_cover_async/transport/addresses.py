@@ -1,0 +1,76 @@
+"""Which addresses are public, and sockets that lead to no others."""
+
+import socket
+from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
+
+from aiohttp import AddrInfoType
+
+# What IANA's registry of special addresses has; `is_global` differs between releases of Python.
+_SPECIAL_4 = [
+    ip_network(network)
+    for network in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # shared behind a carrier's NAT
+        "127.0.0.0/8",  # loopback
+        "169.254.0.0/16",  # link-local, where clouds keep their secrets
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # relays of 6to4
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+    )
+]
+# All that is assigned to hosts of the internet lies in the first; outside it are loopback, private
+# and link-local addresses, multicast, and the forms that hold an IPv4 address (mapped, NAT64).
+_UNICAST_6 = IPv6Network("2000::/3")
+_SPECIAL_6 = [
+    IPv6Network(network)
+    for network in (
+        "2001::/23",  # protocol assignments, Teredo among them, which holds an IPv4 address
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4, which holds an IPv4 address
+        "3fff::/20",  # documentation
+    )
+]
+
+
+class NotPublicError(OSError):
+    """An address that nobody's images are at.
+
+    The text is the same for all of them: aiohttp, which tries all addresses of a host, keeps the
+    class of their errors only where they all say the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("no public address")
+
+
+def is_public(host: str) -> bool:
+    """Whether the text is an address of the public internet.
+
+    `2130706433` and `0x7f.1` are no addresses here, although resolvers take them for loopback.
+    """
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _SPECIAL_4)
+    if address.scope_id is not None or address not in _UNICAST_6:
+        return False
+    return not any(address in network for network in _SPECIAL_6)
+
+
+def public_socket(target: AddrInfoType) -> socket.socket:
+    """A socket for a connection to this very address; raises `NotPublicError`."""
+    family, kind, protocol, _, (host, *rest) = target
+    # An IPv6 address may have its zone beside it: after the port and the flow.
+    if any(rest[2:]) or not is_public(str(host)):
+        raise NotPublicError
+    return socket.socket(family, kind, protocol)

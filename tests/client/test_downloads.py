@@ -1,0 +1,289 @@
+import asyncio
+import socket
+
+import aiohttp
+import pytest
+
+from kie_cover_async import ClientClosedError, CoverClient, DownloadError, RequestBudget
+from kie_cover_async.emulator import CoverScript, Fault
+from kie_cover_async.transport.downloads import MOST_REDIRECTS
+
+
+async def whole(body):
+    return b"".join([piece async for piece in body])
+
+
+async def an_image_of(emulator, client, **script):
+    task_id = emulator.add_job(CoverScript(looks=["success"], images=1, **script))
+    [url] = (await client.get_cover_details(task_id)).images
+    emulator.requests.clear()
+    return url
+
+
+def redirect(location, status=302):
+    return Fault.answer(status, b"", {"Location": location})
+
+
+@pytest.fixture
+async def image(emulator, client):
+    return await an_image_of(emulator, client)
+
+
+async def test_an_image(emulator, client, image):
+    """The body comes whole; neither the key nor a cookie went there, and our name did."""
+    assert (await client.downloads.fetch(image, whole)).startswith(b"\x89PNG")
+    [request] = emulator.requests
+    assert "Authorization" not in request.headers
+    assert "Cookie" not in request.headers
+    assert request.headers["User-Agent"].startswith("kie-cover-async/")
+
+
+async def test_downloads_are_no_calls(emulator, connect):
+    """They cost nothing of the budget, not even while it is held."""
+    client = connect(emulator, budget=RequestBudget(1, per=0.05))
+    image = await an_image_of(emulator, client)
+    client.budget.hold(60)
+    async with asyncio.timeout(2):
+        await client.downloads.fetch(image, whole)
+
+
+async def test_a_borrowed_session_is_not_used(emulator, connect, lend, monkeypatch):
+    """Whatever the owner's session adds to requests, and whatever proxy there is, is not asked."""
+    session = lend(headers={"X-Mine": "1"}, cookies={"mine": "1"})
+    client = connect(emulator, session=session)
+    image = await an_image_of(emulator, client)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    await client.downloads.fetch(image, whole)
+    assert not {"X-Mine", "Cookie"}.intersection(emulator.requests[0].headers)
+
+
+PASSING = {
+    "a server in trouble": Fault.server_error(503, in_envelope=False),
+    "too many": Fault.answer(429),
+    "a reset midway": Fault.reset(midway=True),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+async def test_what_passes_is_repeated(emulator, client, image, fault):
+    """The next try brings the body, and nothing of the one before is in it."""
+    emulator.fault(fault, endpoint="image")
+    body = await client.downloads.fetch(image, whole)
+    assert body == await client.downloads.fetch(image, whole)
+    assert len(emulator.requests) == 3
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+async def test_what_does_not_pass_ends_it(emulator, client, image, fault):
+    """After as many tries as the policy has, the error says that a later one may do better."""
+    emulator.fault(fault, endpoint="image", rate=1.0)
+    with pytest.raises(DownloadError) as caught:
+        await client.downloads.fetch(image, whole, task_id="an-id")
+    assert caught.value.safe_to_repeat
+    assert (caught.value.url, caught.value.task_id) == (image, "an-id")
+    assert len(emulator.requests) == 4
+
+
+@pytest.mark.parametrize("status", [204, 206, 400, 403, 404, 410])
+async def test_a_refusal_is_not_repeated(emulator, client, image, status):
+    """What the host answers is in the error, and it was asked once."""
+    emulator.fault(Fault.answer(status), endpoint="image", rate=1.0)
+    with pytest.raises(DownloadError, match=f"the host answered {status}") as caught:
+        await client.downloads.fetch(image, whole)
+    assert caught.value.http_status == status
+    assert not caught.value.safe_to_repeat
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize("midway", [False, True])
+async def test_silence_ends_a_download(emulator, connect, midway):
+    """Where nothing comes for as long as a request may take, the download ends."""
+    client = connect(emulator, request_timeout=0.1)
+    image = await an_image_of(emulator, client)
+    emulator.fault(Fault.stall(midway=midway), endpoint="image", rate=1.0)
+    with pytest.raises(DownloadError, match=r"nothing came for 0\.1 s"):
+        await client.downloads.fetch(image, whole)
+
+
+async def test_a_slow_image_has_its_time(connect):
+    """An image that takes longer than a request may, but never pauses so long, is not cut off."""
+
+    class SlowServer:
+        async def serve(self, reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
+            for _ in range(8):
+                await asyncio.sleep(0.05)
+                writer.write(b"a")
+            writer.close()
+
+    server = SlowServer()
+    async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
+        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        client = connect(server, request_timeout=0.25)
+        assert await client.downloads.fetch(server.url, whole) == 8 * b"a"
+
+
+async def test_an_error_of_the_receiver_is_passed_on(emulator, client, image):
+    """What the receiver raises is no failure of the download, and is not repeated."""
+
+    async def receive(body):
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        await client.downloads.fetch(image, receive)
+    assert len(emulator.requests) == 1
+
+
+async def test_a_receiver_may_ask_for_another_try(emulator, client, image):
+    """A `DownloadError` of the receiver's counts like one of the download's own."""
+    tries = []
+
+    async def receive(body):
+        tries.append(await whole(body))
+        if len(tries) < 3:
+            raise DownloadError(reason="not like this", safe_to_repeat=True)
+
+    await client.downloads.fetch(image, receive)
+    assert len(tries) == len(emulator.requests) == 3
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_followed(emulator, client, image, status):
+    """Relative or not, and wherever it was meant to lead."""
+    emulator.fault(redirect(image, status), endpoint="image")
+    emulator.fault(redirect(image.removeprefix(emulator.image_url), status), endpoint="image")
+    assert await client.downloads.fetch(image, whole)
+    assert len(emulator.requests) == 3
+
+
+async def test_redirects_have_an_end(emulator, client, image):
+    """The last of as many as are followed brings the image, one more brings nothing."""
+    emulator.fault(redirect(image), endpoint="image", count=MOST_REDIRECTS)
+    assert await client.downloads.fetch(image, whole)
+    emulator.fault(redirect(image), endpoint="image", rate=1.0)
+    with pytest.raises(DownloadError, match=f"more than {MOST_REDIRECTS} redirects"):
+        await client.downloads.fetch(image, whole)
+
+
+LEADING_ASTRAY = {
+    "to a private address": ("https://10.0.0.1/a.png", "no public address"),
+    "to the clouds' secrets": ("https://169.254.169.254/latest", "no public address"),
+    "to a name for loopback": ("https://localhost/a.png", "no public address"),
+    "to an odd loopback": ("https://0x7f.1/a.png", "no public address"),
+    "to a number": ("https://2130706433/a.png", "is not a canonical IPv4 address"),
+    "to a zone": ("https://[fe80::1%25eth0]/a.png", "no public address"),
+    "to NAT64": ("https://[64:ff9b::7f00:1]/a.png", "no public address"),
+    "to plain http": ("http://example.com/a.png", "http and not https"),
+    "with a password": ("https://me:secret@example.com/a.png", "holds credentials"),
+    "with a name": ("https://me@example.com/a.png", "holds credentials"),
+}
+
+
+@pytest.mark.parametrize(("url", "reason"), LEADING_ASTRAY.values(), ids=LEADING_ASTRAY)
+async def test_where_no_download_goes(client, url, reason):
+    """What does not lead to the public internet by https is refused, and not tried again."""
+    with pytest.raises(DownloadError, match=reason) as caught:
+        await client.downloads.fetch(url, whole)
+    assert not caught.value.safe_to_repeat
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("url", "reason"), LEADING_ASTRAY.values(), ids=LEADING_ASTRAY)
+async def test_where_no_redirect_leads(emulator, client, image, url, reason):
+    """Each redirect is judged anew, from the one host that is trusted too."""
+    emulator.fault(redirect(url), endpoint="image")
+    with pytest.raises(DownloadError, match=reason):
+        await client.downloads.fetch(image, whole)
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[nowhere", "ftp://127.0.0.1/a", "mailto:me", "https://"]
+)
+async def test_a_redirect_to_nowhere(emulator, client, image, location):
+    """A redirect that cannot be followed is an error that says so."""
+    emulator.fault(redirect(location), endpoint="image")
+    with pytest.raises(DownloadError, match="leads nowhere"):
+        await client.downloads.fetch(image, whole)
+
+
+async def test_a_redirect_without_a_location_goes_nowhere(emulator, client, image):
+    """It leads to itself, and so comes to an end."""
+    emulator.fault(Fault.answer(302), endpoint="image", rate=1.0)
+    with pytest.raises(DownloadError, match="redirects"):
+        await client.downloads.fetch(image, whole)
+
+
+class Names(aiohttp.abc.AbstractResolver):
+    """Knows one host, at these addresses."""
+
+    def __init__(self, *addresses):
+        self.addresses = addresses
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        return [
+            {
+                "hostname": host,
+                "host": address,
+                "port": port,
+                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
+                "proto": 0,
+                "flags": socket.AI_NUMERICHOST,
+            }
+            for address in self.addresses
+        ]
+
+    async def close(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [("127.0.0.1",), ("10.0.0.1", "fe80::1"), ("::1", "127.0.0.1", "192.168.1.1")],
+    ids=" and ".join,
+)
+async def test_a_name_that_leads_inside(client, monkeypatch, addresses):
+    """What counts is the address that is connected to, whatever the name looks like."""
+    monkeypatch.setattr(aiohttp.connector, "DefaultResolver", lambda **_: Names(*addresses))
+    with pytest.raises(DownloadError, match="no public address") as caught:
+        await client.downloads.fetch("https://example.com/a.png", whole)
+    assert not caught.value.safe_to_repeat
+
+
+async def test_only_a_plain_api_host_is_trusted():
+    """With an API at https, its own host has to be public like any other."""
+    async with CoverClient("a-key", base_url="https://127.0.0.1:9") as client:
+        with pytest.raises(DownloadError, match="no public address"):
+            await client.downloads.fetch("https://127.0.0.1:9/a.png", whole)
+
+
+async def test_no_image_is_at_what_is_no_url(client):
+    """A URL that is none is refused by name."""
+    with pytest.raises(ValueError, match="url must be an absolute http or https URL"):
+        await client.downloads.fetch("a.png", whole)
+
+
+async def test_closing_ends_a_download(emulator, client, image, until):
+    """Closing the client ends it with the id, and leaves no connection."""
+    emulator.fault(Fault.stall(midway=True), endpoint="image")
+    running = asyncio.create_task(client.downloads.fetch(image, whole, task_id="an-id"))
+    await until(lambda: emulator.requests)
+    await client.aclose()
+    with pytest.raises(ClientClosedError) as caught:
+        await running
+    assert caught.value.task_id == "an-id"
+    await until(lambda: emulator.open_connections == 0)
+    with pytest.raises(ClientClosedError):
+        await client.downloads.fetch(image, whole)
+
+
+async def test_cancelling_leaves_no_connection(emulator, client, image, until):
+    """A download that is cancelled gives its connection up at once."""
+    emulator.fault(Fault.stall(midway=True), endpoint="image")
+    running = asyncio.create_task(client.downloads.fetch(image, whole))
+    await until(lambda: emulator.requests)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await until(lambda: emulator.open_connections == 1)  # the API's own

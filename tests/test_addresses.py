@@ -1,0 +1,93 @@
+import socket
+
+import pytest
+
+from kie_cover_async.transport.addresses import NotPublicError, is_public, public_socket
+
+PUBLIC = [
+    "1.1.1.1",
+    "9.255.255.255",
+    "11.0.0.1",
+    "100.63.255.255",
+    "100.128.0.0",
+    "172.15.255.255",
+    "172.32.0.0",
+    "192.167.255.255",
+    "192.169.0.0",
+    "198.17.255.255",
+    "223.255.255.255",
+    "2001:200::1",
+    "2003::1",
+    "2606:4700::6810:84e5",
+    "2a00:1450:4001:80b::200e",
+]
+
+REFUSED = {
+    "this network": ["0.0.0.1", "0.1.2.3"],
+    "private": ["10.0.0.1", "10.255.255.255", "172.16.0.1", "172.31.255.255", "192.168.0.1"],
+    "behind a carrier's NAT": ["100.64.0.1", "100.127.255.255"],
+    "loopback": ["127.0.0.1", "127.255.255.254", "::1"],
+    "link-local": ["169.254.169.254", "fe80::1", "febf::1"],
+    "protocol assignments": ["192.0.0.8", "2001:1::1", "2001:20::1"],
+    "documentation": ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1", "3fff::1"],
+    "benchmarks": ["198.18.0.1", "198.19.255.255", "2001:2::1"],
+    "multicast": ["224.0.0.1", "239.255.255.255", "ff02::1", "ff0e::1"],
+    "reserved": ["240.0.0.1", "255.255.255.255", "4000::1", "fec0::1"],
+    "unspecified": ["::"],
+    "unique local": ["fc00::1", "fd12:3456::1"],
+    "discarded": ["100::1"],
+    "IPv4 mapped": ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:1.1.1.1"],
+    "IPv4 compatible": ["::127.0.0.1", "::10.0.0.1"],
+    "NAT64": ["64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::a00:1"],
+    "6to4": ["2002:7f00:1::", "2002:a00:1::1", "192.88.99.1"],
+    "Teredo": ["2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2"],
+    "with a zone": ["fe80::1%eth0", "2606:4700::6810:84e5%1"],
+    "no address": ["2130706433", "0x7f.1", "127.1", "017700000001", "localhost", "", "1.1.1.1 "],
+}
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_the_public_internet(address):
+    """What anybody's server may have is public, up to the edges of what is not."""
+    assert is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [pytest.param(each, id=f"{kind}: {each}") for kind in REFUSED for each in REFUSED[kind]],
+)
+def test_whatever_is_not_public(address):
+    """Addresses that lead into somebody's own network, or hold one that does, are refused."""
+    assert not is_public(address)
+
+
+def target(family, *where):
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", where
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        target(socket.AF_INET, "1.1.1.1", 443),
+        target(socket.AF_INET6, "2606:4700::6810:84e5", 443, 0, 0),
+    ],
+)
+def test_a_socket_for_a_public_address(there):
+    """It is of the family that the address is of."""
+    with public_socket(there) as made:
+        assert (made.family, made.type) == (there[0], socket.SOCK_STREAM)
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        target(socket.AF_INET, "10.0.0.1", 443),
+        target(socket.AF_INET6, "fe80::1", 443, 0, 0),
+        target(socket.AF_INET6, "2606:4700::6810:84e5", 443, 0, 3),
+        target(socket.AF_INET, b"10.0.0.1", 443),
+    ],
+)
+def test_no_socket_for_another(there):
+    """No socket is even made, not for a public address with a zone beside it either."""
+    with pytest.raises(NotPublicError):
+        public_socket(there)
