@@ -138,7 +138,7 @@ def bench(session: nox.Session) -> None:
     """The figures of the documentation; name some of tests/benchmarks/ after `--` for those."""
     session.install(".", *group("bench"), *group("test"))
     session.env["PYTHONPATH"] = "tests"
-    for name in session.posargs or ("look_cost", "bulk", "schedules", "callbacks"):
+    for name in session.posargs or ("look_cost", "bulk", "schedules", "callbacks", "archive"):
         session.run("python", f"tests/benchmarks/{name}.py")
 
 

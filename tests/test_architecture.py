@@ -52,6 +52,7 @@ HOMES = {
     r"cattrs?\..+": {"wire"},
     r"backoff\..+": {"schedule", "retry"},
     r"hmac\..+": {"signature", "emulator"},  # each checks the other
+    r"sqlite3\..+": {"archive"},
     r"(typer|click|rich)\..+": {"cli"},
     r"_?pytest(_asyncio)?\..*": set(),  # the plugin stands beside the package
 }

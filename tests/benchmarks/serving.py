@@ -1,4 +1,4 @@
-"""The fast server, in a process of its own."""
+"""A server, in a process of its own."""
 
 import subprocess
 import sys
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 @contextmanager
-def fast_server() -> Iterator[str]:
+def fast_server(script: str = "fast_server.py", *arguments: str) -> Iterator[str]:
     """Its URL, while it runs."""
-    command = [sys.executable, str(Path(__file__).with_name("fast_server.py"))]
+    command = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientPayloadError, ClientSession, ContentTypeError
 
-from kie_cover_async import CoverClient
+from kie_cover_async import CoverClient, DownloadError
+from kie_cover_async.archive import CoverArchive
 from kie_cover_async.emulator import CoverScript, Fault
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +126,49 @@ async def test_the_test_of_a_service_passes(example):
 async def test_the_test_of_a_callback_passes(example):
     """The example of a test that is called back is one, too."""
     await example("test_a_callback.py")["test_the_service_is_told"]()
+
+
+async def test_a_cover_is_saved(emulator, example, capsys, tmp_path):
+    """The images lie where the example says, and are as large as it says."""
+    await example("save_a_cover.py")["main"](str(tmp_path), emulator.add_job())
+    saved = sorted(path for path in tmp_path.iterdir() if path.suffix == ".png")
+    assert len(saved) == 2
+    assert capsys.readouterr().out == "".join(f"{path} 64 x 64\n" for path in saved)
+
+
+async def test_many_are_saved(emulator, example, capsys, tmp_path, monkeypatch):
+    """What ended is saved or has failed, and what was in trouble is saved by the next run."""
+    monkeypatch.setattr("backoff.full_jitter", lambda _: 0.0)
+    main = example("save_many.py")["main"]
+    good, bad, troubled = [
+        emulator.add_job(CoverScript(looks=[look])) for look in ("success", "failure", "success")
+    ]
+    trouble = Fault.reset(midway=True)
+    emulator.fault(trouble, endpoint="image", task_id=troubled, count=8)
+    await main(str(tmp_path), good, bad, troubled)
+    printed = capsys.readouterr()
+    assert printed.out.count(good) == 2
+    assert bad in printed.err
+    assert troubled in printed.err
+    await main(str(tmp_path))
+    printed = capsys.readouterr()
+    assert printed.out.count(troubled) == len(printed.out.splitlines()) == 2
+    assert printed.err == ""
+
+
+async def test_an_archive_is_looked_after(emulator, example, capsys, tmp_path):
+    """What is missing is told, and made pending."""
+    await example("save_a_cover.py")["main"](str(tmp_path), emulator.add_job(task_id="an-id"))
+    (tmp_path / "an-id-2.png").unlink()
+    capsys.readouterr()
+    async with CoverArchive(tmp_path) as archive:
+        await archive.fail("lost", DownloadError(reason="gone"))
+        await example("look_after_covers.py")["main"](str(tmp_path), str(tmp_path / "all.csv"))
+        assert [cover.task_id for cover in await archive.pending()] == ["an-id"]
+    assert capsys.readouterr().out.splitlines() == [
+        f"missing {tmp_path / 'an-id-2.png'}",
+        "2 covers, 2 images",
+    ]
 
 
 BY_HAND = [

@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 import kie_cover_async
+import kie_cover_async.archive
 import kie_cover_async.callbacks
 import kie_cover_async.emulator
 from kie_cover_async import CoverClient, errors, events
@@ -59,6 +60,7 @@ def documented():
     "public",
     [
         *(getattr(kie_cover_async, name) for name in kie_cover_async.__all__ if name[0] != "_"),
+        *(getattr(kie_cover_async.archive, name) for name in kie_cover_async.archive.__all__),
         *(getattr(kie_cover_async.callbacks, name) for name in kie_cover_async.callbacks.__all__),
         *(getattr(kie_cover_async.emulator, name) for name in kie_cover_async.emulator.__all__),
         *(

@@ -1,0 +1,31 @@
+"""Wait for many covers and save each as it comes; started again, it goes on where it was."""
+
+import asyncio
+import sys
+
+from kie_cover_async import CoverClient, CoverOutcome, KieCoverError
+from kie_cover_async.archive import CoverArchive
+
+
+async def keep(client: CoverClient, archive: CoverArchive, outcome: CoverOutcome) -> None:
+    try:
+        saved = await archive.save(client, outcome.result())
+    except KieCoverError as error:
+        if not (isinstance(error, TimeoutError) or error.safe_to_repeat):
+            await archive.fail(outcome.task_id, error)
+        print(outcome.task_id, error, file=sys.stderr)
+    else:
+        print(*(image.path for image in saved.images), sep="\n")
+
+
+async def main(folder: str, *task_ids: str) -> None:
+    async with CoverClient() as client, CoverArchive(folder) as archive:
+        await archive.add(task_ids)  # from here on nothing of them is lost
+        waiting = [cover.task_id for cover in await archive.pending()]
+        async with asyncio.TaskGroup() as saving, client.wait_for_covers(waiting) as outcomes:
+            async for outcome in outcomes:
+                saving.create_task(keep(client, archive, outcome))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,229 @@
+"""The record of an archive: one SQLite file, used from one thread."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kie_cover_async.models import RETENTION, CoverDetails
+from kie_cover_async.wire import structure_details, unstructure_details
+
+from .files import PartFile
+from .values import ArchivedCover, ArchiveState, SavedImage
+
+NAME = "covers.sqlite3"
+VERSION = 1
+
+# Another process writes for milliseconds; a disk that is asleep may take seconds.
+_PATIENCE = 30.0
+
+_SCHEMA = f"""
+CREATE TABLE tasks (
+    place INTEGER PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, state TEXT NOT NULL,
+    details TEXT, expires_at REAL, error TEXT, added_at REAL NOT NULL
+);
+CREATE INDEX tasks_by_state ON tasks (state);
+CREATE TABLE files (
+    task_id TEXT NOT NULL, number INTEGER NOT NULL, url TEXT NOT NULL, name TEXT NOT NULL,
+    sha256 TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
+    width INTEGER NOT NULL, height INTEGER NOT NULL,
+    PRIMARY KEY (task_id, number)
+) WITHOUT ROWID;
+PRAGMA user_version = {VERSION}
+"""
+_TASK = "task_id, state, details, expires_at, error, added_at"
+_TaskRow = tuple[str, ArchiveState, str | None, float | None, str | None, float]
+_LEARN = """
+INSERT INTO tasks (task_id, state, details, expires_at, added_at) VALUES (?, 'pending', ?, ?, ?)
+ON CONFLICT (task_id) DO UPDATE SET details = excluded.details, expires_at = excluded.expires_at
+"""
+_FAIL = """
+INSERT INTO tasks (task_id, state, error, added_at) VALUES (?, 'failed', ?, ?)
+ON CONFLICT (task_id) DO UPDATE SET state = 'failed', error = excluded.error
+"""
+_SET_STATE = "UPDATE tasks SET state = ?, error = NULL"
+_KEEP = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# The images of a job whose completion is not known live at least so long from its beginning.
+_EXPIRES = f"coalesce(expires_at, added_at + {RETENTION.total_seconds():.0f})"
+_EXPIRING = f"""
+WHERE {_EXPIRES} <= ? AND (state = 'pending' OR state = 'failed' AND expires_at IS NOT NULL)
+ORDER BY {_EXPIRES}
+"""
+
+
+@contextmanager
+def failures_of(folder: Path) -> Iterator[None]:
+    """Turn what SQLite raises inside into an error that names the file."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OSError(f"the record {folder / NAME} cannot be used: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise ValueError(
+            f"{folder / NAME} cannot be read as an archive's record: {error}; moved away, it is "
+            "made anew, and whole images are taken over as they are saved again"
+        ) from error
+
+
+class Record:
+    """What is known of tasks and files. It blocks, and is used from the thread that made it.
+
+    The file is made where there is none; that is to be done by one process alone.
+
+    A commit survives the end of the process at once. A loss of power may take the last ones, but
+    for those of `add`: what they say of files is found again from the files themselves.
+
+    Raises `ValueError` where the file is a record of a later version, or none of ours.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        path = folder / NAME
+        self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        try:
+            self._open(path)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._connection.close()
+
+    def add(self, task_ids: Sequence[str]) -> list[str]:
+        """Note these as pending; those that were not known."""
+        # Nothing else could tell them: a loss of power is not to take them back.
+        self._execute("PRAGMA synchronous = FULL")
+        try:
+            with self._transaction():
+                change = "INSERT OR IGNORE INTO tasks (task_id, state, added_at) VALUES (?, ?, ?)"
+                now = time.time()
+                return [each for each in task_ids if self._changes(change, each, "pending", now)]
+        finally:
+            self._execute("PRAGMA synchronous = NORMAL")
+
+    def learn(self, details: CoverDetails) -> dict[int, SavedImage]:
+        """Note what is known of a cover; the images that were saved of it, by number."""
+        with self._transaction():
+            self._learn(details)
+            return {image.number: image for image in self._images(details.task_id)}
+
+    def keep(self, task_id: str, image: SavedImage, part: PartFile | None = None) -> None:
+        """Note an image; `part` is moved to its place.
+
+        That is done inside the transaction, so that of two processes which save the same image the
+        one whose file stays is the one whose row does.
+        """
+        i = image
+        row = (i.number, i.url, i.path.name, i.sha256, i.size, i.media_type, i.width, i.height)
+        with self._transaction():
+            if part is not None:
+                part.move_to(image.path)
+            self._execute(_KEEP, task_id, *row)
+
+    def settle(self, task_id: str, *, saved: bool) -> ArchivedCover:
+        """Note whether all images of a cover are here."""
+        with self._transaction():
+            state = "saved" if saved else "pending"
+            self._execute(f"{_SET_STATE} WHERE task_id = ?", state, task_id)
+            [cover] = self.covers("WHERE task_id = ?", task_id)
+            return cover
+
+    def fail(self, task_id: str, error: str, details: CoverDetails | None) -> None:
+        """Note that somebody has given up."""
+        with self._transaction():
+            if details is not None:
+                self._learn(details)
+            self._execute(_FAIL, task_id, error, time.time())
+
+    def retry(self, task_ids: Sequence[str] | None) -> list[str]:
+        """Make these pending, or all that failed; those of them that were not."""
+        with self._transaction():
+            if task_ids is None:
+                task_ids = [cover.task_id for cover in self.covers("WHERE state = 'failed'")]
+            change = f"{_SET_STATE} WHERE task_id = ? AND state != 'pending'"
+            return [each for each in task_ids if self._changes(change, "pending", each)]
+
+    def covers(self, which: str = "", *values: Any) -> Iterator[ArchivedCover]:
+        """The covers that an SQL condition selects, as they were added unless it says otherwise."""
+        rows = self._execute(f"SELECT {_TASK} FROM tasks {which}", *values)  # noqa: S608 - ours
+        return map(self._cover, rows)
+
+    def expiring(self, until: float) -> Iterator[ArchivedCover]:
+        """Those not saved whose images are deleted before that, the soonest first."""
+        return self.covers(_EXPIRING, until)
+
+    def _open(self, path: Path) -> None:
+        [version] = self._execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise ValueError(
+                f"{path} is a record of version {version}, and this release reads up to {VERSION}"
+            )
+        if version == 0:
+            self._make(path)
+        self._execute("PRAGMA journal_mode = WAL")
+        self._execute("PRAGMA synchronous = NORMAL")
+
+    def _make(self, path: Path) -> None:
+        with self._transaction():
+            if self._execute("SELECT * FROM sqlite_master").fetchone():
+                raise ValueError(f"{path} is a database of somebody else's")
+            for statement in _SCHEMA.split(";"):
+                self._execute(statement)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._execute("ROLLBACK")
+            raise
+        self._execute("COMMIT")
+
+    def _execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        return self._connection.execute(statement, values)
+
+    def _changes(self, statement: str, *values: Any) -> bool:
+        return self._execute(statement, *values).rowcount > 0
+
+    def _learn(self, details: CoverDetails) -> None:
+        expires_at = details.expires_at if details.is_success else None
+        moment = expires_at.timestamp() if expires_at is not None else None
+        text = json.dumps(unstructure_details(details), ensure_ascii=False)
+        self._execute(_LEARN, details.task_id, text, moment, time.time())
+
+    def _cover(self, row: _TaskRow) -> ArchivedCover:
+        task_id, state, details, expires_at, error, added_at = row
+        return ArchivedCover(
+            task_id=task_id,
+            state=state,
+            details=None if details is None else structure_details(json.loads(details)),
+            images=tuple(self._images(task_id)),
+            added_at=_moment(added_at),
+            expires_at=None if expires_at is None else _moment(expires_at),
+            error=error,
+        )
+
+    def _images(self, task_id: str) -> Iterator[SavedImage]:
+        rows = self._execute("SELECT * FROM files WHERE task_id = ?", task_id)
+        for _, number, url, name, *rest in rows:
+            sha256, size, media_type, width, height = rest
+            yield SavedImage(
+                number=number,
+                url=url,
+                path=self._folder / name,
+                sha256=sha256,
+                size=size,
+                media_type=media_type,
+                width=width,
+                height=height,
+            )
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

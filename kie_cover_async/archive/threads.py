@@ -1,0 +1,80 @@
+"""What blocks, off the event loop: the disk in some threads, the record in one of its own."""
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from .files import sweep
+from .presence import Presence
+from .record import Record, failures_of
+
+T = TypeVar("T")
+
+# While some wait for the disk the others hash.
+_THREADS = 4
+
+
+class Threads:
+    """The folder opened: its record, and threads to work in it."""
+
+    _record: Record
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._disk = ThreadPoolExecutor(_THREADS, "kie-cover-archive-disk")
+        self._clerk = ThreadPoolExecutor(1, "kie-cover-archive-record")
+        self._opened: list[Presence | Record] = []
+
+    async def open(self) -> None:
+        """Make what is not there; raises `ValueError` or `OSError`, which names the file."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._clerk, self._open)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Let what has begun end, and give everything back."""
+        loop = asyncio.get_running_loop()
+        await asyncio.shield(loop.run_in_executor(self._clerk, self._close))
+        self._clerk.shutdown(wait=False)
+
+    def begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Work on files, in some thread."""
+        return asyncio.get_running_loop().run_in_executor(self._disk, work)
+
+    async def ask(self, question: Callable[[Record], T]) -> T:
+        """Work on the record, in its thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._clerk, self._answer, question)
+
+    def _answer(self, question: Callable[[Record], T]) -> T:
+        with failures_of(self._folder):
+            return question(self._record)
+
+    def _open(self) -> None:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            said = os.strerror(errno.ENOTDIR)
+            raise NotADirectoryError(errno.ENOTDIR, said, str(self._folder)) from None
+        with failures_of(self._folder):
+            self._opened.append(Presence(self._folder, self._when_alone))
+            self._record = Record(self._folder)
+            self._opened.append(self._record)
+
+    def _when_alone(self) -> None:
+        sweep(self._folder)
+        # Nobody else is to meet a record that is only half made.
+        Record(self._folder).close()
+
+    def _close(self) -> None:
+        # In the record's thread: both belong to it.
+        self._disk.shutdown()
+        while self._opened:
+            self._opened.pop().close()

@@ -1,0 +1,80 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kie_cover_async import CoverClient, CoverDetails, RequestBudget, RetryPolicy
+from kie_cover_async.archive import CoverArchive
+from kie_cover_async.emulator import CoverEmulator, CoverScript
+
+KEY = "sk-0f1e2d3c4b5a6978"
+
+Open = Callable[..., Awaitable[CoverArchive]]
+Cover = Callable[..., Awaitable[CoverDetails]]
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[CoverEmulator]:
+    async with CoverEmulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def client(emulator: CoverEmulator) -> AsyncIterator[CoverClient]:
+    async with CoverClient(
+        KEY,
+        base_url=emulator.url,
+        retry=RetryPolicy(first_delay=0.01, longest_delay=0.02),
+        budget=RequestBudget.unlimited(),
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Open]:
+    """Opens archives, on one folder unless told otherwise, and closes them."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(folder: Path = tmp_path / "covers", **settings: Any) -> CoverArchive:
+            return await stack.enter_async_context(CoverArchive(folder, **settings))
+
+        yield opened
+
+
+@pytest.fixture
+async def archive(opened: Open) -> CoverArchive:
+    return await opened()
+
+
+@pytest.fixture
+async def cover(emulator: CoverEmulator, client: CoverClient) -> Cover:
+    """Makes a finished cover, and forgets the requests that this took."""
+
+    async def cover(task_id: str | None = None, **script: Any) -> CoverDetails:
+        job = emulator.add_job(CoverScript(looks=["success"], **script), task_id=task_id)
+        details = await client.get_cover_details(job)
+        emulator.requests.clear()
+        return details
+
+    return cover
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Returns when it is so; what happens elsewhere, nobody is told of."""
+
+    async def until(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110 - so there is no event to wait for
+                await asyncio.sleep(0.005)
+
+    return until
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Callable[[], list[Path]]:
+    """What lies half written in the folder."""
+    return lambda: [*(tmp_path / "covers").glob(".*.part")]

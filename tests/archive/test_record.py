@@ -1,0 +1,317 @@
+import csv
+import json
+import re
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kie_cover_async import (
+    CoverDetails,
+    CoverFailedError,
+    CoverResponse,
+    DownloadError,
+    InvalidTaskIdError,
+    structure_details,
+)
+from kie_cover_async.archive import ArchiveReport, CoverArchive
+from kie_cover_async.emulator import Fault
+
+NOW = datetime.now(UTC)
+
+
+def ids(covers):
+    return [cover.task_id for cover in covers]
+
+
+async def test_ids_are_noted(opened):
+    """Those that are new come back, in their order, and are pending after a restart too."""
+    archive = await opened()
+    assert await archive.add(["b", "a", "b"]) == ["b", "a"]
+    assert await archive.add(task_id for task_id in ("c", "a")) == ["c"]
+    await archive.aclose()
+    pending = await (await opened()).pending()
+    assert ids(pending) == ["b", "a", "c"]
+    assert all((each.details, each.images, each.error) == (None, (), None) for each in pending)
+    assert all(abs(each.added_at - NOW) < timedelta(hours=1) for each in pending)
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [("an-id", TypeError), (b"an-id", TypeError), (7, TypeError), (["ok", ""], InvalidTaskIdError)],
+    ids=["a text", "bytes", "a number", "an id that is none"],
+)
+async def test_what_cannot_be_noted(archive, given, error):
+    """It is refused by name, and nothing is noted."""
+    with pytest.raises(error, match="task_ids must be"):
+        await archive.add(given)
+    with pytest.raises(error, match="task_ids must be"):
+        await archive.retry(given)
+    assert await archive.pending() == []
+
+
+async def test_an_id_nobody_knows(archive):
+    """There is nothing to be found of it."""
+    assert await archive.find("nobody") is None
+    with pytest.raises(InvalidTaskIdError):
+        await archive.find("")
+
+
+async def test_giving_up(client, archive, cover):
+    """A cover that failed is not pending, and says why; it can be tried again, and saved."""
+    details = await cover("b")
+    await archive.add(["a", "b", "c"])
+    await archive.fail("a", DownloadError(reason="gone"))
+    await archive.fail("b", OSError("the disk is full"))
+    await archive.fail("new", CoverFailedError(details=CoverDetails(task_id="new", success_flag=3)))
+    assert ids(await archive.pending()) == ["c"]
+    first, second, third = await archive.failed()
+    assert first.error == "DownloadError: image not saved: gone"
+    assert second.error == "OSError: the disk is full"
+    assert third.details.success_flag == 3
+    assert await archive.retry(["a", "c", "nobody"]) == ["a"]
+    assert await archive.retry() == ["b", "new"]
+    assert await archive.retry() == []
+    assert ids(await archive.pending()) == ["a", "b", "c", "new"]
+    assert all(each.error is None for each in await archive.pending())
+    await archive.save(client, details)
+    assert ids(await archive.covers()) == ["b"]
+    assert await archive.retry(["b"]) == ["b"]
+
+
+async def test_a_save_ends_a_failure(client, archive, cover):
+    """What was given up and is saved after all is saved."""
+    details = await cover("a")
+    await archive.fail("a", DownloadError(reason="gone"))
+    assert (await archive.save(client, details)).error is None
+    assert await archive.failed() == []
+
+
+@pytest.mark.parametrize(
+    ("task_id", "error", "says"),
+    [("", OSError(), "task_id"), ("a", "gone", "error"), ("a", KeyboardInterrupt(), "error")],
+    ids=["no id", "a text", "an exit"],
+)
+async def test_what_cannot_fail(archive, task_id, error, says):
+    """Both arguments are refused by name."""
+    with pytest.raises((TypeError, ValueError), match=f"^{says} must be"):
+        await archive.fail(task_id, error)
+
+
+def done(task_id, ago, url="https://10.0.0.1/a.png"):
+    """A cover that was completed so long ago, whose image cannot be had."""
+    response = CoverResponse(images=(url,))
+    return CoverDetails(task_id=task_id, success_flag=1, response=response, complete_time=NOW - ago)
+
+
+async def test_what_is_deleted_soon(client, archive):
+    """What is not saved and has little time left, the most urgent first."""
+    await archive.add(["unknown"])
+    for task_id, days in [("soon", 12), ("later", 5), ("gone", 15), ("sooner", 13)]:
+        with pytest.raises(DownloadError):
+            await archive.save(client, done(task_id, timedelta(days=days)))
+    await archive.fail("sooner", DownloadError(reason="no public address"))
+    await archive.fail("never", CoverFailedError(details=CoverDetails(task_id="never")))
+    expiring = await archive.expiring()
+    assert ids(expiring) == ["gone", "sooner", "soon"]
+    assert abs(expiring[2].expires_at - NOW - timedelta(days=2)) < timedelta(seconds=1)
+    assert ids(await archive.expiring(within=timedelta(0))) == ["gone"]
+    assert ids(await archive.expiring(timedelta(days=10)))[-1] == "later"
+    assert ids(await archive.expiring(timedelta(days=15)))[-1] == "unknown"
+    with pytest.raises(TypeError, match="within must be a timedelta"):
+        await archive.expiring(3)
+
+
+async def test_what_is_saved_does_not_expire(client, archive, cover):
+    """Nobody has to hurry for what is here."""
+    await archive.save(client, await cover())
+    assert await archive.expiring(timedelta(days=30)) == []
+
+
+async def test_verifying(client, archive, cover):
+    """All images are read again; what is not there or not the same is found, and nothing mended."""
+    assert await archive.verify() == ArchiveReport(checked=0, findings=())
+    saved = [await archive.save(client, await cover(task_id)) for task_id in ("a", "b", "c")]
+    assert await archive.verify() == ArchiveReport(checked=6, findings=())
+    saved[0].images[1].path.unlink()
+    saved[2].images[0].path.write_bytes(b"other")
+    report = await archive.verify()
+    assert not report.ok
+    assert report.checked == 6
+    assert [(each.task_id, each.image, each.problem) for each in report.findings] == [
+        ("a", saved[0].images[1], "missing"),
+        ("c", saved[2].images[0], "altered"),
+    ]
+    assert await archive.verify() == report
+
+
+async def test_verifying_many(client, archive, cover, monkeypatch):
+    """They are read in several turns, and each once."""
+    monkeypatch.setattr("kie_cover_async.archive.archive._AT_A_TIME", 2)
+    for _ in range(3):
+        await archive.save(client, await cover(images=1))
+    assert (await archive.verify()).checked == 3
+
+
+async def test_json_lines(client, archive, cover, tmp_path):
+    """A line for each cover, with all that is known of it."""
+    saved = await archive.save(client, await cover("a"))
+    await archive.fail("b", DownloadError(reason="gone"))
+    path = tmp_path / "covers.jsonl"
+    assert await archive.export(path) == 2
+    first, second = map(json.loads, path.read_text("utf-8").splitlines())
+    assert structure_details(first["details"]) == saved.details
+    assert first["state"] == "saved"
+    assert datetime.fromisoformat(first["expires_at"]) == saved.expires_at.replace(microsecond=0)
+    assert [image["file"] for image in first["images"]] == ["a-1.png", "a-2.png"]
+    assert first["images"][0]["sha256"] == saved.images[0].sha256
+    assert (second["task_id"], second["details"], second["images"]) == ("b", None, [])
+    assert second["error"] == "DownloadError: image not saved: gone"
+
+
+async def test_csv(client, archive, cover, tmp_path):
+    """A row for each image, and one for a cover that has none."""
+    await archive.save(client, await cover("a"))
+    await archive.add(["b"])
+    path = tmp_path / "covers.CSV"
+    assert await archive.export(str(path)) == 2
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [(row["task_id"], row["number"], row["file"]) for row in rows] == [
+        ("a", "1", "a-1.png"),
+        ("a", "2", "a-2.png"),
+        ("b", "", ""),
+    ]
+
+
+@pytest.mark.parametrize("path", ["covers.txt", "covers", "covers.json"])
+async def test_an_export_of_no_known_kind(archive, tmp_path, path):
+    """The endings that are known are in the error."""
+    with pytest.raises(ValueError, match=re.escape("path must end in .jsonl or .csv")):
+        await archive.export(tmp_path / path)
+
+
+async def test_an_export_that_fails_leaves_what_was_there(archive, tmp_path):
+    """The old file stays, and nothing lies beside it."""
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(OSError, match=r"out\.csv"):
+        await archive.export(tmp_path / "out.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {"covers", "out.csv"}
+
+
+async def test_the_key_is_in_no_file(client, emulator, opened, cover):
+    """Nothing in the folder has the key, whatever failed."""
+    archive = await opened()
+    details = await cover()
+    emulator.fault(Fault.answer(401, {"code": 401, "msg": "sk-0f1e2d3c4b5a6978"}), rate=1.0)
+    emulator.fault(Fault.answer(404), endpoint="image", count=1)
+    with pytest.raises(Exception, match="401") as caught:
+        await archive.save(client, details)
+    await archive.fail(details.task_id, caught.value)
+    contents = [path.read_bytes() for path in archive.folder.iterdir()]
+    assert any(b"AuthenticationError" in content for content in contents)
+    assert not any(b"0f1e2d3c4b5a6978" in content for content in contents)
+
+
+async def test_a_record_of_a_later_version(opened):
+    """It is refused and left as it is."""
+    archive = await opened()
+    await archive.aclose()
+    path = archive.folder / "covers.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(ValueError, match=re.escape(f"{path} is a record of version 2")):
+        await opened()
+
+
+async def test_a_database_of_somebody_elses(opened, tmp_path):
+    """No table of ours is put into it."""
+    path = tmp_path / "covers.sqlite3"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (a)")
+    connection.close()
+    with pytest.raises(ValueError, match="somebody else's"):
+        await opened(tmp_path)
+
+
+async def test_a_record_that_is_none(opened, tmp_path):
+    """A file of other bytes is named, and left as it is."""
+    path = tmp_path / "covers.sqlite3"
+    path.write_bytes(b"this is no database, and never was one" * 100)
+    with pytest.raises(ValueError, match=re.escape(f"{path} cannot be read as an archive's")):
+        await opened(tmp_path)
+    assert path.read_bytes().startswith(b"this is no database")
+
+
+async def test_a_record_that_breaks_meanwhile(opened):
+    """What SQLite says is an error that names the file."""
+    archive = await opened()
+    with sqlite3.connect(archive.folder / "covers.sqlite3") as connection:
+        connection.execute("DROP TABLE tasks")
+    connection.close()
+    with pytest.raises(OSError, match=r"covers\.sqlite3 cannot be used: no such table"):
+        await archive.pending()
+
+
+async def test_a_folder_that_is_a_file(opened, tmp_path):
+    """It is named, and left as it is."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file"):
+        await opened(tmp_path / "file")
+    with pytest.raises(NotADirectoryError, match="file"):
+        await opened(tmp_path / "file" / "below")
+
+
+async def test_a_record_that_cannot_be_opened(opened, tmp_path):
+    """It is named."""
+    (tmp_path / "covers.sqlite3").mkdir()
+    with pytest.raises(OSError, match=r"covers\.sqlite3 cannot be used: unable to open"):
+        await opened(tmp_path)
+
+
+async def test_a_folder_that_cannot_be_marked(opened, tmp_path):
+    """The error of a folder in which no file can be opened names it, and nothing stays open."""
+    (tmp_path / ".in-use").mkdir()
+    with pytest.raises(OSError, match="cannot be used: unable to open") as caught:
+        await opened(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+async def test_a_mark_that_is_no_database(opened, tmp_path):
+    """It is not taken for somebody else who is at work."""
+    (tmp_path / ".in-use").write_bytes(b"this is no database, and never was one" * 100)
+    with pytest.raises(ValueError, match="cannot be read"):
+        await opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("",), "folder must be a path"),
+        ((None,), "folder must be a path"),
+        (("a", {"largest_image": 0}), "largest_image must be a whole number of at least 1"),
+        (("a", {"at_once": 1.5}), "at_once must be a whole number of at least 1"),
+    ],
+    ids=["an empty folder", "no folder", "a size", "a number"],
+)
+def test_arguments_are_refused_by_name(arguments, says):
+    """Before there is a folder."""
+    folder, settings = (*arguments, {})[:2]
+    with pytest.raises((TypeError, ValueError), match=says):
+        CoverArchive(folder, **settings)
+
+
+async def test_an_archive_is_open_or_not(tmp_path):
+    """It says so, can be opened again after it was closed, and closed as often as one likes."""
+    archive = CoverArchive(tmp_path)
+    assert repr(archive) == f"<CoverArchive {tmp_path} closed>"
+    with pytest.raises(RuntimeError, match="not open: use it inside `async with`"):
+        await archive.add(["a"])
+    for _ in range(2):
+        async with archive:
+            assert repr(archive) == f"<CoverArchive {tmp_path} open>"
+            await archive.add(["a"])
+            with pytest.raises(RuntimeError, match="open already"):
+                await archive.__aenter__()
+        await archive.aclose()

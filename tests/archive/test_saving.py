@@ -1,0 +1,340 @@
+import asyncio
+import os
+from hashlib import sha256
+
+import pytest
+from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
+
+from kie_cover_async import (
+    ClientClosedError,
+    CoverDetails,
+    DownloadError,
+    InvalidRequestError,
+)
+from kie_cover_async.archive.files import PartFile
+from kie_cover_async.archive.formats import NoImageError
+from kie_cover_async.archive.saving import _Wanted
+from kie_cover_async.emulator import CoverScript, Fault
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir() if path.suffix in {".png", ".part"})
+
+
+def fetched(emulator):
+    return [request.path for request in emulator.requests if request.endpoint == "image"]
+
+
+async def test_a_cover_is_saved(emulator, client, archive, cover):
+    """Its images lie in the folder, and what is said of them is what they are."""
+    details = await cover("an-id")
+    saved = await archive.save(client, details)
+    assert names(archive.folder) == ["an-id-1.png", "an-id-2.png"]
+    assert (saved.task_id, saved.state, saved.details) == ("an-id", "saved", details)
+    assert saved.expires_at == details.expires_at
+    for number, (image, url) in enumerate(zip(saved.images, details.images, strict=True), 1):
+        content = image.path.read_bytes()
+        assert image.path == archive.folder / f"an-id-{number}.png"
+        assert (image.number, image.url) == (number, url)
+        assert image.sha256 == sha256(content).hexdigest()
+        assert (image.size, image.media_type) == (len(content), "image/png")
+        assert (image.width, image.height) == (64, 64)
+    assert await archive.find("an-id") == saved
+    assert len(fetched(emulator)) == 2
+
+
+async def test_nothing_is_fetched_twice(emulator, client, archive, cover):
+    """What is here is not fetched again, and what is asked for at once is fetched once."""
+    details = await cover()
+    first, *others = await asyncio.gather(*[archive.save(client, details) for _ in range(3)])
+    assert all(other == first for other in others)
+    assert await archive.save(client, details) == first
+    assert len(fetched(emulator)) == 2
+
+
+async def test_a_whole_image_without_a_record_is_adopted(emulator, client, opened, cover):
+    """Where the record is lost, the images are taken over, and read again rather than fetched."""
+    details, archive = await cover(), await opened()
+    saved = await archive.save(client, details)
+    await archive.aclose()
+    (archive.folder / "covers.sqlite3").unlink()
+    archive = await opened()
+    assert await archive.find(details.task_id) is None
+    again = await archive.save(client, details)
+    assert again.images == saved.images
+    assert (await archive.verify()).ok
+    assert len(fetched(emulator)) == 2
+
+
+SPOILT = {
+    "missing": lambda path: path.unlink(),
+    "altered": lambda path: path.write_bytes(path.read_bytes()[:-5] + b"12345"),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-5]),
+    "empty": lambda path: path.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+async def test_what_is_not_whole_is_fetched_again(emulator, client, archive, cover, spoil):
+    """The one image that is not as it was is fetched, the other one is not."""
+    details = await cover()
+    saved = await archive.save(client, details)
+    spoil(saved.images[0].path)
+    assert (await archive.save(client, details)).images == saved.images
+    assert (await archive.verify()).ok
+    assert len(fetched(emulator)) == 3
+
+
+@pytest.mark.parametrize("kind", ["missing", "cut off", "empty"])
+async def test_what_is_not_whole_is_not_adopted(emulator, client, opened, cover, kind):
+    """Without a record, too, the one image that is not whole is fetched."""
+    details, archive = await cover(), await opened()
+    saved = await archive.save(client, details)
+    await archive.aclose()
+    (archive.folder / "covers.sqlite3").unlink()
+    SPOILT[kind](saved.images[0].path)
+    archive = await opened()
+    assert (await archive.save(client, details)).images == saved.images
+    assert len(fetched(emulator)) == 3
+
+
+async def test_an_image_of_another_kind_under_the_name(emulator, client, archive, cover):
+    """A whole image whose name lies about its kind is not adopted."""
+    details = await cover("an-id")
+    saved = await archive.save(client, details)
+    other = await cover("other")
+    (archive.folder / "other-1.jpg").write_bytes(saved.images[0].path.read_bytes())
+    await archive.save(client, other)
+    assert len(fetched(emulator)) == 2
+
+
+async def test_an_id_that_is_no_name(client, archive, cover):
+    """An id that would lead out of the folder does not."""
+    details = await cover("../../an.id")
+    saved = await archive.save(client, details)
+    assert {image.path.parent for image in saved.images} == {archive.folder}
+
+
+PASSING = {
+    "cut off": Fault.truncated_json(),
+    "a reset": Fault.reset(midway=True),
+    "a page": Fault.gateway_page(200),
+    "nothing": Fault.answer(200),
+    "no image": Fault.answer(200, {"code": 404}),
+    "a server in trouble": Fault.server_error(502, in_envelope=False),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+async def test_what_passes_is_overcome(client, emulator, archive, cover, fault):
+    """A body that is no whole image is fetched again, and nothing of it stays."""
+    details = await cover("an-id")
+    emulator.fault(fault, endpoint="image", count=2)
+    await archive.save(client, details)
+    assert (await archive.verify()).ok
+    assert names(archive.folder) == ["an-id-1.png", "an-id-2.png"]
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
+async def test_what_is_no_image_is_not_kept(client, emulator, archive, cover, fault):
+    """Where it never gets better, there is an error and no file, and the cover stays pending."""
+    details = await cover()
+    emulator.fault(fault, endpoint="image", rate=1.0)
+    with pytest.raises(DownloadError) as caught:
+        await archive.save(client, details)
+    assert caught.value.task_id == details.task_id
+    assert caught.value.url == details.images[0]
+    assert names(archive.folder) == []
+    assert [each.task_id for each in await archive.pending()] == [details.task_id]
+
+
+async def test_one_error_does_not_lose_the_other_image(client, emulator, archive, cover):
+    """Both are tried; what was saved is noted, and the next time only the other is fetched."""
+    details = await cover("an-id")
+    emulator.fault(Fault.answer(400), endpoint="image", count=1)
+    with pytest.raises(DownloadError, match="the host answered 400"):
+        await archive.save(client, details)
+    pending = await archive.find("an-id")
+    assert pending.state == "pending"
+    assert len(pending.images) == 1
+    emulator.requests.clear()
+    assert (await archive.save(client, details)).state == "saved"
+    assert len(fetched(emulator)) == 1
+
+
+async def test_an_image_that_is_too_large(client, emulator, opened, cover):
+    """It is given up at the limit, and not asked for again."""
+    details = await cover(images=1)
+    emulator.fault(Fault.answer(200, b"\x89PNG" + bytes(1001 - 4)), endpoint="image")
+    archive = await opened(largest_image=1000)
+    with pytest.raises(DownloadError, match="more than 1000 bytes"):
+        await archive.save(client, details)
+    assert names(archive.folder) == []
+    await archive.save(client, details)
+    assert len(fetched(emulator)) == 2
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+async def test_a_stale_link_is_renewed(client, emulator, archive, cover, status):
+    """A link that is refused is renewed once, and the image comes from the fresh one."""
+    details = await cover(images=1)
+    emulator.fault(Fault.answer(status), endpoint="image")
+    saved = await archive.save(client, details)
+    assert [request.endpoint for request in emulator.requests] == ["image", "download-url", "image"]
+    assert "expires" in emulator.requests[-1].query
+    assert saved.images[0].url == details.images[0]
+
+
+async def test_a_fresh_link_is_not_renewed(client, emulator, archive, cover):
+    """Where the fresh link is refused too, that is the error."""
+    details = await cover(images=1)
+    emulator.fault(Fault.answer(403), endpoint="image", rate=1.0)
+    with pytest.raises(DownloadError) as caught:
+        await archive.save(client, details)
+    assert caught.value.http_status == 403
+    assert len(emulator.requests) == 3
+
+
+async def test_a_link_that_cannot_be_renewed(client, emulator, archive, cover):
+    """What the API says to that is the error."""
+    details = await cover(images=1)
+    emulator.fault(Fault.answer(404), endpoint="image")
+    emulator.fault(Fault.answer(200, {"code": 422, "msg": "url is wrong"}), endpoint="download-url")
+    with pytest.raises(InvalidRequestError, match="url is wrong"):
+        await archive.save(client, details)
+
+
+async def test_so_many_at_once(client, emulator, opened, cover):
+    """No more images than that are under way."""
+    archive = await opened(at_once=2)
+    covers = [await cover() for _ in range(4)]
+    emulator.fault(Fault.slow(0.1), endpoint="image", rate=1.0)
+    await asyncio.gather(*[archive.save(client, details) for details in covers])
+    arrivals = [request.received for request in emulator.requests]
+    assert max(sum(a <= b < a + 0.1 for b in arrivals) for a in arrivals) <= 2
+
+
+async def test_a_large_image_is_written_as_it_comes(client, emulator, archive, cover):
+    """An image of several pieces is put together right, after a try that was cut off too."""
+    details = await cover(images=1)
+    content = _large_png()
+    emulator.fault(Fault.answer(200, content[:4_400_000]), endpoint="image")
+    emulator.fault(Fault.answer(200, content), endpoint="image")
+    [image] = (await archive.save(client, details)).images
+    assert image.path.read_bytes() == content
+    assert image.sha256 == sha256(content).hexdigest()
+
+
+def _large_png():
+    size = 4_500_000
+    header = b"\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0\0\0\0\0"
+    data = size.to_bytes(4, "big") + b"IDAT" + os.urandom(size) + b"\0\0\0\0"
+    return b"\x89PNG\r\n\x1a\n" + header + data + b"\0\0\0\0IEND\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("details", "error"),
+    [
+        (CoverDetails(task_id="a", success_flag=2), ValueError),
+        (CoverDetails(task_id="a", success_flag=1), ValueError),
+        ({"taskId": "a"}, TypeError),
+        (None, TypeError),
+    ],
+)
+async def test_what_cannot_be_saved(client, archive, details, error):
+    """Only a cover with images can be; the error names the argument."""
+    with pytest.raises(error, match="details must be"):
+        await archive.save(client, details)
+    assert await archive.pending() == []
+
+
+async def test_a_disk_that_refuses(client, archive, cover):
+    """What the system says is passed on, and nothing half written stays."""
+    details = await cover("an-id")
+    (archive.folder / "an-id-1.png").mkdir()
+    with pytest.raises(OSError, match=r"an-id-1\.png"):
+        await archive.save(client, details)
+    assert names(archive.folder) == ["an-id-1.png", "an-id-2.png"]
+    assert [image.number for image in (await archive.find("an-id")).images] == [2]
+
+
+async def test_closing_the_client_ends_it(client, emulator, archive, cover, until):
+    """A save whose client closes raises that, and leaves nothing half written."""
+    details = await cover()
+    emulator.fault(Fault.stall(midway=True), endpoint="image", rate=1.0)
+    saving = asyncio.create_task(archive.save(client, details))
+    await until(lambda: len(emulator.requests) == 2)
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await saving
+    assert names(archive.folder) == []
+
+
+async def test_closing_the_archive_waits(client, emulator, opened, cover, until):
+    """A save that is running when the archive closes is brought to its end; none begins after."""
+    details = await cover()
+    emulator.fault(Fault.slow(0.1), endpoint="image", rate=1.0)
+    archive = await opened()
+    saves = [asyncio.create_task(archive.save(client, details)) for _ in range(2)]
+    await until(lambda: emulator.requests)
+    await archive.aclose()
+    assert [(await save).state for save in saves] == ["saved", "saved"]
+    with pytest.raises(RuntimeError, match="not open"):
+        await archive.save(client, details)
+
+
+@pytest.mark.parametrize("moment", [WHILE_WAITING, AS_IT_WAKES])
+async def test_cancelling_at_any_moment(client, emulator, archive, moment):
+    """An image that is cancelled at any of its awaits leaves nothing half written, and can be
+    saved after that."""
+    emulator.fault(Fault.answer(404), endpoint="image", rate=0.5)
+    wait, interrupted = 0, True
+    while interrupted:
+        job = emulator.add_job(CoverScript(looks=["success"], images=1))
+        details = await client.get_cover_details(job)
+        [url] = details.images
+        image = _Wanted(task_id=job, number=1, url=url, lies_there=True)
+        saving = InterruptedAt(wait, moment, archive._saver._save(client, image))
+        [outcome] = await asyncio.gather(asyncio.create_task(saving.run()), return_exceptions=True)
+        interrupted = saving.interrupted
+        assert outcome is None or isinstance(outcome, (asyncio.CancelledError, DownloadError))
+        assert not [name for name in names(archive.folder) if name.endswith(".part")]
+        wait += 1
+    assert wait > 4
+    emulator.clear_faults()
+    await archive.save(client, details)
+    assert (await archive.verify()).ok
+
+
+async def test_cancelling_a_save(client, emulator, archive, cover, until):
+    """Both images end with it, and the next save goes on."""
+    details = await cover()
+    emulator.fault(Fault.stall(midway=True), endpoint="image", count=2)
+    saving = asyncio.create_task(archive.save(client, details))
+    await until(lambda: len(emulator.requests) == 2)
+    saving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await saving
+    assert names(archive.folder) == []
+    assert (await archive.save(client, details)).state == "saved"
+
+
+async def test_names_are_made_to_last_together(archive, monkeypatch):
+    """One fsync of the folder serves all who wait for it, and whoever has moved nothing since."""
+    syncs = []
+    monkeypatch.setattr("kie_cover_async.archive.saving.sync_folder", syncs.append)
+    saver = archive._saver
+    for _ in range(2):
+        saver._moved += 3
+        await asyncio.gather(*[saver._sync() for _ in range(3)])
+        await saver._sync()
+    assert syncs == [archive.folder] * 2
+
+
+def test_what_was_discarded_is_not_written(tmp_path):
+    """A thread that comes too late makes no file."""
+    part = PartFile(tmp_path)
+    part.discard()
+    with pytest.raises(NoImageError):
+        part.write([b"too late"], anew=True)
+    assert [*tmp_path.iterdir()] == []

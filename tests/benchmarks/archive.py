@@ -1,0 +1,116 @@
+"""What it costs to save covers whole, beside a download that only writes what comes.
+
+The two take turns, which of them begins too, so that what else the machine does meets them alike;
+the ratios are medians over the rounds. The server is another process. The download writes as it
+goes, asks for nothing to be on the disk, and judges nothing.
+"""
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from math import inf
+from pathlib import Path
+
+import aiohttp
+from serving import fast_server
+
+from kie_cover_async import CoverClient, CoverDetails, structure_details
+from kie_cover_async.archive import CoverArchive
+
+COVERS, IMAGES, AT_ONCE, ROUNDS = 200, 2, 16, 7
+PIECE = 64 * 1024
+WALL, CPU = 0, 1
+# In bytes a second, of eight bits each.
+LINES = {"at 1 Gbit/s": 125e6, "at 2.5 Gbit/s": 312.5e6, "as fast as it goes": inf}
+
+Way = Callable[[list[CoverDetails], str, Path], Awaitable[None]]
+
+
+def some_covers(url: str, number: int) -> list[CoverDetails]:
+    return [
+        structure_details(
+            {
+                "taskId": f"{n:032x}",
+                "successFlag": 1,
+                "response": {"images": [f"{url}/s/{n}-{i}.png" for i in range(IMAGES)]},
+            }
+        )
+        for n in range(number)
+    ]
+
+
+async def by_the_package(covers: list[CoverDetails], url: str, folder: Path) -> None:
+    async with (
+        CoverClient("benchmark", base_url=url) as client,
+        CoverArchive(folder, at_once=AT_ONCE) as archive,
+    ):
+        await asyncio.gather(*[archive.save(client, cover) for cover in covers])
+
+
+async def by_hand(covers: list[CoverDetails], url: str, folder: Path) -> None:
+    places = asyncio.Semaphore(AT_ONCE)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def download(image: str, path: Path) -> None:
+            async with places, session.get(image) as response:
+                response.raise_for_status()
+                with path.open("wb") as file:
+                    async for piece in response.content.iter_chunked(PIECE):
+                        file.write(piece)
+
+        await asyncio.gather(
+            *[
+                download(image, folder / f"{cover.task_id}-{n}.png")
+                for cover in covers
+                for n, image in enumerate(cover.images, 1)
+            ]
+        )
+
+
+WAYS: dict[str, Way] = {"kie_cover_async": by_the_package, "aiohttp by hand": by_hand}
+
+
+def seconds(way: Way, covers: list[CoverDetails], url: str) -> tuple[float, float]:
+    """Wall clock and CPU of this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        wall, cpu = time.perf_counter(), time.process_time()
+        asyncio.run(way(covers, url, Path(folder)))
+        taken = time.perf_counter() - wall, time.process_time() - cpu
+        saved = [path for path in Path(folder).iterdir() if path.suffix == ".png"]
+        assert len(saved) == len(covers) * IMAGES
+    return taken
+
+
+def compare(url: str) -> dict[str, list[tuple[float, float]]]:
+    covers = some_covers(url, COVERS)
+    for way in WAYS.values():
+        seconds(way, covers[:20], url)
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
+    for turn in range(ROUNDS):
+        for name in sorted(WAYS, reverse=turn % 2 == 0):
+            taken[name].append(seconds(WAYS[name], covers, url))
+    return taken
+
+
+def ratio(of: list[tuple[float, float]], to: list[tuple[float, float]], which: int) -> float:
+    return statistics.median(a[which] / b[which] for a, b in zip(of, to, strict=True))
+
+
+def main() -> None:
+    for line, rate in LINES.items():
+        with fast_server("image_server.py", str(rate)) as url:
+            taken = compare(url)
+        ours, theirs = taken["kie_cover_async"], taken["aiohttp by hand"]
+        print(
+            f"{ratio(theirs, ours, WALL):6.2f} × the speed of aiohttp by hand, {line:18}"
+            f" {COVERS * IMAGES / statistics.median(each[WALL] for each in ours):5.0f} images/s;"
+            f" {ratio(ours, theirs, CPU):.2f} × its CPU",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

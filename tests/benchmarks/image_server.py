@@ -1,0 +1,78 @@
+"""A server of images as quick as Python allows, in a process of its own.
+
+Every path is a PNG of a megabyte and a half, each with other bytes in it.
+`python image_server.py [BYTES]` prints its URL and serves until its stdin ends, no more than so
+many bytes a second where they are given, over all connections together.
+"""
+
+import asyncio
+import os
+import struct
+import sys
+import zlib
+from hashlib import sha256
+from math import inf
+
+SIZE, PIECE = 1_500_000, 1 << 16
+HEADER = struct.pack(">IIBBBBB", 1024, 1024, 8, 2, 0, 0, 0)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+BEFORE = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", HEADER)
+AFTER = chunk(b"IDAT", os.urandom(SIZE)) + chunk(b"IEND", b"")
+
+
+class Line:
+    """The way to the client, by its bytes a second."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._free_at = 0.0
+
+    async def send(self, transport: asyncio.WriteTransport, content: bytes) -> None:
+        if self._rate == inf:
+            transport.write(content)
+            return
+        loop = asyncio.get_running_loop()
+        for start in range(0, len(content), PIECE):
+            piece, now = content[start : start + PIECE], loop.time()
+            wait = self._free_at - now
+            self._free_at = max(self._free_at, now) + len(piece) / self._rate
+            await asyncio.sleep(max(wait, 0))
+            transport.write(piece)
+
+
+class ImageServer(asyncio.Protocol):
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._seen = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._seen += data
+        while b"\r\n\r\n" in self._seen:
+            head, _, self._seen = self._seen.partition(b"\r\n\r\n")
+            name = chunk(b"tEXt", sha256(head.partition(b"\r\n")[0]).digest())
+            length = len(BEFORE) + len(name) + len(AFTER)
+            headers = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+            answer = b"".join([headers % length, BEFORE, name, AFTER])
+            self._sending = asyncio.create_task(self._line.send(self._transport, answer))
+
+
+async def main() -> None:
+    loop = asyncio.get_running_loop()
+    line = Line(float(sys.argv[1]) if sys.argv[1:] else inf)
+    server = await loop.create_server(lambda: ImageServer(line), "127.0.0.1", 0, backlog=1024)
+    host, port = server.sockets[0].getsockname()
+    print(f"http://{host}:{port}", flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
