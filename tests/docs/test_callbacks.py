@@ -55,7 +55,7 @@ async def service(request, emulator, example, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         monkeypatch.setenv("CALLBACK_URL", f"{url}/callbacks/secret")
-        monkeypatch.setenv("KIE_WEBHOOK_KEYS", f"old {KEY}")
+        monkeypatch.setenv("KIE_CALLBACK_KEY", f"old,{KEY}")
         async with request.param(example, listening), ClientSession() as caller:
             yield Service(url, caller)
 
