@@ -139,15 +139,15 @@ class RequestBudget:
         `flow` is whose turn is taken; `None` is a flow of its own. Cancelling costs no slot.
         """
         loop = self._bound_loop()
-        if self._turns or self._opening() > loop.time():
-            await self._turn(loop, flow)
-            # A queue stood here, so late means missed, and is made up within the slack.
-            due = max(self._opening(), loop.time() - self._slack)
-        else:
-            due = loop.time()
-        self._next = due + self._interval
+        if not self._turns and self._opening() <= (now := loop.time()):
+            self._next = now + self._interval
+            return now
+        await self._turn(loop, flow)
+        now = loop.time()
+        # A queue stood here, so late means missed, and is made up within the slack.
+        self._next = max(self._opening(), now - self._slack) + self._interval
         self._arm(loop)
-        return loop.time()
+        return now
 
     def hold(self, seconds: float) -> None:
         """Let no request go for this long from now; the longest hold in force counts."""

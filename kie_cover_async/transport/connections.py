@@ -28,7 +28,9 @@ class Connections(aiohttp.TCPConnector):
             connection = await super().connect(*request, **more)
             protocol: Any = connection.protocol
             # A new one is never turned down, or a server that greets would be asked for ever.
-            if protocol not in self._used or not protocol.should_close:
+            if protocol not in self._used:
                 self._used.add(protocol)
+                return connection
+            if not protocol.should_close:
                 return connection
             connection.close()

@@ -48,8 +48,7 @@ class Transport:
         on_sent: Callable[[], object],
     ) -> tuple[T, Answer]:
         """One request, when the budget allows it; waiting for that costs none of its time."""
-        loop = self.lifetime.loop()
-        asked = loop.time()
+        asked = asyncio.get_running_loop().time()
         await self.in_flight.acquire(flow)
         try:
             granted = await self.budget.acquire(flow)
