@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from secrets import token_hex
 
 import nox
 
@@ -153,6 +154,15 @@ def fuzz(session: nox.Session) -> None:
         corpus = Path(session.create_tmp()) / target
         corpus.mkdir(exist_ok=True)
         session.run("python", "tests/fuzz/run.py", target, str(runs), str(corpus))
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """`kie-cover collect` over 200 covers, killed at twenty random moments: `-- SEED` repeats."""
+    session.install(".[cli]", *group("test"))
+    seed = session.posargs[0] if session.posargs else token_hex(4)
+    session.env.update(PYTHONSAFEPATH="1", KILLS="20", COVERS="200", SEED=seed)
+    session.run("pytest", "--log-cli-level=WARNING", "tests/cli/test_killed.py")
 
 
 @nox.session

@@ -11,6 +11,7 @@ from kie_cover_async import __version__
 from kie_cover_async.emulator import CallbackPlan
 
 from . import many, verbs
+from .collect import command as collecting
 from .demo import play
 from .emulated import EmulatorSettings, emulate
 from .listening import ListenSettings, hear
@@ -162,6 +163,9 @@ def credits(base_url: BaseUrl = None, as_json: Json = False) -> None:
     """Print what is left on the account."""
     as_json = wants_json(as_json)
     run(verbs.credits(base_url, as_json=as_json), as_json=as_json)
+
+
+app.command(epilog=collecting.EXAMPLE)(collecting.collect)
 
 
 @app.command(epilog="Example: kie-cover listen --port 8080 --path /kie/callback")

@@ -13,6 +13,7 @@ from yarl import URL
 from kie_cover_async import CoverClient, RequestBudget, __version__, wire
 from kie_cover_async.arguments import number
 from kie_cover_async.events import Observer
+from kie_cover_async.inbox import Inbox
 from kie_cover_async.settings import API_KEY_VARIABLE, api_key_in_use, base_url_in_use
 from kie_cover_async.transport import Exchange
 
@@ -24,13 +25,18 @@ _RAW_TIMEOUT = 30.0
 
 @asynccontextmanager
 async def connected(
-    base_url: str | None, observer: Observer | None = None, budget: RequestBudget | None = None
+    base_url: str | None,
+    observer: Observer | None = None,
+    budget: RequestBudget | None = None,
+    inbox: Inbox | None = None,
 ) -> AsyncIterator[CoverClient]:
     """A client for the key in the environment; raises `Refused` where a setting is no good."""
     url, key = _settings(base_url)
     async with (
         _proxied_session(url) as session,
-        CoverClient(key, base_url=url, session=session, observer=observer, budget=budget) as client,
+        CoverClient(
+            key, base_url=url, session=session, observer=observer, budget=budget, inbox=inbox
+        ) as client,
     ):
         yield client
 

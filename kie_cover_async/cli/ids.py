@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
-from typing import Any
+from itertools import groupby
+from typing import Any, cast
 
 from .output import Refused
 
@@ -16,17 +17,26 @@ _CHUNK = 1 << 16
 
 
 @contextmanager
-def opened(arguments: Sequence[str], file: str | None) -> Iterator[AsyncIterator[str]]:
+def opened(arguments: Sequence[str], file: str | None) -> Iterator[AsyncIterator[Any]]:
     """The ids that are given as arguments, `-` for stdin among them, and those of the file.
 
     Raises `Refused` where there are none or the file cannot be opened; a file that cannot be read
     is `Refused` by the iteration.
     """
-    sources = [*((name, name == STDIN) for name in arguments), *([(file, True)] if file else [])]
-    if not sources:
+    if not arguments and not file:
         raise Refused(f"no ids: give some, or --file FILE, or {STDIN} to read them from stdin")
+    with opened_in_batches(arguments, file) as batches:
+        yield _one_by_one(batches)
+
+
+@contextmanager
+def opened_in_batches(
+    arguments: Sequence[str], file: str | None
+) -> Iterator[AsyncGenerator[list[Any], None]]:
+    """The same, as many at a time as come together; none at all, where none are given."""
+    sources = [*((name, name == STDIN) for name in arguments), *([(file, True)] if file else [])]
     with ExitStack() as stack:
-        yield _ids(
+        yield _batches(
             [stack.enter_context(_open(name)) if is_file else name for name, is_file in sources]
         )
 
@@ -49,15 +59,22 @@ def _open(name: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-async def _ids(sources: Sequence[str | int]) -> AsyncIterator[str]:
-    for source in sources:
-        if isinstance(source, str):
-            yield source
+async def _one_by_one(batches: AsyncGenerator[list[Any], None]) -> AsyncIterator[Any]:
+    async with aclosing(batches):
+        async for batch in batches:
+            for task_id in batch:
+                yield task_id
+
+
+async def _batches(sources: Sequence[str | int]) -> AsyncGenerator[list[Any], None]:
+    for is_given, group in groupby(sources, lambda source: isinstance(source, str)):
+        if is_given:
+            yield [*group]
             continue
-        async with aclosing(_lines(source)) as lines:
-            async for line in lines:
-                if line := line.strip():
-                    yield an_id(line)
+        for descriptor in group:
+            async with aclosing(_lines(cast("int", descriptor))) as batches:
+                async for lines in batches:
+                    yield [an_id(line.strip()) for line in lines if line.strip()]
 
 
 def an_id(line: bytes) -> Any:
@@ -69,13 +86,12 @@ def an_id(line: bytes) -> Any:
     return text
 
 
-async def _lines(descriptor: int) -> AsyncGenerator[bytes, None]:
+async def _lines(descriptor: int) -> AsyncGenerator[list[bytes], None]:
     rest = b""
     while chunk := await _chunk(descriptor):
         *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
-    yield rest
+        yield lines
+    yield [rest]
 
 
 async def _chunk(descriptor: int) -> bytes:

@@ -2,19 +2,15 @@
 
 import json
 import os
-import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NoReturn
 
-from aiohttp import web
 from attrs import frozen
 from rich.text import Text
-from yarl import URL
 
 from kie_cover_async import CoverClient
 from kie_cover_async.callbacks import CallbackInbox, CoverCallback
-from kie_cover_async.callbacks.web import callback_routes
 from kie_cover_async.settings import API_KEY_VARIABLE
 
 from .board import watched
@@ -23,10 +19,7 @@ from .connection import connected
 from .many import outcome_fields, outcome_text
 from .output import Refused, one_line, say
 from .reception import Reception
-
-# Seconds for answers that are being written when Ctrl-C comes.
-_LAST_WORDS = 0.5
-_PATH = re.compile(r"/[^\s{}?#]*")
+from .serving import Address, is_a_path, serving
 
 Write = Callable[[str | Text], None]
 
@@ -44,11 +37,15 @@ class ListenSettings:
 
 async def hear(settings: ListenSettings) -> NoReturn:
     """Listen until it is cancelled; raises `Refused` where that cannot be had."""
-    if not _PATH.fullmatch(settings.path):
+    if not is_a_path(settings.path):
         raise Refused(f"--path must be such as /kie/callback, not {settings.path!r}")
     keys = callback_keys()
     reception = Reception(CallbackInbox(keys or None))
-    async with _looking(settings.base_url) as client, _serving(reception, settings) as url:
+    address = Address(settings.host, settings.port, settings.path)
+    async with (
+        _looking(settings.base_url) as client,
+        serving(reception.receive, address) as url,
+    ):
         say(f"Callbacks are heard at {url} until Ctrl-C.")
         if not keys:
             say(f"Anybody may send them: {CALLBACK_KEY_VARIABLE} has no key.")
@@ -112,25 +109,3 @@ async def _looking(base_url: str | None) -> AsyncIterator[CoverClient | None]:
             yield client
     else:
         yield None
-
-
-@asynccontextmanager
-async def _serving(reception: Reception, settings: ListenSettings) -> AsyncIterator[URL]:
-    app = web.Application()
-    app.add_routes(callback_routes(settings.path, reception.receive))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_WORDS)
-    await runner.setup()
-    try:
-        await _start(runner, settings)
-        port = runner.addresses[0][1]
-        yield URL.build(scheme="http", host=settings.host, port=port, path=settings.path)
-    finally:
-        await runner.cleanup()
-
-
-async def _start(runner: web.AppRunner, settings: ListenSettings) -> None:
-    try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
-    except OSError as error:
-        where = f"{settings.host}, port {settings.port}"
-        raise Refused(f"cannot listen on {where}: {error.strerror}") from None

@@ -12,7 +12,7 @@ from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, USAGE
 from kie_cover_async.emulator import CoverScript, Fault
 
 COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
-COMMANDS = ["demo", "get", "check", "wait", "generate", "credits", "listen", "emulator"]
+COMMANDS = ["demo", "get", "check", "wait", "generate", "credits", "collect", "listen", "emulator"]
 
 
 @pytest.fixture
@@ -77,6 +77,12 @@ def test_version(typed):
         "get an-id",
         "get an-id --raw",
         "credits",
+        "collect an-id",
+        "collect an-id --limit 0",
+        "collect an-id --rate 0",
+        "collect an-id --timeout=-1",
+        "collect an-id --listen 8080",
+        "collect --out /nowhere",
         "emulator --port -1",
         "emulator --fault-rate 2",
         "emulator --generation-time 8-2",

@@ -1,0 +1,127 @@
+"""The whole of a run: what is opened, what is said, and the exit code."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from kie_cover_async.archive import CoverArchive
+from kie_cover_async.callbacks import CallbackInbox
+from kie_cover_async.cli.board import watched
+from kie_cover_async.cli.callback_keys import CALLBACK_KEY_VARIABLE, callback_keys
+from kie_cover_async.cli.connection import budget_of, connected
+from kie_cover_async.cli.ids import opened_in_batches
+from kie_cover_async.cli.output import DONE, FAILED, Refused, quiet, say
+from kie_cover_async.cli.serving import Address, serving
+from kie_cover_async.cli.verbs import seconds_of
+
+from .crew import Crew
+from .haul import Haul
+from .intake import Intake
+from .lines import Lines
+
+
+@frozen(kw_only=True)
+class CollectSettings:
+    """What the command was asked for."""
+
+    ids: Sequence[str]
+    file: str | None
+    out: str
+    limit: float
+    retry_failed: bool
+    rate: float | None
+    timeout: float
+    listen: str | None
+    base_url: str | None
+    as_json: bool
+
+
+async def saved(settings: CollectSettings) -> int:
+    """Have the images of all these covers, and of those of earlier runs, on disk."""
+    haul = Haul()
+    try:
+        with quiet():
+            await _collect(settings, haul)
+    except (ExceptionGroup, OSError) as failure:
+        return _end_by(failure)
+    finally:
+        _tell(haul)
+    return DONE if haul.is_complete else FAILED
+
+
+def _end_by(failure: Exception) -> int:
+    # Of many at work at once, the first to fail has ended the others.
+    first = failure.exceptions[0] if isinstance(failure, ExceptionGroup) else failure
+    if not isinstance(first, OSError):
+        raise first
+    say(f"kie-cover: what came cannot be kept: {first}")
+    return FAILED
+
+
+def _tell(haul: Haul) -> None:
+    """The summary, and what to do about what is not done."""
+    if haul.ends or haul.here:
+        say(haul.summary())
+    if haul.pending:
+        are = "is" if haul.pending == 1 else "are"
+        say(f"{haul.pending:,} {are} still pending: run the same command again")
+    if failed := haul.ends["failed"] + haul.ends["failed before"]:
+        say(f"{failed:,} failed: run it with --retry-failed to try again")
+
+
+async def _collect(settings: CollectSettings, haul: Haul) -> None:
+    budget, timeout = budget_of(settings.rate), seconds_of(settings.timeout)
+    with _opened_ids(settings) as batches:
+        async with (
+            _heard(settings.listen) as inbox,
+            connected(settings.base_url, haul.hear, budget, inbox) as client,
+            _opened_archive(settings.out) as archive,
+        ):
+            if settings.retry_failed:
+                await archive.retry()
+            pending = await archive.pending()
+            if not (pending or settings.ids or settings.file):
+                say(f"nothing is pending in {settings.out}")
+            with watched(haul) as write:
+                lines = Lines(haul, write, settings.as_json)
+                intake = Intake(archive, lines, pending, settings.limit)
+                waits = client.wait_for_covers(intake.waiting(), timeout=timeout)
+                async with waits as outcomes, asyncio.TaskGroup() as group:
+                    group.create_task(intake.note(batches))
+                    Crew(client, archive, lines).begin(group, intake.done, outcomes)
+
+
+@contextmanager
+def _opened_ids(settings: CollectSettings) -> Iterator[AsyncGenerator[list[str], None]]:
+    if not (settings.ids or settings.file or Path(settings.out).is_dir()):
+        raise Refused(f"no ids, and no folder {settings.out} to go on with: give some ids")
+    with opened_in_batches(settings.ids, settings.file) as batches:
+        yield batches
+
+
+@asynccontextmanager
+async def _opened_archive(folder: str) -> AsyncIterator[CoverArchive]:
+    async with AsyncExitStack() as stack:
+        try:
+            archive = await stack.enter_async_context(CoverArchive(folder))
+        except (OSError, TypeError, ValueError) as error:
+            raise Refused(f"--out {folder}: {error}") from None
+        yield archive
+
+
+@asynccontextmanager
+async def _heard(listen: str | None) -> AsyncIterator[CallbackInbox | None]:
+    """What callbacks come to while this lasts, where they are to be listened to."""
+    if listen is None:
+        yield None
+        return
+    keys = callback_keys()
+    inbox = CallbackInbox(keys or None)
+    async with serving(inbox.receive, Address.read("--listen", listen)) as url:
+        say(f"Callbacks are heard at {url}.")
+        if not keys:
+            say(f"Anybody may send them: {CALLBACK_KEY_VARIABLE} has no key.")
+        yield inbox

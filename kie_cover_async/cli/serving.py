@@ -1,0 +1,67 @@
+"""A server for callbacks, for as long as a command wants them."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+from aiohttp import web
+from attrs import frozen
+from yarl import URL
+
+from kie_cover_async.callbacks.web import Receive, callback_routes
+
+from .output import Refused
+
+# Seconds for answers that are being written when Ctrl-C comes.
+_LAST_WORDS = 0.5
+_ADDRESS = re.compile(r"(?P<host>[^\s/:@]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d+)(?P<path>/.*)?")
+_PATH = re.compile(r"/[^\s{}?#]*")
+_USUAL_PATH = "/kie/callback"
+_LAST_PORT = 65535
+
+
+@frozen
+class Address:
+    """Where callbacks are heard."""
+
+    host: str
+    port: int
+    path: str = _USUAL_PATH
+
+    @classmethod
+    def read(cls, option: str, text: str) -> Self:
+        """`HOST:PORT` or `HOST:PORT/path`; raises `Refused` for anything else."""
+        found = _ADDRESS.fullmatch(text)
+        path = _USUAL_PATH if found is None else found["path"] or _USUAL_PATH
+        if found is None or int(found["port"]) > _LAST_PORT or not is_a_path(path):
+            raise Refused(f"{option} must be such as 127.0.0.1:8080{_USUAL_PATH}, not {text!r}")
+        return cls(found["host"].strip("[]"), int(found["port"]), path)
+
+
+def is_a_path(path: str) -> bool:
+    """Whether it can be the whole of a path in a callback URL."""
+    return _PATH.fullmatch(path) is not None
+
+
+@asynccontextmanager
+async def serving(receive: Receive, address: Address) -> AsyncIterator[URL]:
+    """Pass callbacks on to `receive`; gives the callback URL, and raises `Refused` for no such."""
+    app = web.Application()
+    app.add_routes(callback_routes(address.path, receive))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_WORDS)
+    await runner.setup()
+    try:
+        await _start(runner, address)
+        port = runner.addresses[0][1]
+        yield URL.build(scheme="http", host=address.host, port=port, path=address.path)
+    finally:
+        await runner.cleanup()
+
+
+async def _start(runner: web.AppRunner, address: Address) -> None:
+    try:
+        await web.TCPSite(runner, address.host, address.port).start()
+    except OSError as error:
+        where = f"{address.host}, port {address.port}"
+        raise Refused(f"cannot listen on {where}: {error.strerror}") from None

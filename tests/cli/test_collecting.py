@@ -1,0 +1,402 @@
+"""`collect`: ids in, images on disk, and on from where it stopped."""
+
+import asyncio
+import json
+import os
+from contextlib import aclosing
+from hashlib import sha256
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from kie_cover_async import AuthenticationError, RateLimitedError
+from kie_cover_async.archive import CoverArchive
+from kie_cover_async.cli.collect.haul import Haul
+from kie_cover_async.cli.collect.intake import Intake
+from kie_cover_async.cli.collect.lines import Lines
+from kie_cover_async.cli.collect.run import CollectSettings, saved
+from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, Refused
+from kie_cover_async.cli.serving import Address
+from kie_cover_async.emulator import CoverScript, Fault
+from kie_cover_async.events import BudgetHeld, RequestDone
+
+FAILURE = CoverScript(looks=["failure"], error_message="no luck")
+NEVER = CoverScript(end="never")
+GONE = Fault.answer(status=404, body="")
+BROKEN = Fault.answer(status=503, body="")
+
+pytestmark = pytest.mark.usefixtures("key")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "covers"
+
+
+@pytest.fixture
+def collect(emulator, folder, capsys):
+    """Runs it in the process of the tests; its lines, by id if they are JSON, and what it says."""
+
+    async def collect(*ids, code=DONE, **asked):
+        given = {
+            "ids": ids,
+            "file": None,
+            "out": str(folder),
+            "limit": float("inf"),
+            "retry_failed": False,
+            "rate": float("inf"),
+            "timeout": 20.0,
+            "listen": None,
+            "base_url": emulator.url,
+            "as_json": True,
+        }
+        assert await saved(CollectSettings(**given | asked)) == code
+        heard = capsys.readouterr()
+        if not asked.get("as_json", True):
+            return sorted(heard.out.splitlines()), heard.err
+        return {line["taskId"]: line for line in map(json.loads, heard.out.splitlines())}, heard.err
+
+    return collect
+
+
+def done(emulator, number=1):
+    jobs = [emulator.add_job(CoverScript(looks=["success"])) for _ in range(number)]
+    return jobs[0] if number == 1 else jobs
+
+
+def asked_for(emulator, endpoint):
+    """The ids of the requests to this endpoint since this was last called."""
+    ids = [request.task_id for request in emulator.requests if request.endpoint == endpoint]
+    emulator.requests.clear()
+    return ids
+
+
+async def pending(folder):
+    async with CoverArchive(folder) as archive:
+        return [cover.task_id for cover in await archive.pending()]
+
+
+async def test_images_on_disk(collect, emulator, tmp_path, folder):
+    """Each cover has a line with its files, which are as the line says, wherever its id is from."""
+    ids = done(emulator, 3)
+    file = tmp_path / "ids.txt"
+    file.write_text(f"{json.dumps({'taskId': ids[1], 'successFlag': 1})}\n{ids[2]}\n")
+    lines, said = await collect(ids[0], ids[0], file=str(file))
+    assert sorted(lines) == sorted(ids)
+    assert {line["state"] for line in lines.values()} == {"saved"}
+    contents = {str(path): path.read_bytes() for path in folder.glob("*.png")}
+    for image in [image for line in lines.values() for image in line["files"]]:
+        content = contents.pop(image["path"])
+        assert image["sha256"] == sha256(content).hexdigest()
+        assert image["size"] == len(content)
+        assert (image["type"], image["width"], image["height"]) == ("image/png", 64, 64)
+    assert contents == {}
+    assert said.startswith("3 covers saved in ")
+    assert "s: 6 images, " in said
+    assert said.count("\n") == 1
+
+
+async def test_once_more(collect, emulator):
+    """What is saved is counted, and costs no request of any kind."""
+    ids = done(emulator, 2)
+    await collect(*ids)
+    emulator.requests.clear()
+    lines, said = await collect(*ids)
+    assert lines == {}
+    assert said.endswith("; 2 saved before\n")
+    assert emulator.requests == []
+
+
+async def test_what_is_pending_goes_first(collect, emulator, folder):
+    """Ids of earlier runs are worked on without being given again, and before new ones."""
+    earlier, new = done(emulator), done(emulator)
+    async with CoverArchive(folder) as archive:
+        await archive.add([earlier])
+    lines, _ = await collect(new, limit=1)
+    assert [*lines] == [earlier]
+    assert await pending(folder) == [new]
+    lines, _ = await collect()
+    assert [*lines] == [new]
+
+
+async def test_a_limit(collect, emulator, folder):
+    """Beyond the limit nothing is looked at; all of it is noted, and the next run goes on."""
+    ids = done(emulator, 5)
+    lines, said = await collect(*ids, limit=2)
+    assert sorted(lines) == sorted(ids[:2])
+    assert len(asked_for(emulator, "record-info")) == 2
+    assert said.endswith("3 are still pending: run the same command again\n")
+    lines, said = await collect(*ids, limit=2)
+    assert sorted(lines) == sorted(ids[2:4])
+    assert "1 is still pending" in said
+    assert await pending(folder) == ids[4:]
+
+
+async def test_a_download_that_fails_in_passing(collect, emulator, monkeypatch):
+    """The cover stays pending, and the next run fetches it without another look."""
+    monkeypatch.setattr("backoff.full_jitter", lambda _: 0.0)
+    broken, whole = done(emulator), done(emulator)
+    emulator.fault(BROKEN, endpoint="image", task_id=broken, rate=1.0)
+    lines, said = await collect(broken, whole, code=FAILED)
+    assert lines[whole]["state"] == "saved"
+    assert lines[broken]["state"] == "pending"
+    assert (lines[broken]["error"], lines[broken]["httpStatus"]) == ("DownloadError", 503)
+    assert "; 1 not done\n1 is still pending: run the same command again\n" in said
+    emulator.clear_faults()
+    emulator.requests.clear()
+    lines, _ = await collect()
+    assert [*lines] == [broken]
+    assert asked_for(emulator, "record-info") == []
+
+
+async def test_done_ones_within_the_limit(collect, emulator, folder, monkeypatch):
+    """The limit holds for those that need no look, too."""
+    monkeypatch.setattr("backoff.full_jitter", lambda _: 0.0)
+    ids = done(emulator, 3)
+    emulator.fault(BROKEN, endpoint="image", rate=1.0)
+    await collect(*ids, code=FAILED)
+    emulator.clear_faults()
+    lines, _ = await collect(limit=2)
+    assert sorted(lines) == sorted(ids[:2])
+    assert await pending(folder) == ids[2:]
+
+
+async def test_failed_for_good(collect, emulator):
+    """A failed cover is not asked about again unless that is wanted, and asked for it is a failure
+    every time."""
+    failed = emulator.add_job(FAILURE)
+    lines, said = await collect(failed, code=FAILED)
+    assert (lines[failed]["state"], lines[failed]["error"]) == ("failed", "CoverFailedError")
+    assert said.endswith("; 1 failed\n1 failed: run it with --retry-failed to try again\n")
+    emulator.requests.clear()
+    lines, said = await collect(failed, code=FAILED)
+    assert (lines[failed]["state"], lines[failed]["error"]) == ("failed", "CoverFailedError")
+    assert "no luck" in lines[failed]["message"]
+    assert "; 1 failed before\n" in said
+    _, said = await collect()
+    assert said.startswith("nothing is pending in ")
+    assert emulator.requests == []
+    lines, _ = await collect(retry_failed=True, code=FAILED)
+    assert [*lines] == asked_for(emulator, "record-info") == [failed]
+
+
+async def test_an_image_that_is_gone(collect, emulator):
+    """An image that its host has not got any more, under a fresh link neither, is a failure."""
+    gone = done(emulator)
+    emulator.fault(GONE, endpoint="image", task_id=gone, rate=1.0)
+    lines, _ = await collect(gone, code=FAILED)
+    assert (lines[gone]["state"], lines[gone]["httpStatus"]) == ("failed", 404)
+
+
+async def test_out_of_time(collect, emulator, folder):
+    """A cover that takes too long stays pending."""
+    never = emulator.add_job(NEVER)
+    lines, said = await collect(never, timeout=0.3, code=FAILED)
+    assert (lines[never]["state"], lines[never]["error"]) == ("pending", "CoverTimeoutError")
+    assert "1 not done" in said
+    assert await pending(folder) == [never]
+
+
+async def test_what_can_be_no_id(collect, emulator, folder):
+    """It has a line of its own, and is not noted; the others are not held up by it."""
+    task_id = done(emulator)
+    lines, said = await collect("no id", task_id, code=FAILED)
+    assert (lines["no id"]["state"], lines["no id"]["error"]) == (None, "InvalidTaskIdError")
+    assert lines[task_id]["state"] == "saved"
+    assert "; 1 refused" in said
+    assert await pending(folder) == []
+
+
+async def test_a_wrong_key(collect, emulator, folder, capsys):
+    """What would be the answer for every cover ends the run, and is held against none of them."""
+    emulator.fault(Fault.answer(body={"code": 401, "msg": "no"}), rate=1.0)
+    ids = done(emulator, 40)
+    with pytest.raises(AuthenticationError):
+        await collect(*ids)
+    assert capsys.readouterr().err == "40 are still pending: run the same command again\n"
+    assert await pending(folder) == ids
+
+
+async def test_a_disk_that_refuses(collect, emulator, folder):
+    """It ends the run with a line that says what was refused, and all of it is still pending."""
+    ids = done(emulator, 2)
+    for task_id in ids:
+        (folder / f"{task_id}-1.png").mkdir(parents=True)
+    _, said = await collect(*ids, code=FAILED)
+    assert "kie-cover: what came cannot be kept: [Errno 21] Is a directory: " in said
+    assert await pending(folder) == ids
+
+
+@pytest.mark.parametrize("has_ids", [True, False])
+async def test_no_folder(collect, tmp_path, has_ids):
+    """A folder that is none is refused before anything is asked."""
+    file = tmp_path / "file"
+    file.touch()
+    ids = ("an-id",) if has_ids else ()
+    refusal = "--out .*: .*Not a directory" if has_ids else "no ids, and no folder .*file to go on"
+    with pytest.raises(Refused, match=refusal):
+        await collect(*ids, out=str(file))
+
+
+async def test_ids_that_cannot_be_read(collect, tmp_path):
+    """They end the run with the reason."""
+    with pytest.raises(Refused, match="cannot read ids: Is a directory"):
+        await collect(file=str(tmp_path))
+
+
+async def test_for_people(collect, emulator, folder):
+    """Where nobody asks for JSON a line has the id, what became of it, and the files or why not."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]), task_id="a")
+    failed = emulator.add_job(FAILURE, task_id="b")
+    lines, _ = await collect(task_id, failed, "\tid", as_json=False, code=FAILED)
+    assert lines[0].startswith("\\tid  refused  InvalidTaskIdError: task_id must be")
+    assert lines[1] == f"a  saved  {folder / 'a-1.png'} {folder / 'a-2.png'}"
+    assert lines[2].startswith("b  failed  CoverFailedError: the cover failed")
+    lines, _ = await collect(failed, as_json=False, code=FAILED)
+    assert lines[0].startswith("b  failed before  CoverFailedError: the cover failed")
+
+
+async def test_callbacks_wake_it(started, start, tmp_path, folder):
+    """With --listen a cover is saved when its callback comes, long before the next look is due."""
+    emulator = await start(callback_key="a-callback-key")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    arguments = ("collect", "--file", str(pipe), "--out", str(folder), "--listen", "127.0.0.1:0/in")
+    keys = {"KIE_CALLBACK_KEY": "a-callback-key", "KIE_BASE_URL": emulator.url}
+    async with started(*arguments, **keys) as command:
+        talk = await command.talk()
+        url = talk.removeprefix("Callbacks are heard at ").removesuffix(".\n")
+        ids = [emulator.add_job(CoverScript(seconds=1), callback_url=url) for _ in range(3)]
+        await asyncio.to_thread(pipe.write_text, "\n".join(ids))
+        ended = await asyncio.wait_for(command.end(), 20)
+    assert ended.code == DONE
+    assert {line["taskId"] for line in ended.documents} == set(ids)
+    assert [emulator.looks(task_id) for task_id in ids] == [2, 2, 2]
+    assert "Anybody may" not in ended.err
+
+
+async def test_callbacks_of_anybody(collect, emulator, monkeypatch):
+    """Without a key it says that callbacks are anybody's."""
+    monkeypatch.delenv("KIE_CALLBACK_KEY", raising=False)
+    _, said = await collect(done(emulator), listen="127.0.0.1:0")
+    assert "Anybody may send them: KIE_CALLBACK_KEY has no key.\n" in said
+
+
+@pytest.mark.parametrize("listen", ["8080", ":8080", "host", "a b:1", "h:65536", "h:1/{x}", "h:1?"])
+async def test_no_place_to_listen(collect, listen):
+    """An address that is none is refused, with one that is."""
+    with pytest.raises(Refused, match=r"--listen must be such as 127.*, not"):
+        await collect("an-id", listen=listen)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "path"),
+    [
+        ("localhost:80", "localhost", 80, "/kie/callback"),
+        ("[::1]:8080/in", "::1", 8080, "/in"),
+    ],
+)
+def test_addresses(text, host, port, path):
+    """The path may be left out, and brackets are for the colons of IPv6."""
+    assert Address.read("--listen", text) == Address(host, port, path)
+
+
+async def test_left_in_the_middle(started, collect, emulator, folder, until):
+    """Ctrl-C in the middle of a download leaves nothing half written, and the same command goes
+    on."""
+    first, second = done(emulator, 2)
+    emulator.fault(Fault.stall(midway=True), endpoint="image", task_id=second, count=2)
+    arguments = ("collect", first, second, "--out", str(folder), "--base-url", emulator.url)
+    async with started(*arguments, PYTHONASYNCIODEBUG="1") as command:
+        assert (await command.document())["taskId"] == first
+        await until(lambda: [each.endpoint for each in emulator.requests].count("image") == 4)
+        command.interrupt()
+        ended = await command.end()
+    assert (ended.code, ended.out) == (INTERRUPTED, "")
+    assert "1 cover saved" in ended.err
+    assert "1 is still pending: run the same command again\n" in ended.err
+    assert "Traceback" not in ended.err
+    assert [*folder.glob(".*.part")] == []
+    lines, _ = await collect(first, second)
+    assert [*lines] == [second]
+
+
+async def test_nobody_reads(started, emulator, folder, tmp_path):
+    """A reader that goes ends the run without a word of complaint, and the rest stays pending."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    ids = done(emulator, 2)
+    arguments = ("collect", "--file", str(pipe), "--out", str(folder), "--base-url", emulator.url)
+    async with started(*arguments) as command:
+        with pipe.open("w", buffering=1) as writing:
+            writing.write(f"{ids[0]}\n")
+            await command.document()
+            command.hang_up()
+            writing.write(f"{ids[1]}\nanother\n")
+            ended = await command.end()
+    assert ended.code == DONE
+    assert "Traceback" not in ended.err
+    assert "another" in await pending(folder)
+
+
+async def test_on_a_terminal(on_terminal, emulator, folder):
+    """The counts stand below the lines while it goes on."""
+    task_id, never = done(emulator), emulator.add_job(NEVER)
+    arguments = ("collect", task_id, never, "--out", str(folder), "--timeout", "1.5")
+    async with on_terminal(*arguments, KIE_BASE_URL=emulator.url) as terminal:
+        await terminal.until("1 saved")
+        ended = await terminal.end()
+    assert ended.code == FAILED
+    for said in ("1 pending", "2 images", "B/s", f"{task_id}  ", "1 cover saved in "):
+        assert said in ended.out
+
+
+async def test_somebody_else_in_the_folder(folder):
+    """An id that another run has noted since is worked on by this one as well."""
+    lines = Lines(Haul(), lambda _: None, as_json=True)
+    async with CoverArchive(folder) as archive:
+        intake = Intake(archive, lines, await archive.pending(), 10)
+        await archive.add(["theirs"])
+
+        async def batches():
+            yield ["theirs"]
+
+        async with aclosing(batches()) as given:
+            await intake.note(given)
+    assert [task_id async for task_id in intake.waiting()] == ["theirs"]
+    assert lines.haul.pending == 1
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def shown(haul):
+    console = Console(file=StringIO(), width=100)
+    with console.capture() as captured:
+        console.print(haul)
+    return [line[2:].rstrip() for line in captured.get().splitlines()]
+
+
+def test_what_is_seen():
+    """The board has counts, bytes and their rate, and says when all requests stop."""
+    clock = Clock()
+    haul = Haul(clock=clock)
+    assert shown(haul) == ["0 saved: 0 images, 0 bytes   0 s   0 bytes/s", "0 pending"]
+    haul.pending, haul.ends["saved"], haul.images, haul.bytes = 1500, 1, 1, 2_000_000
+    haul.here = 7
+    haul.fail("failed")
+    haul.hear(BudgetHeld(seconds=3.0, error=RateLimitedError(code=429)))
+    haul.hear(RequestDone(endpoint="record-info", task_id="a", queued=0, seconds=0.1, error=None))
+    clock.now += 2
+    assert shown(haul) == [
+        "1 saved: 1 image, 2.0 MB   2 s   1.0 MB/s",
+        "1,499 pending  1 failed  7 saved before",
+        "too many requests: goes on in 1.0 s",
+    ]
+    assert haul.summary() == "1 cover saved in 2.0 s: 1 image, 2.0 MB; 1 failed; 7 saved before"
