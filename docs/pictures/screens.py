@@ -11,6 +11,7 @@ import termios
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.text import Text
@@ -24,7 +25,7 @@ LINES, COLUMNS = 24, 88
 WIPED = re.compile(r"(?:\r|\x1b\[1A|\x1b\[2K|\x1b\[\?25[lh])*\x1b\[2K(?:\x1b\[\?25[lh])*")
 
 
-async def frames(*arguments: str, **environment: str) -> list[str]:
+async def frames(*arguments: str, folder: str | None = None, **environment: str) -> list[str]:
     """All that the command draws on a terminal, one picture after the other."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
@@ -33,6 +34,7 @@ async def frames(*arguments: str, **environment: str) -> list[str]:
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        cwd=folder,
         env={**os.environ, "TERM": "xterm-256color", **environment},
     )
     os.close(theirs)
@@ -69,7 +71,8 @@ def first(drawn: list[str], pattern: str) -> str:
 
 
 async def demo(folder: Path) -> None:
-    drawn = await frames("demo")
+    with TemporaryDirectory() as images:
+        drawn = await frames("demo", folder=images)
     save(folder / "demo-running.svg", "kie-cover demo", first(drawn, r"1[0-4] of 24 covers"))
     save(folder / "demo-ended.svg", "kie-cover demo", drawn[-1])
 
@@ -87,8 +90,33 @@ async def wait(folder: Path) -> None:
     save(folder / "wait-ended.svg", f"kie-cover wait {ID}", drawn[-1])
 
 
+async def collect(folder: Path) -> None:
+    typed = "collect --file ids.txt --rate inf"
+    with TemporaryDirectory() as images:
+        async with CoverEmulator(generation_time=(0.5, 9.0), image_size=1024) as emulator:
+            jobs = [emulator.add_job() for _ in range(60)]
+            jobs.append(emulator.add_job(CoverScript(seconds=1, end="failure")))
+            note(jobs, Path(images, "ids.txt"))
+            environment = {"KIE_BASE_URL": emulator.url, "KIE_API_KEY": "emulated"}
+            drawn = await frames(*typed.split(), folder=images, **environment)
+    now = next(at for at, frame in enumerate(drawn) if re.search("4[0-9] saved", frame))
+    # What is said of a cover is written once, above the board; what stands there is all of it.
+    said = [line for frame in drawn[:now] for line in frame.splitlines() if is_outcome(line)]
+    shown = "\n".join([*said[-4:], *drawn[now].splitlines()])
+    save(folder / "collect-running.svg", f"kie-cover {typed}", shown)
+
+
+def note(ids: list[str], file: Path) -> None:
+    file.write_text("\n".join(ids))
+
+
+def is_outcome(line: str) -> bool:
+    """Whether the line is that of a cover."""
+    return re.match(r"[0-9a-f]{32}  ", line) is not None
+
+
 async def main(folder: Path) -> None:
-    await asyncio.gather(demo(folder), wait(folder))
+    await asyncio.gather(demo(folder), wait(folder), collect(folder))
 
 
 if __name__ == "__main__":

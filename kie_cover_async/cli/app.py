@@ -15,7 +15,7 @@ from .collect import command as collecting
 from .demo import play
 from .emulated import EmulatorSettings, emulate
 from .listening import ListenSettings, hear
-from .options import BaseUrl, File, Json, Rate, TaskId, TaskIds, share
+from .options import BaseUrl, File, Json, Out, Rate, TaskId, TaskIds, share
 from .output import INTERRUPTED, emit, run, show_log, wants_json
 
 app: typer.Typer = typer.Typer(
@@ -61,15 +61,15 @@ def version(
 
 
 @app.command(epilog="Example: kie-cover demo")
-def demo(as_json: Json = False) -> None:
-    """Watch 24 covers being asked for and waited for. Needs no key and no network.
+def demo(out: Out = "kie-cover-demo", as_json: Json = False) -> None:
+    """Watch 24 covers being asked for, waited for and saved. Needs no key and no network.
 
     They come from an emulation of the API on this machine, where one of them fails, one is not
     done in time and one is refused for too many requests on the way. Takes about ten seconds.
 
     Prints a table also where stdout is no terminal, and JSON lines with --json.
     """
-    run(play(as_json=as_json), as_json=as_json)
+    run(play(out=out, as_json=as_json), as_json=as_json)
 
 
 @app.command(epilog="Example: kie-cover get 21aee3c3c2a01fa5e030b3799fa4dd56")

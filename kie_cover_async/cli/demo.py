@@ -1,4 +1,4 @@
-"""`kie-cover demo`: 24 covers of an emulated API, asked for and waited for all at once."""
+"""`kie-cover demo`: 24 covers of an emulated API, asked for, waited for and saved all at once."""
 
 import asyncio
 import sys
@@ -8,9 +8,11 @@ from functools import partial
 import attrs
 
 from kie_cover_async import CoverClient, ExponentialSchedule, KieCoverError, RequestBudget
+from kie_cover_async.archive import CoverArchive
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 
 from .board import can_draw, live
+from .folder import archive_in
 from .output import DONE, emit_json, emit_printed, paper, quiet, say
 from .report import Totals, cover_fields, printed
 from .scene import Scene
@@ -24,36 +26,42 @@ TIMEOUT = 8.5
 _GENERATION_TIME = (2.0, 6.0)
 _SCHEDULE = ExponentialSchedule(initial=1.0, factor=1.5, maximum=2.5, not_before=1.5)
 _BUDGET = 20
+_IMAGE_SIZE = 512
 
 Ended = Callable[[Cover], object]
 
 
-async def play(*, as_json: bool) -> int:
-    """The whole demo; the exit code."""
+async def play(*, out: str, as_json: bool) -> int:
+    """The whole demo, with the images in a folder; the exit code."""
     stage = Stage(COVERS)
     with quiet():
-        await _show(stage, as_json=as_json)
+        async with archive_in(out) as archive:
+            await _show(stage, archive, as_json=as_json)
     return DONE
 
 
-async def _show(stage: Stage, *, as_json: bool) -> None:
+async def _show(stage: Stage, archive: CoverArchive, *, as_json: bool) -> None:
     if as_json:
-        await perform(stage, lambda cover: emit_json(cover_fields(cover)))
-        emit_json({"totals": attrs.asdict(Totals.of(stage))})
+        await perform(stage, archive, lambda cover: emit_json(cover_fields(cover)))
+        emit_json({"totals": attrs.asdict(Totals.of(stage)), "folder": str(archive.folder)})
         return
     if can_draw(sys.stdout):
         with live(Scene(stage), console=paper()):
-            await perform(stage, lambda _: None)
+            await perform(stage, archive, lambda _: None)
     else:
-        await perform(stage, partial(_say, stage))
-    emit_printed(*printed(stage))
+        await perform(stage, archive, partial(_say, stage))
+    emit_printed(*printed(stage, archive.folder))
 
 
-async def perform(stage: Stage, ended: Ended) -> None:
+async def perform(stage: Stage, archive: CoverArchive, ended: Ended) -> None:
     """Emulator and client from beginning to end; `ended` hears of each cover as it ends."""
     async with (
         CoverEmulator(
-            seed="demo", generation_time=_GENERATION_TIME, visible_after=0.2, latency=(0.01, 0.06)
+            seed="demo",
+            generation_time=_GENERATION_TIME,
+            visible_after=0.2,
+            latency=(0.01, 0.06),
+            image_size=_IMAGE_SIZE,
         ) as emulator,
         CoverClient(
             "demo",
@@ -64,7 +72,8 @@ async def perform(stage: Stage, ended: Ended) -> None:
         ) as client,
     ):
         _script(emulator)
-        waits = [_one_cover(cover, stage, client, emulator) for cover in stage.covers]
+        one = partial(_one_cover, stage=stage, archive=archive, client=client, emulator=emulator)
+        waits = map(one, stage.covers)
         # Left early, by an interruption, say, it is the client's closing that ends the others.
         for wait in asyncio.as_completed(waits):
             ended(await wait)
@@ -81,7 +90,12 @@ def _song(number: int) -> str:
 
 
 async def _one_cover(
-    cover: Cover, stage: Stage, client: CoverClient, emulator: CoverEmulator
+    cover: Cover,
+    *,
+    stage: Stage,
+    archive: CoverArchive,
+    client: CoverClient,
+    emulator: CoverEmulator,
 ) -> Cover:
     def asked(task_id: str) -> None:
         stage.ask(cover, task_id)
@@ -97,6 +111,7 @@ async def _one_cover(
             timeout=TIMEOUT,
             on_task_id=asked,
         )
+        cover.images = (await archive.save(client, details)).images
     except KieCoverError as error:
         stage.end(cover, error)
     else:

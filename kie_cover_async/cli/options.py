@@ -17,6 +17,7 @@ Rate = Annotated[
     float | None,
     typer.Option(metavar="NUMBER", help="Requests a second; 10 if not given, inf has no limit."),
 ]
+Out = Annotated[str, typer.Option(metavar="FOLDER", help="Where the images go.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON lines on a terminal too.")]
 BaseUrl = Annotated[
     str | None,

@@ -183,4 +183,7 @@ def run(work: Coroutine[Any, Any, int], *, as_json: bool) -> NoReturn:
         code = USAGE
     except KieCoverError as error:
         code = report_error(error, as_json=as_json)
+    except OSError as error:
+        say(f"kie-cover: {error}")
+        code = FAILED
     raise typer.Exit(code)

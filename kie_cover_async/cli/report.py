@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from kie_cover_async import CoverDetails, KieCoverError
+from kie_cover_async import KieCoverError
 
 from .scene import LOOKS
 from .stage import Cover, Phase, Stage
@@ -31,6 +33,8 @@ class Totals:
     success: int
     failed: int
     timed_out: int
+    images: int
+    bytes: int
 
     @classmethod
     def of(cls, stage: Stage) -> "Totals":
@@ -44,6 +48,8 @@ class Totals:
             success=phases.count("success"),
             failed=phases.count("failed"),
             timed_out=phases.count("timed out"),
+            images=len(stage.images),
+            bytes=sum(image.size for image in stage.images),
         )
 
 
@@ -51,7 +57,7 @@ def _plain_looks(cover: Cover) -> int:
     return ceil(cover.seconds(0.0) / PLAIN_INTERVAL)
 
 
-def printed(stage: Stage) -> Iterator[RenderableType]:
+def printed(stage: Stage, folder: Path) -> Iterator[RenderableType]:
     """The end for people, on 80 columns and 24 lines."""
     totals = Totals.of(stage)
     yield _table(stage.covers)
@@ -60,6 +66,11 @@ def printed(stage: Stage) -> Iterator[RenderableType]:
     yield Text.assemble(
         (f"{totals.covers} covers in {totals.seconds} s: ", "bold"),
         f"{totals.success} done, {totals.failed} failed, {totals.timed_out} timed out.",
+    )
+    yield Text.assemble(
+        (f"{totals.images} images", "bold"),
+        f", {decimal(totals.bytes)}, to look at in ",
+        (f"{folder}", "cyan"),
     )
     yield Text(
         f"{totals.requests} requests, {totals.looks} of them looks; a loop for each cover that "
@@ -93,11 +104,7 @@ def _cells(cover: Cover) -> Iterator[Text]:
     yield Text(f"{sign} {cover.phase}", style)
     yield Text(f"{cover.seconds(0.0):.1f} s")
     yield Text(f"{len(cover.looks)}", "bold yellow" if cover.refusals else "")
-    yield Text(f"{len(_images(cover))}")
-
-
-def _images(cover: Cover) -> tuple[str, ...]:
-    return cover.outcome.images if isinstance(cover.outcome, CoverDetails) else ()
+    yield Text(f"{len(cover.images)}")
 
 
 def cover_fields(cover: Cover) -> dict[str, Any]:
@@ -110,6 +117,7 @@ def cover_fields(cover: Cover) -> dict[str, Any]:
         "seconds": round(cover.seconds(0.0), 3),
         "looks": len(cover.looks),
         "refusals": cover.refusals,
-        "images": list(_images(cover)),
+        "images": [image.url for image in cover.images],
+        "files": [str(image.path) for image in cover.images],
         "error": None if error is None else type(error).__name__,
     }

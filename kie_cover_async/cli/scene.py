@@ -76,7 +76,7 @@ class Scene:
         yield from (Text(), bar)
         yield Text.assemble(
             (f"{ended} of {covers} covers", "bold"),
-            f"   {stage.requests.total()} requests   {stage.now:.1f} s   ",
+            f"  {len(stage.images)} images  {stage.requests.total()} requests  {stage.now:.1f} s  ",
             self._now_holding(),
         )
         shown = stage.news[-_NEWS:]

@@ -15,6 +15,7 @@ from kie_cover_async import (
     KieCoverError,
     RateLimitedError,
 )
+from kie_cover_async.archive import SavedImage
 from kie_cover_async.events import BudgetHeld, CoverLooked, Event, RequestDone
 
 Phase = Literal[
@@ -55,6 +56,7 @@ class Cover:
     ended: float | None = None
     looks: list[Phase] = field(factory=list)
     outcome: Outcome | None = None
+    images: tuple[SavedImage, ...] = ()
 
     def seconds(self, now: float) -> float:
         """How long it has been waited for since it was asked for."""
@@ -92,6 +94,11 @@ class Stage:
         """The API has taken the request, and the wait begins."""
         cover.task_id, cover.asked, cover.phase = task_id, self.now, "asked for"
         self._by_id[task_id] = cover
+
+    @property
+    def images(self) -> list[SavedImage]:
+        """All images that are on disk."""
+        return [image for cover in self.covers for image in cover.images]
 
     def end(self, cover: Cover, outcome: Outcome) -> None:
         """The wait is over."""

@@ -219,13 +219,16 @@ async def test_a_wrong_key(collect, emulator, folder, capsys):
     assert await pending(folder) == ids
 
 
-async def test_a_disk_that_refuses(collect, emulator, folder):
+async def test_a_disk_that_refuses(run, emulator, folder):
     """It ends the run with a line that says what was refused, and all of it is still pending."""
     ids = done(emulator, 2)
     for task_id in ids:
         (folder / f"{task_id}-1.png").mkdir(parents=True)
-    _, said = await collect(*ids, code=FAILED)
-    assert "kie-cover: what came cannot be kept: [Errno 21] Is a directory: " in said
+    ended = await run("collect", *ids, "--out", str(folder), "--base-url", emulator.url)
+    assert (ended.code, ended.out) == (FAILED, "")
+    said, refused = ended.err.splitlines()
+    assert said == "2 are still pending: run the same command again"
+    assert refused.startswith("kie-cover: [Errno 21] Is a directory: ")
     assert await pending(folder) == ids
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -16,8 +17,9 @@ from kie_cover_async import (
     RateLimitedError,
     ServerError,
 )
+from kie_cover_async.archive import SavedImage
 from kie_cover_async.cli.demo import COVERS, FAILING, REFUSED, STUCK
-from kie_cover_async.cli.output import DONE, INTERRUPTED
+from kie_cover_async.cli.output import DONE, INTERRUPTED, USAGE
 from kie_cover_async.cli.report import Totals, cover_fields, printed
 from kie_cover_async.cli.scene import Scene
 from kie_cover_async.cli.stage import Stage
@@ -27,27 +29,38 @@ DRAWN = CoverDetails(task_id="a", success_flag=1, response=CoverResponse(images=
 GENERATING = CoverDetails(task_id="a", success_flag=2)
 BROKEN = CoverDetails(task_id="a", success_flag=3, error_message="no idea")
 
+IMAGE = SavedImage(
+    number=1,
+    url="x",
+    path=Path("x.png"),
+    sha256="0",
+    size=1_500_000,
+    media_type="image/png",
+    width=1024,
+    height=1024,
+)
 
-async def test_watched_and_left(started, on_terminal):
+
+async def test_watched_and_left(started, on_terminal, tmp_path):
     """It ends in under twenty seconds, for programs, in a log and on a terminal; and it can be left
     at any time."""
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for way in (
-            told_to_programs(started),
-            written_to_a_log(started),
-            shown_on_a_terminal(on_terminal),
-            interrupted_on_a_terminal(on_terminal, "asked for"),
-            interrupted_on_a_terminal(on_terminal, "generating"),
-            interrupted(started),
-            hung_up_on(started),
+            told_to_programs(started, tmp_path / "1"),
+            written_to_a_log(started, tmp_path / "2"),
+            shown_on_a_terminal(on_terminal, tmp_path / "3"),
+            interrupted_on_a_terminal(on_terminal, tmp_path / "4", "asked for"),
+            interrupted_on_a_terminal(on_terminal, tmp_path / "5", "generating"),
+            interrupted(started, tmp_path / "6"),
+            hung_up_on(started, tmp_path / "7"),
         ):
             group.create_task(way)
     assert time.monotonic() - began < 20
 
 
-async def told_to_programs(started) -> None:
-    async with started("demo", "--json") as command:
+async def told_to_programs(started, folder) -> None:
+    async with started("demo", "--json", "--out", str(folder)) as command:
         ended = await command.end()
     assert (ended.code, ended.err) == (DONE, "")
     *lines, last = ended.documents
@@ -57,23 +70,27 @@ async def told_to_programs(started) -> None:
     assert fates == dict.fromkeys(fates, "success") | {FAILING: "failed", STUCK: "timed out"}
     assert [n for n in covers if covers[n]["refusals"]] == [REFUSED]
     assert {len(covers[n]["images"]) for n in covers} == {0, 2}
+    files = sorted(file for line in lines for file in line["files"])
+    assert files == sorted(map(str, folder.glob("*.png")))
     totals = last["totals"]
+    assert (totals["images"], last["folder"]) == (len(files), str(folder))
     assert totals["requests"] == totals["covers"] + totals["looks"]
     assert totals["looks"] < totals["plain_looks"]
 
 
-async def written_to_a_log(started) -> None:
-    async with started("demo") as command:
+async def written_to_a_log(started, folder) -> None:
+    async with started("demo", "--out", str(folder)) as command:
         ended = await command.end()
     assert ended.code == DONE
     assert "\x1b" not in ended.out
-    assert max(map(len, ended.out.splitlines())) <= 80
+    assert max(len(line.removesuffix(str(folder))) for line in ended.out.splitlines()) <= 80
+    assert f", to look at in {folder}\n" in ended.out
     assert len(ended.out.splitlines()) <= 24
     assert ended.err.count("\n") == COVERS
 
 
-async def shown_on_a_terminal(on_terminal) -> None:
-    async with on_terminal("demo") as terminal:
+async def shown_on_a_terminal(on_terminal, folder) -> None:
+    async with on_terminal("demo", "--out", str(folder)) as terminal:
         ended = await terminal.end()
     assert ended.code == DONE
     board, _, table = ended.out.rpartition("\x1b[2K")
@@ -83,8 +100,8 @@ async def shown_on_a_terminal(on_terminal) -> None:
         assert word in table
 
 
-async def interrupted_on_a_terminal(on_terminal, when: str) -> None:
-    async with on_terminal("demo", PYTHONASYNCIODEBUG="1") as terminal:
+async def interrupted_on_a_terminal(on_terminal, folder, when: str) -> None:
+    async with on_terminal("demo", "--out", str(folder), PYTHONASYNCIODEBUG="1") as terminal:
         await terminal.until(when)
         terminal.interrupt()
         ended = await terminal.end()
@@ -94,20 +111,29 @@ async def interrupted_on_a_terminal(on_terminal, when: str) -> None:
     assert "Warning" not in ended.out
 
 
-async def interrupted(started) -> None:
-    async with started("demo", "--json") as command:
+async def interrupted(started, folder) -> None:
+    async with started("demo", "--json", "--out", str(folder)) as command:
         await command.document()
         command.interrupt()
         ended = await command.end()
     assert (ended.code, ended.err) == (INTERRUPTED, "")
 
 
-async def hung_up_on(started) -> None:
-    async with started("demo", "--json") as command:
+async def hung_up_on(started, folder) -> None:
+    async with started("demo", "--json", "--out", str(folder)) as command:
         await command.document()
         command.hang_up()
         ended = await command.end()
     assert (ended.code, ended.err) == (DONE, "")
+
+
+async def test_nowhere_to_save(run, tmp_path):
+    """A folder that cannot be made is refused before anything begins."""
+    file = tmp_path / "file"
+    file.touch()
+    ended = await run("demo", "--out", str(file))
+    assert (ended.code, ended.out) == (USAGE, "")
+    assert ended.err.startswith(f"kie-cover: --out {file}: ")
 
 
 class Clock:
@@ -179,7 +205,7 @@ def test_drawn(stage, clock):
     first, second, *rest = text(Scene(stage)).splitlines()[2:]
     assert first.split() == ["01", first.split()[1], "generating", "02", "·", "queued"]
     assert second.split() == ["2.5", "s", "•"]
-    assert "0 of 2 covers   1 requests   3.5 s   each • is a look" in map(str.rstrip, rest)
+    assert "0 of 2 covers  0 images  1 requests  3.5 s  each • is a look" in map(str.rstrip, rest)
 
 
 def test_a_hold_is_drawn(stage, clock):
@@ -191,7 +217,7 @@ def test_a_hold_is_drawn(stage, clock):
     assert "  1.0 s  cover 01 refused with a 429: all requests stop for 1.5 s" in drawn
 
 
-@pytest.mark.parametrize(("width", "height", "lines"), [(80, 24, 20), (120, 40, 20), (30, 24, 58)])
+@pytest.mark.parametrize(("width", "height", "lines"), [(80, 24, 20), (120, 40, 20), (30, 24, 59)])
 def test_room_for_all(width, height, lines):
     """All the covers fit a terminal of the usual size; a tall one has air between them."""
     drawn = text(Scene(Stage(COVERS)), width=width, height=height).splitlines()
@@ -204,12 +230,14 @@ def test_the_end(stage, clock):
     for brought in (GENERATING, DRAWN):
         stage.hear(look(brought))
     clock.now += 4.2
+    stage.covers[0].images = (IMAGE, IMAGE)
     stage.end(stage.covers[0], DRAWN)
     stage.end(stage.covers[1], CoverFailedError(task_id="b", details=BROKEN))
-    report = text(*printed(stage))
+    report = text(*printed(stage, Path("here")))
     assert "01  ✓ success    4.2 s      2       2" in report
     assert "  5.2 s  cover 02 failed: no idea" in report
-    assert "2 covers in 5.2 s: 1 done, 1 failed, 0 timed out." in report
+    assert "2 covers in 5.2 s: 1 done, 1 failed, 0 timed out.\n2 images, 3.0 MB, to" in report
+    assert ", to look at in here\n" in report
     assert Totals.of(stage).plain_looks == 9
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kie_cover_async.cli.options import BaseUrl, File, Json, Rate
+from kie_cover_async.cli.options import BaseUrl, File, Json, Out, Rate
 from kie_cover_async.cli.output import run, wants_json
 
 from .run import CollectSettings, saved
@@ -24,7 +24,7 @@ def collect(
     *,
     task_ids: Ids = None,
     file: File = None,
-    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where the images go.")] = "covers",
+    out: Out = "covers",
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="NUMBER", help="Not more covers in this run.")
     ] = None,

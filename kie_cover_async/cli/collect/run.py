@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from attrs import frozen
 
-from kie_cover_async.archive import CoverArchive
 from kie_cover_async.callbacks import CallbackInbox
 from kie_cover_async.cli.board import watched
 from kie_cover_async.cli.callback_keys import CALLBACK_KEY_VARIABLE, callback_keys
 from kie_cover_async.cli.connection import budget_of, connected
+from kie_cover_async.cli.folder import archive_in
 from kie_cover_async.cli.ids import opened_in_batches
 from kie_cover_async.cli.output import DONE, FAILED, Refused, quiet, say
 from kie_cover_async.cli.serving import Address, serving
@@ -45,20 +45,12 @@ async def saved(settings: CollectSettings) -> int:
     try:
         with quiet():
             await _collect(settings, haul)
-    except (ExceptionGroup, OSError) as failure:
-        return _end_by(failure)
+    except ExceptionGroup as failures:
+        # Of many at work at once, the first to fail has ended the others.
+        raise failures.exceptions[0] from None
     finally:
         _tell(haul)
     return DONE if haul.is_complete else FAILED
-
-
-def _end_by(failure: Exception) -> int:
-    # Of many at work at once, the first to fail has ended the others.
-    first = failure.exceptions[0] if isinstance(failure, ExceptionGroup) else failure
-    if not isinstance(first, OSError):
-        raise first
-    say(f"kie-cover: what came cannot be kept: {first}")
-    return FAILED
 
 
 def _tell(haul: Haul) -> None:
@@ -78,7 +70,7 @@ async def _collect(settings: CollectSettings, haul: Haul) -> None:
         async with (
             _heard(settings.listen) as inbox,
             connected(settings.base_url, haul.hear, budget, inbox) as client,
-            _opened_archive(settings.out) as archive,
+            archive_in(settings.out) as archive,
         ):
             if settings.retry_failed:
                 await archive.retry()
@@ -100,16 +92,6 @@ def _opened_ids(settings: CollectSettings) -> Iterator[AsyncGenerator[list[str],
         raise Refused(f"no ids, and no folder {settings.out} to go on with: give some ids")
     with opened_in_batches(settings.ids, settings.file) as batches:
         yield batches
-
-
-@asynccontextmanager
-async def _opened_archive(folder: str) -> AsyncIterator[CoverArchive]:
-    async with AsyncExitStack() as stack:
-        try:
-            archive = await stack.enter_async_context(CoverArchive(folder))
-        except (OSError, TypeError, ValueError) as error:
-            raise Refused(f"--out {folder}: {error}") from None
-        yield archive
 
 
 @asynccontextmanager
