@@ -1,7 +1,6 @@
 """The demo: what happens in it, what is seen of it, and that it can be left at any time."""
 
 import asyncio
-import time
 from io import StringIO
 from pathlib import Path
 
@@ -42,9 +41,8 @@ IMAGE = SavedImage(
 
 
 async def test_watched_and_left(started, on_terminal, tmp_path):
-    """It ends in under twenty seconds, for programs, in a log and on a terminal; and it can be left
-    at any time."""
-    began = time.monotonic()
+    """It ends by itself, for programs, in a log and on a terminal; and it can be left at any
+    time."""
     async with asyncio.TaskGroup() as group:
         for way in (
             told_to_programs(started, tmp_path / "1"),
@@ -56,7 +54,6 @@ async def test_watched_and_left(started, on_terminal, tmp_path):
             hung_up_on(started, tmp_path / "7"),
         ):
             group.create_task(way)
-    assert time.monotonic() - began < 20
 
 
 async def told_to_programs(started, folder) -> None:
