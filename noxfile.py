@@ -100,7 +100,7 @@ def package(session: nox.Session) -> None:
     shutil.rmtree(built, ignore_errors=True)
     shutil.rmtree(unpacked, ignore_errors=True)
     session.run("hatchling", "build", "--directory", str(built))
-    session.run("python", "tests/published.py", str(built))
+    session.run("python", "tests/packaging/contents.py", str(built))
     [sdist] = built.glob("*.tar.gz")
     shutil.unpack_archive(sdist, unpacked, filter="data")
     [root] = unpacked.iterdir()

@@ -87,7 +87,7 @@ def secretive(stack, caplog):
 
     def connect(server, **settings):
         settings = {
-            "request_timeout": 0.1,
+            "request_timeout": 0.25,
             "retry": RetryPolicy(attempts=2, first_delay=0.01),
             "budget": RequestBudget.unlimited(),
             **settings,

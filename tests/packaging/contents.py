@@ -1,4 +1,4 @@
-"""What would be published, held against the clone: `published.py FOLDER`, where it was built to."""
+"""What would be published, held against the clone: `contents.py FOLDER`, where it was built to."""
 
 import subprocess
 import sys
