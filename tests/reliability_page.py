@@ -1,12 +1,18 @@
 """The tables of docs/reliability.md, which tests read, and the words that these are written in."""
 
+import ast
+import inspect
 import re
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
-from kie_cover_async import CoverTimeoutError, KieCoverError, TransportError
+from kie_cover_async import CoverTimeoutError, DownloadError, KieCoverError, TransportError
+from kie_cover_async.emulator import Fault
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+
+_IN_TIME = re.compile("no answer within|nothing came for")
 
 Row = dict[str, str]
 
@@ -22,6 +28,27 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
+def fault_of(cell: str) -> Fault:
+    """The fault that a cell has written as Python, by one of the class methods of `Fault`."""
+    call: Any = ast.parse(cell.strip("`"), mode="eval").body
+    options = {option.arg: ast.literal_eval(option.value) for option in call.keywords}
+    fault = getattr(Fault, call.func.attr)(*map(ast.literal_eval, call.args), **options)
+    assert isinstance(fault, Fault)
+    return fault
+
+
+def kinds_of_faults(rows: list[Row]) -> set[str]:
+    """The class methods by which the faults of these rows are made."""
+    return {re.findall(r"`Fault\.(\w+)\(", row["fault"])[0] for row in rows}
+
+
+def all_kinds_of_faults() -> set[str]:
+    """All there are."""
+    return {
+        name for name, _ in inspect.getmembers(Fault, inspect.ismethod) if not name.startswith("_")
+    }
+
+
 async def outcome_of(call: Awaitable[object]) -> str:
     """What a call ends in, as the page writes it."""
     try:
@@ -35,6 +62,6 @@ def _written(error: KieCoverError) -> str:
     words = [f"`{type(error).__name__}`"]
     if isinstance(error, CoverTimeoutError) and error.__cause__ is not None:
         words.append(f"of `{type(error.__cause__).__name__}`")
-    if isinstance(error, TransportError) and error.reason.startswith("no answer within"):
+    if isinstance(error, (DownloadError, TransportError)) and _IN_TIME.match(error.reason):
         words.append("in time")
     return " ".join(words) + (", maybe accepted" if error.maybe_accepted else "")

@@ -234,6 +234,8 @@ class CoverEmulator:
         """
         if endpoint is not None and endpoint not in self.ENDPOINTS:
             raise ValueError(f"no endpoint is called {endpoint!r}: {', '.join(self.ENDPOINTS)}")
+        if endpoint == "image" and fault.path is not None:
+            raise ValueError(f"an image has no field {'.'.join(fault.path)!r} to change")
         self._gateway.faults.add(
             fault, count=count, rate=rate, endpoint=endpoint, task_id=task_id, after=after
         )

@@ -314,6 +314,13 @@ def struck(made, *requests):
     return [made.choose(*request) is not None for request in requests]
 
 
+@pytest.mark.parametrize("fault", [Fault.replace("data.url", 1), Fault.remove("data.url")])
+def test_an_image_has_no_fields(fault):
+    """A fault that changes one field cannot happen to an image, and names the field."""
+    with pytest.raises(ValueError, match=r"an image has no field 'data\.url' to change"):
+        CoverEmulator().fault(fault, endpoint="image")
+
+
 def test_fault_of_one_endpoint():
     """A fault of one endpoint leaves the others alone."""
     requests = [("credit", None), ("generate", "a"), ("generate", "a")]
