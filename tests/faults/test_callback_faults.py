@@ -1,0 +1,132 @@
+"""Callbacks of all kinds, and what comes of each, as docs/reliability.md has it."""
+
+import asyncio
+import re
+from contextlib import AsyncExitStack
+
+import pytest
+from aiohttp import web
+from posted import CALLBACKS, FORGED, KEY, MIB, Posted
+from raw_peer import Connection
+from reliability_page import outcome_of, table
+
+from kie_cover_async import CoverClient, ExponentialSchedule
+from kie_cover_async.callbacks import CallbackInbox
+from kie_cover_async.emulator import CoverEmulator
+
+ROWS = table("## Callbacks of all kinds")
+# Seconds: a callback comes, the job ends and is called of, nobody waits for an answer any more.
+COMES, ENDS, GIVEN_UP = 5.0, 20.0, 60.0
+ON_TIME = ExponentialSchedule(jitter=0)
+
+
+class Poster:
+    """Posts to a port, a connection for each callback, and notes what was answered."""
+
+    def __init__(self, port):
+        self.port, self.answers, self.bytes_sent = port, [], 0
+
+    async def post(self, row):
+        for steps in [row.steps()] if isinstance(row, Posted) else row:
+            connection = Connection(self, *await asyncio.open_connection("127.0.0.1", self.port))
+            saying = asyncio.create_task(self._say(connection, steps))
+            await self._hear(connection)
+            saying.cancel()
+            await asyncio.gather(saying, return_exceptions=True)
+
+    async def _say(self, connection, steps):
+        for step in steps:
+            await connection.take(step)
+
+    async def _hear(self, connection):
+        said = b""
+        try:
+            async with asyncio.timeout(GIVEN_UP):
+                while piece := await connection.reader.read(65_536):
+                    said += piece
+        except (ConnectionError, TimeoutError):
+            pass
+        connection.writer.close()
+        self.answers += re.findall(rb"^HTTP/1.[01] (\d+)", said) or [b"nothing"]
+
+    @property
+    def summary(self):
+        return " / ".join(dict.fromkeys(answer.decode() for answer in self.answers))
+
+
+def test_the_page_has_every_callback():
+    """Each callback here has its row on the page, and each row there its callback, in order."""
+    assert [row["a callback that"] for row in ROWS] == list(CALLBACKS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["a callback that"])
+async def test_a_row(instant_time, row):
+    """It is answered and costs looks as the page says, and the wait has its cover in time."""
+    callback = CALLBACKS[row.pop("a callback that")]
+    assert await cells(callback) == row
+
+
+async def cells(callback):
+    """All that is said of it."""
+    answered, looks = await cell(callback, KEY)
+    answered_unsigned, looks_unsigned = await cell(callback, None)
+    return {
+        "`inbox.receive`": await received(callback),
+        "`inbox.routes`": answered,
+        "looks": looks,
+        "without a key": answered_unsigned,
+        "looks, without a key": looks_unsigned,
+    }
+
+
+async def received(callback):
+    """What `receive` raises or returns, where it would be given the callback."""
+    posted = callback("a-cover")
+    if not isinstance(posted, Posted) or (posted.method, posted.path) != ("POST", "/callbacks"):
+        return "–"
+
+    async def receive():
+        CallbackInbox(KEY).receive(posted.headers, posted.body)
+
+    return await outcome_of(receive())
+
+
+async def cell(callback, key):
+    """What was answered, and how many looks it cost the wait."""
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        emulator = CoverEmulator(generation_time=ENDS, callback_key=KEY)
+        await stack.enter_async_context(emulator)
+        inbox = CallbackInbox(key)
+        poster = Poster(await port_of(inbox, stack))
+        client = CoverClient("a-key", base_url=emulator.url, inbox=inbox, schedule=ON_TIME)
+        await stack.enter_async_context(client)
+        ids, started = asyncio.Queue(), loop.time()
+        url = f"http://127.0.0.1:{poster.port}/callbacks"
+        making = asyncio.create_task(
+            client.cover_for("song", callback_url=url, on_task_id=ids.put_nowait)
+        )
+        task_id = await ids.get()
+        await asyncio.sleep(COMES)
+        posting = asyncio.create_task(poster.post(callback(task_id)))
+        details = await making
+        assert loop.time() - started < ENDS + 1
+        looks = emulator.looks(task_id)
+        await posting
+        assert details == await client.get_cover_details(task_id)
+        assert FORGED not in details.images
+        assert not inbox._listeners
+        assert poster.bytes_sent < 16 * MIB
+        assert [sent.status for sent in emulator.callbacks] == [200]
+    return poster.summary, str(looks - 1)
+
+
+async def port_of(inbox, stack):
+    """Where the inbox's routes are served."""
+    app = web.Application()
+    app.add_routes(inbox.routes("/callbacks"))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner.addresses[0][1]
