@@ -1,6 +1,11 @@
 """What has to hold of whatever comes, wherever it was made up."""
 
+import io
 import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from api_answers import heard
@@ -10,9 +15,14 @@ from kie_cover_async import (
     CoverDetails,
     InvalidResponseError,
     KieCoverError,
+    SignatureError,
     structure_details,
     unstructure_details,
 )
+from kie_cover_async.archive import ArchivedCover
+from kie_cover_async.archive.formats import NoImageError, read_format
+from kie_cover_async.archive.record import Record, failures_of
+from kie_cover_async.callbacks import parse_callback, sign_callback, verify_signature
 from kie_cover_async.wire import Answer
 
 VALUES = {"record-info": CoverDetails, "generate": str, "credit": float, "download-url": str}
@@ -46,3 +56,78 @@ def check_record(data: Any) -> None:
     written = unstructure_details(details)
     assert json.loads(json.dumps(written, allow_nan=False)) == written
     assert structure_details(written) == details
+
+
+KEY, SIGNED_AT = "test-webhook-hmac-key", 1769670760
+
+
+def check_callback(headers: Any, body: Any) -> None:
+    """It can be read or not; if it can, one that is verified is one that the key has signed."""
+    try:
+        callback = parse_callback(body)
+    except InvalidResponseError as error:
+        check_error(error)
+        return
+    assert callback.task_id.isprintable()
+    assert " " not in callback.task_id
+    hash(callback)
+    try:
+        verify_signature(headers, body, KEY, now=SIGNED_AT)
+    except SignatureError as error:
+        check_error(error)
+        return
+    given = {name.lower(): value for name, value in headers}
+    stamp = given["x-webhook-timestamp"]
+    genuine = sign_callback(callback.task_id, KEY, timestamp=int(stamp))["X-Webhook-Signature"]
+    # Digits may have zeros before them, of which the signature is another one.
+    assert given["x-webhook-signature"] == genuine or stamp.startswith("0")
+
+
+def check_image(content: bytes) -> None:
+    """It is an image with pixels or it is none."""
+    with suppress(NoImageError):
+        found = read_format(io.BytesIO(content))
+        assert min(found.width, found.height) > 0
+
+
+class StoredRows:
+    """A record with one cover and its image, of whose rows any column may have any value."""
+
+    TASKS = ("state", "details", "expires_at", "error", "added_at")
+    FILES = ("number", "url", "name", "sha256", "size", "media_type", "width", "height")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.record = folder, Record(folder)
+        self._execute: Callable[..., Any] = self.record._execute
+        self._execute("PRAGMA synchronous = OFF")
+
+    def check(self, columns: dict[str, Any]) -> None:
+        """Reading it brings a cover, or an error that names the file."""
+        self._reset()
+        for column, value in columns.items():
+            table = "tasks" if column in self.TASKS else "files"
+            # What SQLite does not take cannot stand there.
+            with suppress(OverflowError, UnicodeEncodeError, sqlite3.Error):
+                self._execute(f"UPDATE {table} SET {column} = ?", value)  # noqa: S608 - our own names
+        outcome = self._outcome()
+        if isinstance(outcome, ArchivedCover):
+            assert all(image.path.parent == self.folder for image in outcome.images)
+        else:
+            assert type(outcome) in {OSError, ValueError}
+            assert str(self.folder) in str(outcome)
+
+    def _outcome(self) -> ArchivedCover | Exception:
+        try:
+            with failures_of(self.folder):
+                [cover] = self.record.covers()
+        except (OSError, ValueError) as error:
+            return error
+        return cover
+
+    def _reset(self) -> None:
+        self._execute("DELETE FROM tasks")
+        self._execute("DELETE FROM files")
+        task = ("an-id", "saved", '{"taskId": "an-id"}', 1e9, None, 1e9)
+        self._execute("INSERT INTO tasks VALUES (1, ?, ?, ?, ?, ?, ?)", *task)
+        image = ("an-id", 1, "https://a/b", "an-id-1.png", "0" * 64, 9, "image/png", 3, 2)
+        self._execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *image)

@@ -107,6 +107,7 @@ class CoverArchive:
         """
         if not isinstance(details, CoverDetails):
             raise TypeError(f"details must be CoverDetails, not {shown(details)}")
+        a_task_id("details.task_id", details.task_id)
         if not details.is_success:
             raise ValueError(f"details must be of a cover with images, not of {shown(details)}")
         async with self._use() as saver:
@@ -118,9 +119,9 @@ class CoverArchive:
         if not isinstance(error, Exception):
             raise TypeError(f"error must be an exception, not {shown(error)}")
         details = getattr(error, "details", None)
-        last = details if isinstance(details, CoverDetails) else None
+        is_of_it = isinstance(details, CoverDetails) and details.task_id == task_id
         said = f"{type(error).__name__}: {error}"[:_LONGEST_NOTE]
-        await self._ask(lambda record: record.fail(task_id, said, last))
+        await self._ask(lambda record: record.fail(task_id, said, details if is_of_it else None))
 
     async def retry(self, task_ids: Iterable[str] | None = None) -> list[str]:
         """Make these covers pending again, or all that failed; those of them that were not."""

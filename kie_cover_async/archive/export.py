@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, TextIO
@@ -11,6 +12,7 @@ from typing import Any, TextIO
 from kie_cover_async.arguments import shown
 from kie_cover_async.wire import unstructure_details
 
+from .record import Covers
 from .values import ArchivedCover, SavedImage
 
 _IMAGE = ("number", "file", "url", "sha256", "size", "media_type", "width", "height")
@@ -27,12 +29,14 @@ def writer_for(path: Path) -> Write:
     return write
 
 
-def export(path: Path, write: Write, covers: Iterable[ArchivedCover]) -> int:
+def export(path: Path, write: Write, covers: Covers) -> int:
     """Write them aside, and put the file in the place of what was there; how many there are."""
     aside = path.with_name(f".{token_hex(8)}.part")
     try:
-        with aside.open("x", encoding="utf-8", newline="") as file:
-            count = write(file, covers)
+        # A lone surrogate, which JSON may hold, becomes its escape there.
+        with aside.open("x", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            with closing(covers):
+                count = write(file, covers)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

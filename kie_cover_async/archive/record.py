@@ -3,17 +3,19 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from kie_cover_async.models import RETENTION, CoverDetails
-from kie_cover_async.wire import structure_details, unstructure_details
+from kie_cover_async.wire import unstructure_details
 
 from .files import PartFile
-from .values import ArchivedCover, ArchiveState, SavedImage
+from .rows import cover_of, image_of
+from .values import ArchivedCover, SavedImage
+
+Covers = Generator[ArchivedCover, None, None]
 
 NAME = "covers.sqlite3"
 VERSION = 1
@@ -36,7 +38,6 @@ CREATE TABLE files (
 PRAGMA user_version = {VERSION}
 """
 _TASK = "task_id, state, details, expires_at, error, added_at"
-_TaskRow = tuple[str, ArchiveState, str | None, float | None, str | None, float]
 _LEARN = """
 INSERT INTO tasks (task_id, state, details, expires_at, added_at) VALUES (?, 'pending', ?, ?, ?)
 ON CONFLICT (task_id) DO UPDATE SET details = excluded.details, expires_at = excluded.expires_at
@@ -138,7 +139,7 @@ class Record:
         with self._transaction():
             if details is not None:
                 self._learn(details)
-            self._execute(_FAIL, task_id, error, time.time())
+            self._execute(_FAIL, task_id, _storable(error), time.time())
 
     def retry(self, task_ids: Sequence[str] | None) -> list[str]:
         """Make these pending, or all that failed; those of them that were not."""
@@ -148,12 +149,15 @@ class Record:
             change = f"{_SET_STATE} WHERE task_id = ? AND state != 'pending'"
             return [each for each in task_ids if self._changes(change, "pending", each)]
 
-    def covers(self, which: str = "", *values: Any) -> Iterator[ArchivedCover]:
+    def covers(self, which: str = "", *values: Any) -> Covers:
         """The covers that an SQL condition selects, as they were added unless it says otherwise."""
         rows = self._execute(f"SELECT {_TASK} FROM tasks {which}", *values)  # noqa: S608 - ours
-        return map(self._cover, rows)
+        # As long as it is open this process sees what was there then, and can write no more.
+        with closing(rows):
+            for row in rows:
+                yield cover_of(row, tuple(self._images(row[0])))
 
-    def expiring(self, until: float) -> Iterator[ArchivedCover]:
+    def expiring(self, until: float) -> Covers:
         """Those not saved whose images are deleted before that, the soonest first."""
         return self.covers(_EXPIRING, until)
 
@@ -195,35 +199,13 @@ class Record:
         expires_at = details.expires_at if details.is_success else None
         moment = expires_at.timestamp() if expires_at is not None else None
         text = json.dumps(unstructure_details(details), ensure_ascii=False)
-        self._execute(_LEARN, details.task_id, text, moment, time.time())
+        self._execute(_LEARN, details.task_id, _storable(text), moment, time.time())
 
-    def _cover(self, row: _TaskRow) -> ArchivedCover:
-        task_id, state, details, expires_at, error, added_at = row
-        return ArchivedCover(
-            task_id=task_id,
-            state=state,
-            details=None if details is None else structure_details(json.loads(details)),
-            images=tuple(self._images(task_id)),
-            added_at=_moment(added_at),
-            expires_at=None if expires_at is None else _moment(expires_at),
-            error=error,
-        )
-
-    def _images(self, task_id: str) -> Iterator[SavedImage]:
-        rows = self._execute("SELECT * FROM files WHERE task_id = ?", task_id)
-        for _, number, url, name, *rest in rows:
-            sha256, size, media_type, width, height = rest
-            yield SavedImage(
-                number=number,
-                url=url,
-                path=self._folder / name,
-                sha256=sha256,
-                size=size,
-                media_type=media_type,
-                width=width,
-                height=height,
-            )
+    def _images(self, task_id: str) -> list[SavedImage]:
+        rows = self._execute("SELECT * FROM files WHERE task_id = ?", task_id).fetchall()
+        return [image_of(row, self._folder) for row in rows]
 
 
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def _storable(text: str) -> str:
+    """SQLite takes no lone surrogates, which JSON may hold; within JSON they are read again."""
+    return text.encode("utf-8", "backslashreplace").decode()

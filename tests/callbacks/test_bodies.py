@@ -5,11 +5,12 @@ from collections import UserDict
 from pathlib import Path
 
 import pytest
+from anything import KEY, SIGNED_AT, check_callback
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kie_cover_async import InvalidResponseError
-from kie_cover_async.callbacks import CoverCallback, parse_callback
+from kie_cover_async.callbacks import CoverCallback, parse_callback, sign_callback
 
 TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
 IMAGE = "https://tempfile.aiquickdraw.com/s/1753958521_6c1b3015141849d1a9bf17b738ce9347.png"
@@ -194,3 +195,16 @@ def test_any_bytes(body):
     except InvalidResponseError:
         return
     assert isinstance(callback, CoverCallback)
+
+
+genuine = [*sign_callback(TASK, KEY, timestamp=SIGNED_AT).items()]
+names = st.sampled_from([name for name, _ in genuine]) | texts
+fields = st.lists(st.sampled_from(genuine) | st.tuples(names, texts), max_size=3)
+
+
+@settings(max_examples=300)
+@given(fields, bodies.map(json.dumps))
+@example(genuine, json.dumps({"taskId": TASK}))
+def test_any_callback(headers, body):
+    """Of any headers and body comes an error of ours, or the key has signed the body's id."""
+    check_callback(headers, body)

@@ -1,18 +1,32 @@
 """What is fuzzed: functions of bytes, of which nothing may come but what is checked here.
 
-`answers` takes bytes as they are. The others take JSON line by line, each with a name before it, so
-that what a fuzzer breaks is one value and not the whole text. `SEEDS` are what each begins with.
+`answers`, `callbacks` and `images` take bytes as they are. The others take JSON line by line, each
+with a name before it, so that what a fuzzer breaks is one value and not the whole text. `SEEDS` are
+what each begins with.
 """
 
 import json
+import struct
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
-from anything import check_answer, check_record
+from anything import (
+    KEY,
+    SIGNED_AT,
+    StoredRows,
+    check_answer,
+    check_callback,
+    check_image,
+    check_record,
+)
 from api_answers import CALLS, IMAGE, TASK
 from multidict import CIMultiDict
 
+from kie_cover_async.callbacks import sign_callback
+from kie_cover_async.emulator.images import png
 from kie_cover_async.wire import Answer
 
 REPLIES = Path(__file__).parents[1] / "replies"
@@ -37,6 +51,33 @@ def envelopes(data: bytes) -> None:
 def records(data: bytes) -> None:
     """Reading a stored record, of these fields."""
     check_record(_fields(data))
+
+
+def callbacks(data: bytes) -> None:
+    """Reading and verifying a callback: header lines, a blank line, the body."""
+    head, _, body = data.partition(b"\n\n")
+    lines = [line.split(": ", 1) for line in head.decode("latin-1").split("\n") if ": " in line]
+    check_callback([(name, value) for name, value in lines], body)
+
+
+def rows(data: bytes) -> None:
+    """Reading an archive's record, with these columns in its rows."""
+    columns = {name: value for name, value in _fields(data).items() if name in _COLUMNS}
+    _stored_rows().check({name: _column(value) for name, value in columns.items()})
+
+
+def images(data: bytes) -> None:
+    """Reading what kind of image there is."""
+    check_image(data)
+
+
+@cache
+def _stored_rows() -> StoredRows:
+    return StoredRows(Path(mkdtemp(prefix="fuzz-")))
+
+
+def _column(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (dict, list)) else value
 
 
 def _head(head: bytes) -> tuple[str, int, CIMultiDict[str]]:
@@ -72,12 +113,45 @@ errorCode "200"
 errorMessage ""
 status "SUCCESS"
 """.encode()
+_COLUMNS = {*StoredRows.TASKS, *StoredRows.FILES}
+_ROWS = f"""\
+state "pending"
+details {{"taskId":"an-id","successFlag":1,"response":{{"images":["{IMAGE}"]}}}}
+expires_at 1736937181.5
+error "DownloadError"
+added_at 1e9
+number 1
+url "{IMAGE}"
+name "an-id-1.png"
+sha256 "{"0" * 64}"
+size 5
+media_type "image/png"
+width 1
+height 1
+""".encode()
+_GENUINE = "".join(
+    f"{name}: {value}\n" for name, value in sign_callback(TASK, KEY, timestamp=SIGNED_AT).items()
+).encode()
+_JPEG = (
+    b"\xff\xd8\xff\xe0\0\4ab\xff\xc0\0\7" + struct.pack(">BHH", 8, 2, 3) + b"\xff\xda\0\2px\xff\xd9"
+)
+_WEBPS = [
+    b"RIFF" + struct.pack("<I", 4 + 8 + len(content)) + b"WEBP" + kind + b"\x0a\0\0\0" + content
+    for kind, content in (
+        (b"VP8 ", b"\x30\x01\0\x9d\x01\x2a\3\0\2\0"),
+        (b"VP8L", b"\x2f\2\x40\0\0px px"),
+        (b"VP8X", b"\0\0\0\0\2\0\0\1\0\0"),
+    )
+]
 _ENDPOINTS = range(len(CALLS))
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "answers": answers,
     "envelopes": envelopes,
     "records": records,
+    "callbacks": callbacks,
+    "rows": rows,
+    "images": images,
 }
 SEEDS: dict[str, list[bytes]] = {
     "answers": [
@@ -91,4 +165,14 @@ SEEDS: dict[str, list[bytes]] = {
         for inner in (b"", _RECORD)
     ],
     "records": [_RECORD, b'taskId "a"\nstatus "PENDING"\nresponse {}'],
+    "callbacks": [
+        _GENUINE + b"\n" + body
+        for body in (
+            *(path.read_bytes() for path in sorted(REPLIES.glob("callback-*.json"))),
+            b'{"taskId":"%s"}' % TASK.encode(),
+            b'{"data":{"task_id":"%s","taskId":"%s"}}' % (TASK.encode(), TASK.encode()),
+        )
+    ],
+    "rows": [_ROWS, b'details {"taskId":"an-id"}\nexpires_at null\nstate "failed"\n'],
+    "images": [png("a", 2), _JPEG, *_WEBPS],
 }

@@ -1,0 +1,165 @@
+"""Records that somebody has written into, or a disk has spoilt."""
+
+import re
+import sqlite3
+from contextlib import closing
+
+import pytest
+from anything import StoredRows
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kie_cover_async import CoverDetails, CoverFailedError, InvalidTaskIdError
+
+NAMES = (*StoredRows.TASKS, *StoredRows.FILES)
+NAME = "an-id-1.png"
+
+
+def write(archive, column, value):
+    """What somebody else's program does to the only rows; what stood there before."""
+    table = "files" if column in StoredRows.FILES else "tasks"
+    with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection, connection:
+        old = connection.execute(f"SELECT {column} FROM {table}").fetchone()  # noqa: S608 - ours
+        connection.execute(f"UPDATE {table} SET {column} = ?", (value,))  # noqa: S608 - ours
+    return old[0]
+
+
+SPOILT = [
+    ("task_id", "a b"),
+    ("task_id", b"an-id"),
+    ("state", "odd"),
+    ("details", "no JSON"),
+    ("details", "[" * 100_000),
+    ("details", "[]"),
+    ("details", '{"taskId": "another"}'),
+    ("details", b"{}"),
+    ("expires_at", "soon"),
+    ("expires_at", 1e300),
+    ("error", b"bytes"),
+    ("added_at", "now"),
+    ("added_at", float("inf")),
+    ("number", 0),
+    ("number", "x"),
+    ("url", b"https://a/b"),
+    ("name", "../an-id-1.png"),
+    ("name", "/etc/passwd"),
+    ("name", "an-id-2.png"),
+    ("name", "an-id-1.jpg"),
+    ("name", 5),
+    ("sha256", "0" * 63),
+    ("sha256", b"0"),
+    ("size", -1),
+    ("size", 1.5),
+    ("media_type", "image/gif"),
+    ("width", "wide"),
+    ("height", b"high"),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), SPOILT)
+async def test_a_row_that_cannot_be_read(client, archive, cover, column, value):
+    """The error names the file, the task and the column, and what to do; mended, all goes on."""
+    details = await cover("an-id", images=1)
+    saved = await archive.save(client, details)
+    before = write(archive, column, value)
+    file = re.escape(str(archive.folder / "covers.sqlite3"))
+    with pytest.raises(ValueError, match=f"^{file} cannot be read .*: {column} of task .*; moved"):
+        await archive.verify()
+    with pytest.raises(ValueError, match=f"{column} of task"):
+        await archive.export(archive.folder / "out.csv")
+    write(archive, column, before)
+    assert await archive.covers() == [saved] == [await archive.save(client, details)]
+
+
+async def test_an_error_that_is_kept_holds_nobody_up(client, archive, cover, tmp_path):
+    """While somebody keeps the error, the record can be read as it is now, and written."""
+    saved = await archive.save(client, await cover("an-id"))
+    before = write(archive, "state", "odd")
+    errors = []
+    for reading in (
+        lambda: archive.find("an-id"),
+        archive.verify,
+        lambda: archive.export(tmp_path / "a.jsonl"),
+    ):
+        with pytest.raises(ValueError, match="state of task 'an-id' is 'odd'") as caught:
+            await reading()
+        errors.append(caught.value)
+    write(archive, "state", before)
+    assert await archive.covers() == [saved]
+    assert await archive.add(["another"]) == ["another"]
+    assert len(errors) == 3
+
+
+async def test_an_export_that_fails_midway_holds_nobody_up(archive, tmp_path, monkeypatch):
+    """Where the disk refuses in the middle of an export, the record can be written after it."""
+
+    def refuse(file, covers):
+        next(iter(covers))
+        raise OSError("the disk is full")
+
+    await archive.add(["a", "b"])
+    monkeypatch.setattr("kie_cover_async.archive.archive.writer_for", lambda _: refuse)
+    with pytest.raises(OSError, match="the disk is full") as caught:
+        await archive.export(tmp_path / "out.csv")
+    write(archive, "state", "failed")
+    assert await archive.retry(["a"]) == ["a"]
+    assert caught.value.__traceback__ is not None
+
+
+async def test_texts_that_no_database_takes(client, archive, cover, tmp_path):
+    """Half a character, which JSON may hold, is kept and exported in what the API says."""
+    details = await cover("an-id")
+    odd = CoverDetails(
+        task_id="an-id",
+        success_flag=1,
+        response=details.response,
+        callback_url='"\\\udc80\\ud800"',
+        parent_task_id="\ud800",
+    )
+    saved = await archive.save(client, odd)
+    assert saved.details == odd
+    assert await archive.find("an-id") == saved
+    assert await archive.export(tmp_path / "out.jsonl") == 1
+    assert '"\\ud800"' in (tmp_path / "out.jsonl").read_text("utf-8")
+    await archive.fail("an-id", OSError("no such file: \udc80"))
+    assert (await archive.find("an-id")).error == "OSError: no such file: \\udc80"
+
+
+@pytest.mark.parametrize("task_id", ["", "a b", "\ud800", 5, None])
+async def test_a_cover_whose_id_is_none(client, archive, cover, task_id):
+    """An id that could not be asked for is refused before anything is noted."""
+    response = (await cover()).response
+    odd = CoverDetails(task_id=task_id, success_flag=1, response=response)
+    with pytest.raises(InvalidTaskIdError, match=r"details\.task_id must be"):
+        await archive.save(client, odd)
+    assert await archive.pending() == []
+
+
+async def test_a_failure_of_another_cover(archive):
+    """What an error knows of another cover is not noted."""
+    error = CoverFailedError(details=CoverDetails(task_id="another", success_flag=3))
+    await archive.fail("an-id", error)
+    assert [(each.task_id, each.details) for each in await archive.failed()] == [("an-id", None)]
+    assert await archive.find("another") is None
+
+
+texts = st.text(st.characters(exclude_categories=[]), max_size=20) | st.sampled_from(
+    ["saved", "image/png", NAME, "0" * 64, '{"taskId":"an-id"}', "[", '{"taskId":"an-id",']
+)
+values = st.none() | st.integers() | st.floats() | texts | st.binary(max_size=20)
+
+
+@pytest.fixture(scope="module")
+def stored_rows(tmp_path_factory):
+    rows = StoredRows(tmp_path_factory.mktemp("covers"))
+    yield rows
+    rows.record.close()
+
+
+@settings(max_examples=500)
+@given(columns=st.dictionaries(st.sampled_from(NAMES), values, max_size=3))
+@example(columns={"added_at": 2**62, "number": -(2**70), "error": "\ud800"})
+@example(columns={"details": b"\xff", "url": 5})
+def test_any_row(stored_rows, columns):
+    """Of any values in any columns comes a cover, or an error that names the file."""
+    stored_rows.check(columns)
