@@ -48,6 +48,34 @@ class InterruptedAt:
             awaited.add_done_callback(lambda _: task.cancel())
 
 
+def left_in(client: Any) -> dict[str, int]:
+    """Whatever of a call is still to be found in the client, which may have one in flight."""
+    transport, looks = client._transport, client._reader.looks
+    session = transport.exchange._session
+    return {
+        "places": 1 - transport.in_flight._free,
+        "queued": client.budget.waiting,
+        "timer of the budget": int(client.budget._timer is not None),
+        "running": len(transport.lifetime._calls),
+        "in flight": len(looks._flights),
+        "listening": len(looks.ears),
+        "connections": len(session.connector._acquired) if session else 0,
+    }
+
+
+async def interrupted_at_each(begin: Callable[[str, int], Any]) -> None:
+    """Interrupts what is begun at its first wait, at its second and so on, until it has no more.
+
+    `begin` is given the moment, and how many waits there were before; it makes an `InterruptedAt`
+    of these, awaits it, checks what was left, and returns it.
+    """
+    for moment in (WHILE_WAITING, AS_IT_WAKES):
+        wait = 0
+        while (await begin(moment, wait)).interrupted:
+            wait += 1
+        assert wait > 0
+
+
 def pending_timers() -> list[asyncio.TimerHandle]:
     """The timers of the running loop that nobody has cancelled."""
     loop: Any = asyncio.get_running_loop()

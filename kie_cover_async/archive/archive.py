@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 from os import PathLike
@@ -53,8 +52,6 @@ class CoverArchive:
         self._folder = _a_path("folder", folder)
         self._largest_image, self._at_once = largest_image, at_once
         self._saver: Saver | None = None
-        self._running = 0
-        self._left = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<CoverArchive {self._folder} {'closed' if self._saver is None else 'open'}>"
@@ -75,13 +72,7 @@ class CoverArchive:
     async def aclose(self) -> None:
         """Begin nothing any more, wait for what is running, and give the folder back."""
         saver, self._saver = self._saver, None
-        if saver is None:
-            return
-        try:
-            while self._running:
-                self._left.clear()
-                await self._left.wait()
-        finally:
+        if saver is not None:
             await saver.threads.aclose()
 
     @property
@@ -110,7 +101,8 @@ class CoverArchive:
         a_task_id("details.task_id", details.task_id)
         if not details.is_success:
             raise ValueError(f"details must be of a cover with images, not of {shown(details)}")
-        async with self._use() as saver:
+        saver = self._open_saver()
+        with saver.threads.in_use():
             return await saver.save(client, details)
 
     async def fail(self, task_id: str, error: Exception) -> None:
@@ -161,7 +153,8 @@ class CoverArchive:
         Nothing is changed by it. To have what was found again, `save` the cover; `retry` makes it
         pending, for whoever works through what is.
         """
-        async with self._use() as saver:
+        saver = self._open_saver()
+        with saver.threads.in_use():
             covers = await saver.threads.ask(lambda record: [*record.covers("ORDER BY place")])
             images = [(cover.task_id, image) for cover in covers for image in cover.images]
             findings: list[Finding] = []
@@ -195,17 +188,6 @@ class CoverArchive:
         if self._saver is None:
             raise RuntimeError("this CoverArchive is not open: use it inside `async with`")
         return self._saver
-
-    @asynccontextmanager
-    async def _use(self) -> AsyncIterator[Saver]:
-        """A block that closing waits for."""
-        saver = self._open_saver()
-        self._running += 1
-        try:
-            yield saver
-        finally:
-            self._running -= 1
-            self._left.set()
 
 
 def _problem(task_id: str, image: SavedImage) -> Finding | None:

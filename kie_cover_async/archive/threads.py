@@ -3,8 +3,9 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,12 +23,16 @@ class Threads:
     """The folder opened: its record, and threads to work in it."""
 
     _record: Record
+    _given_back: asyncio.Future[None]
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._disk = ThreadPoolExecutor(_THREADS, "kie-cover-archive-disk")
         self._clerk = ThreadPoolExecutor(1, "kie-cover-archive-record")
         self._opened: list[Presence | Record] = []
+        self._users = 0
+        self._is_closing = False
+        self._unused = asyncio.Event()
 
     async def open(self) -> None:
         """Make what is not there; raises `ValueError` or `OSError`, which names the file."""
@@ -39,10 +44,31 @@ class Threads:
             raise
 
     async def aclose(self) -> None:
-        """Let what has begun end, and give everything back."""
-        loop = asyncio.get_running_loop()
-        await asyncio.shield(loop.run_in_executor(self._clerk, self._close))
-        self._clerk.shutdown(wait=False)
+        """When nobody uses them any more, let what has begun end, and give everything back.
+
+        Cancelling this ends the waiting alone.
+        """
+        self._is_closing = True
+        self._give_back_if_unused()
+        await self._unused.wait()
+        await asyncio.shield(self._given_back)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """A block that closing waits for."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._give_back_if_unused()
+
+    def _give_back_if_unused(self) -> None:
+        if self._is_closing and not self._users and not self._unused.is_set():
+            loop = asyncio.get_running_loop()
+            self._given_back = loop.run_in_executor(self._clerk, self._close)
+            self._clerk.shutdown(wait=False)
+            self._unused.set()
 
     def begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Work on files, in some thread."""

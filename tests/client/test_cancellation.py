@@ -3,6 +3,7 @@ import types
 from functools import partial
 
 import pytest
+from interrupted import left_in
 from verbs import VERBS
 
 from kie_cover_async import ClientClosedError
@@ -45,21 +46,6 @@ class Interruption:
             awaited.add_done_callback(lambda _: task.cancel())
         else:
             task.cancel()
-
-
-def left_in(client):
-    """Whatever of a call is still to be found in the client, which may have one in flight."""
-    transport, looks = client._transport, client._reader.looks
-    session = transport.exchange._session
-    return {
-        "places": 1 - transport.in_flight._free,
-        "queued": client.budget.waiting,
-        "timer of the budget": int(client.budget._timer is not None),
-        "running": len(transport.lifetime._calls),
-        "in flight": len(looks._flights),
-        "listening": len(looks.ears),
-        "connections": len(session.connector._acquired) if session else 0,
-    }
 
 
 def tasks_of_clients():
