@@ -1,0 +1,137 @@
+"""Cancelling what a callback has woken, and what receives it, at every await."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+from interrupted import InterruptedAt, interrupted_at_each, left_in
+
+from kie_cover_async.callbacks import CallbackInbox, sign_callback
+from kie_cover_async.emulator import CoverScript
+
+KEY = "test-webhook-hmac-key"
+
+
+class Site:
+    """A service with the routes of an inbox, of whose next request the handler is cancelled."""
+
+    def __init__(self, inbox):
+        self.inbox, self.url = inbox, ""
+        self.at = None
+        self.handlers = []
+
+    async def start(self, stack):
+        app = web.Application(middlewares=[self._interrupted])
+        app.add_routes(self.inbox.routes("/callbacks"))
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/callbacks"
+
+    @web.middleware
+    async def _interrupted(self, request, handler):
+        if self.at is None:
+            return await handler(request)
+        at, self.at = self.at, None
+        handling = InterruptedAt(*at, handler(request))
+        self.handlers.append(handling)
+        return await handling.run()
+
+    async def post(self, task_id):
+        """A callback whose body comes in two pieces; what was answered, if anything."""
+        port = int(self.url.split(":")[2].partition("/")[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        body = f'{{"data": {{"taskId": "{task_id}"}}}}'
+        fields = {**sign_callback(task_id, KEY), "Host": "x", "Content-Length": str(len(body))}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        writer.write(
+            f"POST /callbacks HTTP/1.1\r\nConnection: close\r\n{head}\r\n{body[:9]}".encode()
+        )
+        await asyncio.sleep(0.01)
+        writer.write(body[9:].encode())
+        try:
+            return (await reader.read()).partition(b"\r\n")[0]
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def inbox():
+    return CallbackInbox(KEY, safety_interval=3600)
+
+
+@pytest.fixture
+async def site(stack, inbox):
+    site = Site(inbox)
+    await site.start(stack)
+    return site
+
+
+async def test_a_cover_that_is_called_of(emulate, connect, inbox, site):
+    """`cover_for` is cancelled anywhere, woken by its callback or not: nothing listens any more."""
+    emulator = await emulate(generation_time=0.01, callback_key=KEY)
+
+    async def begin(moment, wait):
+        async with connect(emulator, inbox=inbox, max_in_flight=1) as client:
+            asking = client.cover_for(
+                f"song {moment} {wait}".replace(" ", "-"), callback_url=site.url
+            )
+            making = InterruptedAt(wait, moment, asking)
+            [outcome] = await asyncio.gather(
+                asyncio.create_task(making.run()), return_exceptions=True
+            )
+            assert isinstance(outcome, asyncio.CancelledError) == making.interrupted, outcome
+            assert not any(left_in(client).values()), left_in(client)
+            assert not inbox._listeners
+            assert await client.get_credits() == emulator.credits
+        return making
+
+    await interrupted_at_each(begin)
+
+
+async def test_a_companion_that_is_called_of(emulate, connect, inbox, site):
+    """Of two waits that a callback wakes one is cancelled anywhere; the other has its cover."""
+    emulator = await emulate()
+
+    async def begin(moment, wait):
+        async with connect(emulator, inbox=inbox, max_in_flight=1) as client:
+            task_id = emulator.add_job(CoverScript(looks=["generating", "success"]))
+            seen = asyncio.Event()
+            making = InterruptedAt(wait, moment, client.wait_for_cover(task_id))
+            waits = [
+                asyncio.create_task(making.run()),
+                asyncio.create_task(client.wait_for_cover(task_id, on_update=lambda _: seen.set())),
+            ]
+            await seen.wait()
+            assert b" 200 " in await site.post(task_id)
+            _, details = await asyncio.gather(*waits, return_exceptions=True)
+            assert details.is_success
+            assert not any(left_in(client).values()), left_in(client)
+            assert not inbox._listeners
+        return making
+
+    await interrupted_at_each(begin)
+
+
+async def test_a_handler(emulator, connect, inbox, site, caplog):
+    """What answers a callback is cancelled anywhere: the next one is taken, and no error logged."""
+    client = connect(emulator, inbox=inbox)
+
+    async def begin(moment, wait):
+        task_id = emulator.add_job(CoverScript(looks=["generating", "success"]))
+        seen = asyncio.Event()
+        waiting = asyncio.create_task(
+            client.wait_for_cover(task_id, on_update=lambda _: seen.set())
+        )
+        await seen.wait()
+        site.at = (wait, moment)
+        answered = await site.post(task_id)
+        assert answered == b"" if site.handlers[-1].interrupted else b" 200 " in answered
+        assert b" 200 " in await site.post(task_id)
+        assert (await waiting).is_success
+        assert not inbox._listeners
+        return site.handlers[-1]
+
+    await interrupted_at_each(begin)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
