@@ -1,0 +1,168 @@
+"""A host of images that says byte for byte what it should not, as docs/reliability.md has it."""
+
+import asyncio
+import gzip
+import re
+import struct
+import tracemalloc
+import zlib
+
+import pytest
+from raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer
+from reliability_page import outcome_of, table
+
+from kie_cover_async import CoverClient, CoverDetails, CoverResponse, RetryPolicy
+from kie_cover_async.archive import CoverArchive
+from kie_cover_async.emulator.images import png
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+LARGEST = 8 * MIB
+IMAGE = png("a", 64)
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+ZEROS = Again(bytes(64 * KIB))
+# Seconds after which what has no end is ended by who waits for it.
+PATIENCE = 1000.0
+
+
+def answer(body=IMAGE, fields=b"", *, status=b"200 OK", length=None):
+    """A complete answer, unless its length is said to be another one."""
+    size = len(body) if length is None else length
+    head = b"HTTP/1.1 %s\r\n%sContent-Length: %d\r\n\r\n" % (status, fields, size)
+    return head + body
+
+
+PNG_START, PNG_END = IMAGE[:33], IMAGE[-12:]
+
+
+def image_of(size):
+    """A PNG of so many bytes, piece by piece."""
+    pixels = size - len(PNG_START) - len(PNG_END) - 12
+    pieces, rest = divmod(pixels, 64 * KIB)
+    yield answer(PNG_START + struct.pack(">I4s", pixels, b"IDAT"), length=size)
+    yield from [bytes(64 * KIB)] * pieces
+    yield bytes(rest + 4) + PNG_END
+
+
+def bomb(compress, start=b""):
+    """64 MiB in as many KiB."""
+    encoding = b"Content-Encoding: %s\r\n" % (b"gzip" if compress is gzip.compress else b"deflate")
+    return answer(compress(start + bytes(64 * MIB)), encoding)
+
+
+def redirect(location):
+    return answer(b"", b"Location: %s\r\n" % location, status=b"302 Found")
+
+
+def drop_by_drop(said):
+    return [step for byte in said for step in (1.0, bytes([byte]))]
+
+
+PACKED = b"Content-Encoding: gzip\r\n"
+PEERS = {
+    "hangs up": [],
+    "is silent": [SILENCE],
+    "resets the connection": [RESET],
+    "speaks another protocol": [b"SSH-2.0-OpenSSH\r\n\r\n"],
+    "speaks TLS": [bytes.fromhex("15030300020228")],
+    "sends the image alone": [IMAGE],
+    "sends a header line without an end": [HEAD + b"X: ", Again(bytes(KIB))],
+    "sends header lines without an end": [HEAD, Again(b"X: x\r\n" * KIB)],
+    "sets 10,000 cookies": [answer(fields=b"Set-Cookie: a=b\r\n" * 10_000)],
+    "says 103 again and again": [Again(b"HTTP/1.1 103 Early Hints\r\n\r\n", pause=20.0)],
+    "names a file elsewhere": [
+        answer(fields=b"Content-Disposition: attachment; filename=../../a.sh\r\n")
+    ],
+    "says that it is a page": [answer(fields=b"Content-Type: text/html\r\n")],
+    "sends a page": [answer(b"<!DOCTYPE html><title>Not Found</title>")],
+    "sends nothing": [answer(b"")],
+    "sends no body where there is none": [answer(b"", status=b"304 Not Modified")],
+    "sends a part of it": [answer(IMAGE[:50], status=b"206 Partial Content")],
+    "sends half of it, and says that it is all": [answer(IMAGE[:50])],
+    "announces less than it sends": [answer(length=50)],
+    "announces more than it sends, and hangs up": [answer(length=5000)],
+    "announces more than it sends, and is silent": [answer(length=5000), SILENCE],
+    "resets the connection in the body": [answer(length=5000), 0.1, RESET],
+    "sends it without a length, and hangs up": [HEAD + b"\r\n" + IMAGE],
+    "sends half of it without a length, and hangs up": [HEAD + b"\r\n" + IMAGE[:50]],
+    "sends it in chunks": [CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(IMAGE), IMAGE)],
+    "sends it in chunks, but for the last": [CHUNKED + b"%x\r\n%s\r\n" % (len(IMAGE), IMAGE)],
+    "sends a chunk size that is no number": [CHUNKED + b"ZZ\r\n" + IMAGE],
+    "sends it, and another one": [answer() + answer(b"another")],
+    "sends it, and bytes after its end": [answer(IMAGE + b"surplus")],
+    "sends it a byte a second": drop_by_drop(answer()),
+    "sends a byte a second without an end": [
+        answer(PNG_START, length=GIB),
+        Again(b"\0", pause=1.0),
+    ],
+    "sends an image as large as may be": [*image_of(LARGEST), SILENCE],
+    "sends an image a byte larger": [*image_of(LARGEST + 1), SILENCE],
+    "announces 1 GiB, and sends it": [answer(PNG_START, length=GIB), ZEROS],
+    "sends 1 GiB in chunks": [CHUNKED, Again(b"10000\r\n" + bytes(64 * KIB) + b"\r\n")],
+    "sends 1 GiB without saying so": [HEAD + b"\r\n" + PNG_START, ZEROS],
+    "compresses it, unasked": [answer(gzip.compress(IMAGE), PACKED)],
+    "says gzip, and sends it as it is": [answer(fields=PACKED)],
+    "sends half of what it compressed": [answer(gzip.compress(IMAGE)[:60], PACKED)],
+    "sends a gzip bomb": [bomb(gzip.compress)],
+    "sends a deflate bomb that begins as an image": [bomb(zlib.compress, PNG_START)],
+    "redirects to itself": [redirect(b"/an-image.png")],
+    "redirects to itself under other names": [redirect(b"?again")],
+    "redirects to a private address": [redirect(b"https://10.0.0.1/an-image.png")],
+    "redirects to itself, by https": [redirect(b"https://127.0.0.1/an-image.png")],
+    "redirects to plain http elsewhere": [redirect(b"http://example.com/an-image.png")],
+    "redirects to a file": [redirect(b"file:///etc/passwd")],
+    "redirects to bytes that are no text": [redirect(b"\xff\xfe")],
+}
+ROWS = table("## A host of images that breaks the rules")
+
+
+@pytest.fixture
+def bounded():
+    """Measures the test, peer and all: whatever is sent, few MiB of it are held."""
+    tracemalloc.start()
+    yield
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * MIB
+
+
+def test_the_page_has_every_peer():
+    """Each peer here has its row on the page, and each row there its peer, in the same order."""
+    assert [row["the host"] for row in ROWS] == list(PEERS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["the host"])
+@pytest.mark.usefixtures("bounded")
+async def test_what_a_host_can_do(instant_time, tmp_path, until, row):
+    """Whatever a host sends, an image is saved whole, or nothing of it is, as the page says."""
+    async with RawPeer.of([REQUEST, *PEERS[row["the host"]]]) as peer:
+        seen = await saved_from(peer, tmp_path)
+        await until(lambda: peer.open_connections == 0)
+    assert seen == row["what comes of it"]
+    # aiohttp repeats a GET by itself where a connection broke before a whole header came.
+    assert len(peer.requests) <= 6
+    assert peer.bytes_sent < 3 * LARGEST
+    assert not any(re.search(b"(?i)authorization|cookie", request) for request in peer.requests)
+
+
+async def saved_from(peer, folder):
+    """What comes of an image of this host, after a look at what it has left in the folder."""
+    response = CoverResponse(images=(f"{peer.url}/an-image.png",))
+    details = CoverDetails(task_id="an-id", success_flag=1, response=response)
+    once = RetryPolicy(attempts=1)
+    archive = CoverArchive(folder, largest_image=LARGEST)
+    async with archive, CoverClient("a-key", base_url=peer.url, retry=once) as client:
+        seen = await outcome_within(PATIENCE, archive.save(client, details))
+        assert (await archive.find("an-id")).state == ("saved" if seen == "value" else "pending")
+        assert (await archive.verify()).ok
+    files = {path.name for path in folder.iterdir()}
+    assert files == {".in-use", "covers.sqlite3"} | ({"an-id-1.png"} if seen == "value" else set())
+    return seen
+
+
+async def outcome_within(seconds, saving):
+    try:
+        async with asyncio.timeout(seconds):
+            return await outcome_of(saving)
+    except TimeoutError:
+        return "goes on"
