@@ -12,7 +12,12 @@ from .errors import InvalidTaskIdError
 
 _SHOWN = 60
 # What needs no taking apart, which costs more than all else that is read of an image.
-_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]*[A-Za-z0-9](?:/[!-~]*)?")
+_PLAIN_URL = re.compile(
+    r"https?://(?:(?!(?i:xn--))[A-Za-z0-9-]{1,63}\.)*(?!(?i:xn--))[A-Za-z0-9-]{0,62}[A-Za-z0-9]"
+    r"(?:/[!-~]*)?"
+)
+# What yarl raises of a text that is no URL; the latter where brackets stand before an @.
+NO_URL = (ValueError, IndexError)
 # As much as could be a password is not shown.
 _USER_INFO = re.compile(r"//.*@", re.DOTALL)
 _LARGEST = float_info.max
@@ -80,9 +85,11 @@ def is_http_url(value: object) -> TypeGuard[str]:
         return False
     try:
         url = URL(value)
-    except ValueError:
+        # What no resolver takes: a label that is empty, too long, or falsely said to be encoded.
+        (url.raw_host or "").encode("idna")
+        return url.scheme in {"http", "https"} and bool(url.host)
+    except NO_URL:
         return False
-    return url.scheme in {"http", "https"} and bool(url.host)
 
 
 def a_task_id(name: str, value: object) -> str:

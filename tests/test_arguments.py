@@ -157,7 +157,16 @@ def test_no_task_id(value):
 
 @pytest.mark.parametrize(
     "value",
-    ["https://h", "http://h/a?b=c#d", "HTTPS://H:8443/", "https://u:p@h/", "http://[::1]:80/x"],
+    [
+        "https://h",
+        "http://h/a?b=c#d",
+        "HTTPS://H:8443/",
+        "https://u:p@h/",
+        "http://[::1]:80/x",
+        f"https://{'h' * 63}.{'i' * 63}/",
+        "https://xn--bcher-kva.example/",
+        "https://bücher.example./",
+    ],
 )
 def test_an_http_url(value):
     """A URL may be a text or taken apart already."""
@@ -196,6 +205,20 @@ def test_no_http_url(value):
     assert str(caught.value) == expected
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+    assert not is_http_url(value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["h..i", ".h", "h" * 64, f"{'h' * 64}.i", "xn--", "i.XN--.h", "xn--.ö", "[::1]@", "u@[::1]@"],
+)
+@pytest.mark.parametrize("rest", ["", "/path", "/ö"])
+def test_no_host(host, rest):
+    """A host that resolvers and URL parsers stumble over makes no URL."""
+    value = f"https://{host}{rest}"
+    with pytest.raises(ValueError, match="image_url must be an absolute") as caught:
+        an_http_url("image_url", value)
+    assert type(caught.value) is ValueError
     assert not is_http_url(value)
 
 

@@ -9,7 +9,7 @@ import aiohttp
 from attrs import define, field, frozen
 from yarl import URL
 
-from kie_cover_async.arguments import an_http_url
+from kie_cover_async.arguments import NO_URL, an_http_url
 from kie_cover_async.errors import DownloadError
 
 from .addresses import NotPublicError, public_socket
@@ -179,5 +179,5 @@ def _next(url: URL, response: aiohttp.ClientResponse, fetch: _Fetch) -> URL:
     location = response.headers.get("Location", "")
     try:
         return url.join(an_http_url("Location", str(url.join(URL(location)))))
-    except ValueError:
+    except NO_URL:
         raise fetch.error("a redirect leads nowhere", http_status=response.status) from None

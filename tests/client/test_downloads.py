@@ -199,7 +199,8 @@ async def test_where_no_redirect_leads(emulator, client, image, url, reason):
 
 
 @pytest.mark.parametrize(
-    "location", ["http://[nowhere", "ftp://127.0.0.1/a", "mailto:me", "https://"]
+    "location",
+    ["http://[nowhere", "ftp://127.0.0.1/a", "mailto:me", "https://", "https://xn--/", "//[::1]@"],
 )
 async def test_a_redirect_to_nowhere(emulator, client, image, location):
     """A redirect that cannot be followed is an error that says so."""

@@ -212,6 +212,8 @@ NO_IMAGES = [
     "https://[::1",
     "https://h:port/",
     "https://h:99999/",
+    "https://xn--/",
+    "https://[::1]@",
     "https://a b/",
     "https://h/a\nb",
     "https://h/\x00",
