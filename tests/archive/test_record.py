@@ -4,6 +4,7 @@ import re
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
+import attrs
 import pytest
 
 from kie_cover_async import (
@@ -182,6 +183,23 @@ async def test_csv(client, archive, cover, tmp_path):
         ("a", "2", "a-2.png"),
         ("b", "", ""),
     ]
+
+
+async def test_half_a_character(archive, client, cover, tmp_path):
+    """A text that the service cut off in the middle of an emoji is kept as it is."""
+    failed = CoverDetails(task_id="a", success_flag=3, error_message="sorry \ud83d")
+    await archive.fail("a", CoverFailedError(task_id="a", details=failed))
+    saved = attrs.evolve(await cover("b"), callback_url="https://example.com/\ud83d")
+    await archive.save(client, saved)
+    [first], [second] = await archive.failed(), await archive.covers()
+    assert (first.details, second.details) == (failed, saved)
+    await archive.fail("a", OSError("sorry \ud83d"))
+    [first] = await archive.failed()
+    assert (first.details, first.error) == (failed, "OSError: sorry \\ud83d")
+    await archive.export(tmp_path / "covers.csv")
+    await archive.export(tmp_path / "covers.jsonl")
+    lines = (tmp_path / "covers.jsonl").read_text("utf-8").splitlines()
+    assert [structure_details(json.loads(line)["details"]) for line in lines] == [failed, saved]
 
 
 @pytest.mark.parametrize("path", ["covers.txt", "covers", "covers.json"])
