@@ -49,8 +49,8 @@ def budget_of(rate: float | None) -> RequestBudget | None:
         return RequestBudget.unlimited()
     with refusing():
         number("--rate", rate, above=0)
-    whole = max(1, round(rate))
-    return RequestBudget(whole, per=whole / rate)
+        whole = max(1, round(rate))
+        return RequestBudget(whole, per=whole / rate)
 
 
 @frozen

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from itertools import groupby
@@ -74,7 +75,9 @@ async def _batches(sources: Sequence[str | int]) -> AsyncGenerator[list[Any], No
         for descriptor in group:
             async with aclosing(_lines(cast("int", descriptor))) as batches:
                 async for lines in batches:
-                    yield [an_id(line.strip()) for line in lines if line.strip()]
+                    # Windows marks a text as UTF-8, and two such files may have been joined.
+                    stripped = (line.removeprefix(BOM_UTF8).strip() for line in lines)
+                    yield [an_id(line) for line in stripped if line]
 
 
 def an_id(line: bytes) -> Any:

@@ -176,8 +176,6 @@ def run(work: Coroutine[Any, Any, int], *, as_json: bool) -> NoReturn:
         code = asyncio.run(work)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except OutputLost as lost:
-        code = lost.code
     except Refused as refused:
         say(f"kie-cover: {refused}")
         code = USAGE

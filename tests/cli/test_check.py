@@ -122,9 +122,9 @@ async def test_for_people(emulator, capsys):
 
 
 async def test_ids_from_everywhere(stdin, tmp_path):
-    """Arguments, stdin in their midst and a file, in this order; blank lines are none."""
+    """Arguments, stdin in their midst and a file, in this order; blanks and marks are none."""
     file = tmp_path / "ids.txt"
-    file.write_bytes(b"d\r\n\n  e  \n" + b"f")
+    file.write_bytes(b"\xef\xbb\xbfd\r\n\n  e  \n" + b"\xef\xbb\xbf\n" + b"f")
     stdin.write(b"b\n\nc")
     stdin.close()
     assert await drawn("a", "-", "g", file=str(file)) == ["a", "b", "c", "g", "d", "e", "f"]
@@ -214,10 +214,10 @@ def test_rates(rate, budget):
     assert repr(budget_of(rate)) == budget
 
 
-@pytest.mark.parametrize("rate", [0, -1, float("nan")])
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), 5e-324])
 def test_rates_that_are_none(rate):
     """A rate at which nothing would ever be asked is refused."""
-    with pytest.raises(Refused, match="--rate must be a finite number above 0"):
+    with pytest.raises(Refused, match="must be a finite number above 0"):
         budget_of(rate)
 
 

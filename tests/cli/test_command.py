@@ -222,6 +222,12 @@ async def test_nowhere_to_write(run, emulator):
     assert failed == "kie-cover: cannot write to stdout: No space left on device"
 
 
+async def test_nobody_reads_the_version(run, unread):
+    """That is no failure either."""
+    ended = await run("--version", stdout=unread)
+    assert (ended.code, ended.err) == (DONE, "")
+
+
 async def test_a_wait_on_a_terminal(on_terminal, emulator):
     """The board shows the wait while it goes on; then it is gone, and the record stands there."""
     task_id = emulator.add_job(CoverScript(looks=["500", "success"]))
