@@ -1,5 +1,6 @@
 """A server for callbacks, for as long as a command wants them."""
 
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,7 @@ from yarl import URL
 
 from kie_cover_async.callbacks.web import Receive, callback_routes
 
-from .output import Refused
+from .output import LOGGED, Refused
 
 # Seconds for answers that are being written when Ctrl-C comes.
 _LAST_WORDS = 0.5
@@ -49,7 +50,9 @@ async def serving(receive: Receive, address: Address) -> AsyncIterator[URL]:
     """Pass callbacks on to `receive`; gives the callback URL, and raises `Refused` for no such."""
     app = web.Application()
     app.add_routes(callback_routes(address.path, receive))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_WORDS)
+    # A request that cannot be read is one line of talk, and not a traceback for whoever sends it.
+    log = logging.getLogger(LOGGED)
+    runner = web.AppRunner(app, access_log=None, logger=log, shutdown_timeout=_LAST_WORDS)
     await runner.setup()
     try:
         await _start(runner, address)

@@ -245,6 +245,19 @@ async def test_half_a_request(started):
     assert ended.err.endswith("callbacks: none\n")
 
 
+async def test_a_body_that_is_not_what_it_says(started, poster):
+    """Who posts what cannot be unpacked writes no tracebacks over the screen."""
+    async with listening(started, KIE_API_KEY="") as command:
+        url = await address(command)
+        for packing in ("br", "gzip"):
+            headers = {"Content-Encoding": packing}
+            async with poster.session.post(url, data=b"packed", headers=headers) as answer:
+                assert answer.status == 400
+        ended = await leave(command)
+    assert "Traceback" not in ended.err
+    assert ended.err.count("\n") <= 6
+
+
 async def test_a_port_that_is_taken(run, emulator):
     """It cannot be had, which is said in a line."""
     port = emulator.url.rpartition(":")[2]
