@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import resource
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -49,6 +50,24 @@ async def test_what_cannot_be_noted(archive, given, error):
     with pytest.raises(error, match="task_ids must be"):
         await archive.retry(given)
     assert await archive.pending() == []
+
+
+@pytest.fixture
+def small_disk():
+    """No file grows beyond 100 kB."""
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+
+
+@pytest.mark.usefixtures("small_disk")
+async def test_no_room_for_ids(archive):
+    """The error says what the disk said, nothing is noted, and the archive goes on."""
+    with pytest.raises(OSError, match=r"covers\.sqlite3 cannot be used: (disk|database)"):
+        await archive.add(f"{number:032}" for number in range(20_000))
+    assert await archive.pending() == []
+    assert await archive.add(["a"]) == ["a"]
 
 
 async def test_an_id_nobody_knows(archive):
