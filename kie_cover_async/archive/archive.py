@@ -106,7 +106,10 @@ class CoverArchive:
             return await saver.save(client, details)
 
     async def fail(self, task_id: str, error: Exception) -> None:
-        """Note that there will be no cover, and why; it is not pending any more."""
+        """Note that there will be no cover, and why; it is not pending any more.
+
+        One that is saved stays so: another process may have had it meanwhile.
+        """
         a_task_id("task_id", task_id)
         if not isinstance(error, Exception):
             raise TypeError(f"error must be an exception, not {shown(error)}")

@@ -45,6 +45,7 @@ ON CONFLICT (task_id) DO UPDATE SET details = excluded.details, expires_at = exc
 _FAIL = """
 INSERT INTO tasks (task_id, state, error, added_at) VALUES (?, 'failed', ?, ?)
 ON CONFLICT (task_id) DO UPDATE SET state = 'failed', error = excluded.error
+WHERE state != 'saved'
 """
 _SET_STATE = "UPDATE tasks SET state = ?, error = NULL"
 _KEEP = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -137,9 +138,8 @@ class Record:
     def fail(self, task_id: str, error: str, details: CoverDetails | None) -> None:
         """Note that somebody has given up."""
         with self._transaction():
-            if details is not None:
+            if self._changes(_FAIL, task_id, _storable(error), time.time()) and details is not None:
                 self._learn(details)
-            self._execute(_FAIL, task_id, _storable(error), time.time())
 
     def retry(self, task_ids: Sequence[str] | None) -> list[str]:
         """Make these pending, or all that failed; those of them that were not."""

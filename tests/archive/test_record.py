@@ -12,6 +12,7 @@ from kie_cover_async import (
     CoverDetails,
     CoverFailedError,
     CoverResponse,
+    CoverTimeoutError,
     DownloadError,
     InvalidTaskIdError,
     structure_details,
@@ -105,6 +106,16 @@ async def test_a_save_ends_a_failure(client, archive, cover):
     await archive.fail("a", DownloadError(reason="gone"))
     assert (await archive.save(client, details)).error is None
     assert await archive.failed() == []
+
+
+async def test_what_is_saved_does_not_fail(client, archive, opened, cover):
+    """Who gives up on a cover that another archive has saved meanwhile does not take it away."""
+    saved = await archive.save(client, await cover("a"))
+    late = CoverTimeoutError(
+        task_id="a", looks=1, waited=1.0, details=CoverDetails(task_id="a", success_flag=2)
+    )
+    await (await opened()).fail("a", late)
+    assert await archive.find("a") == saved
 
 
 @pytest.mark.parametrize(
