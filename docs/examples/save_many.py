@@ -3,15 +3,25 @@
 import asyncio
 import sys
 
-from kie_cover_async import CoverClient, CoverOutcome, KieCoverError
+from kie_cover_async import (
+    CoverClient,
+    CoverFailedError,
+    CoverOutcome,
+    DownloadError,
+    KieCoverError,
+    TaskNotFoundError,
+)
 from kie_cover_async.archive import CoverArchive
+
+# A wrong key, an empty account and a bad line are not the cover's fault, and will be mended.
+ITS_OWN = (CoverFailedError, DownloadError, TaskNotFoundError)
 
 
 async def keep(client: CoverClient, archive: CoverArchive, outcome: CoverOutcome) -> None:
     try:
         saved = await archive.save(client, outcome.result())
     except KieCoverError as error:
-        if not (isinstance(error, TimeoutError) or error.safe_to_repeat):
+        if isinstance(error, ITS_OWN) and not error.safe_to_repeat:
             await archive.fail(outcome.task_id, error)
         print(outcome.task_id, error, file=sys.stderr)
     else:

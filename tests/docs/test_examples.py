@@ -156,6 +156,16 @@ async def test_many_are_saved(emulator, example, capsys, tmp_path, monkeypatch):
     assert printed.err == ""
 
 
+async def test_a_wrong_key_gives_up_no_cover(emulator, example, capsys, tmp_path):
+    """What is wrong with the account leaves covers pending, until it is mended."""
+    main = example("save_many.py")["main"]
+    task_id = emulator.add_job(CoverScript(looks=[Fault.answer(401), "success"]))
+    await main(str(tmp_path), task_id)
+    assert "401" in capsys.readouterr().err
+    await main(str(tmp_path))
+    assert capsys.readouterr().out.count(task_id) == 2
+
+
 async def test_an_archive_is_looked_after(emulator, example, capsys, tmp_path):
     """What is missing is told, and made pending."""
     await example("save_a_cover.py")["main"](str(tmp_path), emulator.add_job(task_id="an-id"))
