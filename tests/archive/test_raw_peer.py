@@ -45,9 +45,9 @@ def image_of(size):
 
 
 def bomb(compress, start=b""):
-    """64 MiB in as many KiB."""
+    """16 MiB in as many KiB."""
     encoding = b"Content-Encoding: %s\r\n" % (b"gzip" if compress is gzip.compress else b"deflate")
-    return answer(compress(start + bytes(64 * MIB)), encoding)
+    return answer(compress(start + bytes(16 * MIB)), encoding)
 
 
 def redirect(location):
