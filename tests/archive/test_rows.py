@@ -121,8 +121,8 @@ async def test_texts_that_no_database_takes(client, archive, cover, tmp_path):
     assert await archive.find("an-id") == saved
     assert await archive.export(tmp_path / "out.jsonl") == 1
     assert '"\\ud800"' in (tmp_path / "out.jsonl").read_text("utf-8")
-    await archive.fail("an-id", OSError("no such file: \udc80"))
-    assert (await archive.find("an-id")).error == "OSError: no such file: \\udc80"
+    await archive.fail("another", OSError("no such file: \udc80"))
+    assert (await archive.find("another")).error == "OSError: no such file: \\udc80"
 
 
 @pytest.mark.parametrize("task_id", ["", "a b", "\ud800", 5, None])
