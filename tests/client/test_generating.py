@@ -231,7 +231,7 @@ async def test_cancelling_before_it_is_sent_is_not_worth_a_word(emulator, client
 async def test_songs_are_paid_for_once_each_whatever_happens(emulate, connect):
     """Fifty covers asked for at once, with one request in three spoilt: none is paid for twice."""
     emulator = await emulate(seed=7)
-    client = connect(emulator, request_timeout=0.5)
+    client = connect(emulator, request_timeout=2.0)
     for fault in (Fault.reset(), Fault.gateway_page(), Fault.rate_limited(), Fault.stall()):
         emulator.fault(fault, rate=0.1, endpoint="generate")
     asking = [client.generate_cover(f"song-{n}", callback_url=CALLBACK) for n in range(50)]
