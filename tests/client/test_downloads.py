@@ -176,6 +176,7 @@ LEADING_ASTRAY = {
     "to NAT64": ("https://[64:ff9b::7f00:1]/a.png", "no public address"),
     "to plain http": ("http://example.com/a.png", "http and not https"),
     "with a password": ("https://me:secret@example.com/a.png", "holds credentials"),
+    "with a password alone": ("https://:secret@example.com/a.png", "holds credentials"),
     "with a name": ("https://me@example.com/a.png", "holds credentials"),
 }
 
