@@ -118,3 +118,18 @@ def a_callable(name: str, value: object) -> None:
     """Refuse what is neither callable nor `None`."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable, not {shown(value)}")
+
+
+def checked_callable(_: Any, attribute: Any, value: Any) -> None:
+    """`a_callable` as a validator of an attrs field."""
+    a_callable(attribute.name, value)
+
+
+def checked_kind(kind: type) -> Callable[[Any, Any, Any], None]:
+    """A validator of an attrs field that refuses what is of another kind."""
+
+    def validate(_: Any, attribute: Any, value: Any) -> None:
+        if not isinstance(value, kind):
+            raise TypeError(f"{attribute.name} must be a {kind.__name__}, not {shown(value)}")
+
+    return validate

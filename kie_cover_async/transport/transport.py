@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from attrs import field, frozen
-from attrs.validators import instance_of, is_callable, optional
 
+from kie_cover_async.arguments import checked_callable, checked_kind
 from kie_cover_async.budget import InFlightLimit, RequestBudget
 from kie_cover_async.errors import (
     ApiError,
@@ -33,10 +33,10 @@ class Transport:
     """What every call goes through: a place in flight, then the budget, then the exchange."""
 
     exchange: Exchange
-    budget: RequestBudget = field(validator=instance_of(RequestBudget))
-    retry: RetryPolicy = field(validator=instance_of(RetryPolicy))
+    budget: RequestBudget = field(validator=checked_kind(RequestBudget))
+    retry: RetryPolicy = field(validator=checked_kind(RetryPolicy))
     in_flight: InFlightLimit
-    observer: Observer | None = field(default=None, validator=optional(is_callable()))
+    observer: Observer | None = field(default=None, validator=checked_callable)
     lifetime: Lifetime = field(factory=Lifetime)
     sessions: AsyncExitStack = field(factory=AsyncExitStack)  # closed when no call is left
 

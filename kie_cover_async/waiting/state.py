@@ -5,9 +5,9 @@ from datetime import timedelta
 from math import inf
 
 from attrs import define, field, frozen
-from attrs.validators import is_callable, optional
+from attrs.validators import optional
 
-from kie_cover_async.arguments import checked, number
+from kie_cover_async.arguments import checked, checked_callable, number
 from kie_cover_async.errors import (
     CoverFailedError,
     CoverTimeoutError,
@@ -42,7 +42,7 @@ class WaitTerms:
     not_found_grace: float = field(validator=checked(at_least=0))
     schedule: Schedule = field(converter=a_schedule)
     retry: RetryPolicy
-    on_update: OnUpdate | None = field(default=None, validator=optional(is_callable()))
+    on_update: OnUpdate | None = field(default=None, validator=checked_callable)
 
 
 @define(eq=False)
