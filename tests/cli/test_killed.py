@@ -87,3 +87,10 @@ async def check(lives, folder) -> None:
     assert [*lives.fetched_again(files)] == []
     assert sum(lives.requested, Counter()).keys() == files.keys()
     assert [*folder.glob(".*.part")] == []
+
+
+async def test_what_is_waited_for(until):
+    """`until` asks as often as it takes."""
+    answers = iter([False, False, True])
+    await until(lambda: next(answers))
+    assert not [*answers]
