@@ -352,7 +352,7 @@ async def test_on_a_terminal(on_terminal, emulator, folder):
         await terminal.until("1 saved")
         ended = await terminal.end()
     assert ended.code == FAILED
-    for said in ("1 pending", "2 images", "B/s", f"{task_id}  ", "1 cover saved in "):
+    for said in ("1 pending", "2 images", "/s", f"{task_id}  ", "1 cover saved in "):
         assert said in ended.out
 
 
