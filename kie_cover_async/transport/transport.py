@@ -53,9 +53,18 @@ class Transport:
         try:
             granted = await self.budget.acquire(flow)
             on_sent()
-            return await self._sent(call, granted, queued=granted - asked)
+            answer = await self.exchange.send(call)
+            value = read(call, answer)
+        except KieCoverError as error:
+            self._refused(error, granted)
+            self._tell_done(call, granted, granted - asked, error)
+            raise
         finally:
             self.in_flight.release()
+        self.budget.accepted(granted)
+        if self.observer is not None:
+            self._tell_done(call, granted, granted - asked, None)
+        return value, answer
 
     async def repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The attempt's value, after as many failures as the retry policy lets pass."""
@@ -116,20 +125,11 @@ class Transport:
             await self.sessions.aclose()
         self.lifetime.end_own_calls()
 
-    async def _sent(self, call: Call[T], granted: float, queued: float) -> tuple[T, Answer]:
-        try:
-            answer = await self.exchange.send(call)
-            value = read(call, answer)
-        except KieCoverError as error:
-            if isinstance(error, RateLimitedError):
-                self._hold(error, granted)
-            elif isinstance(error, ApiError):
-                self.budget.accepted(granted)
-            self._tell_done(call, granted, queued, error)
-            raise
-        self.budget.accepted(granted)
-        self._tell_done(call, granted, queued, None)
-        return value, answer
+    def _refused(self, error: KieCoverError, granted: float) -> None:
+        if isinstance(error, RateLimitedError):
+            self._hold(error, granted)
+        elif isinstance(error, ApiError):
+            self.budget.accepted(granted)
 
     def _hold(self, error: RateLimitedError, granted: float) -> None:
         seconds = self.retry.hold(self.budget.refused(granted), error.retry_after)
