@@ -74,7 +74,7 @@ def test_bytes(call, body, status, fields):
     check_answer(call, Answer(status, CIMultiDict(fields), body))
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @example("record-info", envelope(200, record()), 200, {})
 @example("generate", envelope(200, record()), 200, {})
 @example("credit", envelope(200, 7), 502, {})
@@ -133,7 +133,7 @@ def answer_with(data):
     return Answer(200, CIMultiDict(), json.dumps(envelope(200, data)).encode())
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(records | anything)
 @example(record(successFlag="", status="\ud800"))
 @example(record(createTime=-0.0004, completeTime=-1))
