@@ -8,6 +8,7 @@ import pytest
 from interrupted import InterruptedAt, interrupted_at_each, left_in
 
 from kie_cover_async.archive import CoverArchive
+from kie_cover_async.archive.threads import _THREADS as THREADS
 from kie_cover_async.emulator import Fault
 
 OURS = "kie-cover-archive"
@@ -35,8 +36,10 @@ def left_behind(archive, *, folder=None):
 
 
 async def settled(archive):
-    """The threads have done what they had begun when somebody was cancelled."""
-    await archive._saver.threads.ask(lambda _: None)
+    """The threads have done what they had begun when somebody was cancelled: they all meet."""
+    threads, meeting = archive._saver.threads, threading.Barrier(THREADS)
+    await asyncio.gather(*[threads.begin(meeting.wait) for _ in range(THREADS)])
+    await threads.ask(lambda _: None)
 
 
 async def cancelled(wait, moment, coroutine, *others):
