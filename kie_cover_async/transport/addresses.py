@@ -2,8 +2,10 @@
 
 import socket
 from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
+from typing import Any
 
-from aiohttp import AddrInfoType
+# As `socket.getaddrinfo` has it; aiohttp's own name for it leaves the last part untyped.
+Target = tuple[int, int, int, str, tuple[Any, ...]]
 
 # What IANA's registry of special addresses has; `is_global` differs between releases of Python.
 _SPECIAL_4 = [
@@ -67,7 +69,7 @@ def is_public(host: str) -> bool:
     return not any(address in network for network in _SPECIAL_6)
 
 
-def public_socket(target: AddrInfoType) -> socket.socket:
+def public_socket(target: Target) -> socket.socket:
     """A socket for a connection to this very address; raises `NotPublicError`."""
     family, kind, protocol, _, (host, *rest) = target
     # An IPv6 address may have its zone beside it: after the port and the flow.
