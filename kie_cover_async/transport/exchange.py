@@ -113,7 +113,9 @@ class Exchange:
     def _session_in_use(self, call: Call[Any]) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=Connections(), cookie_jar=aiohttp.DummyCookieJar()
+                connector=Connections(),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
             )
         if self._session.closed:
             raise ClientClosedError(task_id=call.task_id)
@@ -121,11 +123,11 @@ class Exchange:
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call[Any]) -> Answer:
         url = self.url_of(call)
-        headers, tls_host = self._headers, None
+        headers, tls_host = None if self._owned else self._headers, None
         if not call.repeatable:
             # A connection of its own: a reused one can die after delivery and leave it open
             # whether the request was taken. The pool keeps apart what names its TLS host.
-            headers, tls_host = CIMultiDict(headers, Connection="close"), url.raw_host
+            headers, tls_host = CIMultiDict(self._headers, Connection="close"), url.raw_host
         async with session.request(
             call.method,
             url,
