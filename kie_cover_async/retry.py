@@ -7,7 +7,7 @@ import backoff
 from attrs import field, frozen
 
 from .arguments import checked
-from .errors import KieCoverError, RateLimitedError
+from .errors import DownloadError, KieCoverError, RateLimitedError
 from .schedule import exponential
 
 LONGEST_HOLD = 120.0
@@ -32,14 +32,18 @@ class RetryPolicy:
     def next_pause(self, error: KieCoverError, tries: int) -> float | None:
         """Seconds before a single call goes on after its failure number `tries`; `None`: no more.
 
-        After a refusal there is no pause of its own, since the budget is held; one that asks for
-        more than the longest hold is not waited for.
+        After the API's refusal there is no pause of its own, since the budget is held; a host of
+        images is given the time it asks for. Who asks for more than the longest hold is not waited
+        for.
         """
         if not error.safe_to_repeat or tries >= self.attempts:
             return None
+        asked = error.retry_after if isinstance(error, (RateLimitedError, DownloadError)) else None
+        if asked is not None and asked > LONGEST_HOLD:
+            return None
         if isinstance(error, RateLimitedError):
-            return None if (error.retry_after or 0.0) > LONGEST_HOLD else 0.0
-        return self.pause(tries)
+            return 0.0
+        return self.pause(tries) if asked is None else self.hold(tries, asked)
 
     def pause(self, failures: int) -> float:
         """Seconds of rest after this many failures in a row."""

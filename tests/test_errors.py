@@ -80,8 +80,8 @@ EXAMPLES = {
     ),
     SignatureError: ({"reason": "is stale"}, "callback signature is stale"),
     DownloadError: (
-        {"reason": "gone", "url": "https://h/a.png", "http_status": 410},
-        "image not saved: gone",
+        {"reason": "busy", "url": "https://h/a.png", "http_status": 503, "retry_after": 2.5},
+        "image not saved: busy (asked to wait 2.5 s)",
     ),
 }
 COMMON = {

@@ -3,6 +3,7 @@ import pytest
 
 from kie_cover_async import (
     AuthenticationError,
+    DownloadError,
     InvalidResponseError,
     MaintenanceError,
     RateLimitedError,
@@ -132,6 +133,29 @@ def test_a_refusal_is_repeated_without_a_pause_of_its_own(retry_after):
 def test_a_refusal_for_too_long_is_not_waited_for(retry_after):
     """A single call that would have to wait past the longest hold ends with the refusal."""
     assert POLICY.next_pause(refusal(retry_after), 1) is None
+
+
+def busy_host(retry_after):
+    return DownloadError(reason="busy", retry_after=retry_after, safe_to_repeat=True)
+
+
+@pytest.mark.parametrize("retry_after", [0.0, 7.0, 119.9, 120.0])
+def test_a_host_of_images_has_the_time_it_asks_for(retry_after):
+    """No pause is shorter, whichever it is, and none is longer than the longest hold."""
+    pauses = [POLICY.next_pause(busy_host(retry_after), tries) for tries in (1, 2, 3)]
+    assert all(retry_after <= pause <= min(retry_after + 0.5, 120.0) for pause in pauses)
+    assert POLICY.next_pause(busy_host(retry_after), 4) is None
+
+
+@pytest.mark.parametrize("retry_after", [120.1, 3600.0, float("inf")])
+def test_a_host_that_asks_for_too_long_is_not_waited_for(retry_after):
+    """A download that would have to wait past the longest hold ends with what the host said."""
+    assert POLICY.next_pause(busy_host(retry_after), 1) is None
+
+
+def test_a_host_that_asks_for_nothing():
+    """A download that failed otherwise is repeated after the pause that is its turn."""
+    assert 0.9 < max(POLICY.next_pause(busy_host(None), 2) for _ in range(DRAWS)) <= 1
 
 
 def test_one_attempt_is_no_repetition():

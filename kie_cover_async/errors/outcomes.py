@@ -75,13 +75,16 @@ class SignatureError(KieCoverError):
 class DownloadError(KieCoverError):
     """An image could not be saved: see `reason`.
 
-    `http_status` is what the image's host answered, where that is the reason. `safe_to_repeat` is
-    true where a later try may bring the image: it was cut off, the host was in trouble.
+    `http_status` is what the image's host answered, where that is the reason, and `retry_after`
+    how many seconds it asked to be left alone. `safe_to_repeat` is true where a later try may bring
+    the image: it was cut off, the host was in trouble.
     """
 
     reason: str
     url: str | None = None
     http_status: int | None = None
+    retry_after: float | None = None
 
     def _what(self) -> str:
-        return f"image not saved: {self.reason}"
+        asked = "" if self.retry_after is None else f" (asked to wait {self.retry_after:g} s)"
+        return f"image not saved: {self.reason}{asked}"

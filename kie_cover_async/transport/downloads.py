@@ -1,9 +1,9 @@
 """Images, without the key: public addresses, sessions of our own, and retries."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from math import inf
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import aiohttp
 from attrs import define, field, frozen
@@ -11,6 +11,7 @@ from yarl import URL
 
 from kie_cover_async.arguments import NO_URL, an_http_url
 from kie_cover_async.errors import DownloadError
+from kie_cover_async.wire import Answer
 
 from .addresses import NotPublicError, public_socket
 from .transport import Transport
@@ -18,6 +19,8 @@ from .transport import Transport
 T = TypeVar("T")
 
 MOST_REDIRECTS = 5
+# Bytes a second: half of what each of sixteen images gets of a modem's 33.6 kbit/s.
+SLOWEST = 128
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429}
@@ -34,15 +37,9 @@ class _Fetch:
     task_id: str | None
     patience: float
 
-    def error(
-        self, reason: str, *, again: bool = False, http_status: int | None = None
-    ) -> DownloadError:
+    def error(self, reason: str, *, again: bool = False, **facts: Any) -> DownloadError:
         return DownloadError(
-            task_id=self.task_id,
-            url=self.url,
-            reason=reason,
-            http_status=http_status,
-            safe_to_repeat=again,
+            task_id=self.task_id, url=self.url, reason=reason, safe_to_repeat=again, **facts
         )
 
     @contextmanager
@@ -56,28 +53,47 @@ class _Fetch:
     def _translated(self, error: Exception) -> DownloadError:
         if isinstance(getattr(error, "os_error", None), NotPublicError):
             return self.error("the host has no public address")
-        if isinstance(error, TimeoutError):
+        if isinstance(error, aiohttp.SocketTimeoutError):
             return self.error(f"nothing came for {self.patience:g} s", again=True)
+        if type(error) is TimeoutError:
+            return self.error(f"no answer within {self.patience:g} s", again=True)
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         return self.error(reason, again=not isinstance(error, _FINAL))
 
 
-@frozen
+@define(eq=False)
 class Body:
-    """What a host sends, piece by piece, as it comes."""
+    """What a host sends, piece by piece, as it comes; a drip is no better than silence.
 
-    response: aiohttp.ClientResponse
-    fetch: _Fetch
+    What counts is the time in which the host is waited for, and not that of whoever reads.
+    """
+
+    _content: aiohttp.StreamReader
+    _fetch: _Fetch
+    _waited: float = 0.0
+    _came: int = 0
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        with self.fetch.failures():
-            piece = await self.response.content.readany()
+        if self._waited >= self._fetch.patience:
+            self._judge_pace()
+        asked = _now()
+        with self._fetch.failures():
+            piece = await self._content.readany()
         if not piece:
             raise StopAsyncIteration
+        self._waited += _now() - asked
+        self._came += len(piece)
         return piece
+
+    def _judge_pace(self) -> None:
+        """Begin to count anew; raises `DownloadError` where too little came."""
+        waited, came = self._waited, self._came
+        if came < SLOWEST * waited and not self._content.at_eof():
+            raise self._fetch.error(f"only {came} bytes came in {waited:.3g} s", again=True)
+        self._waited, self._came = 0.0, 0
 
 
 @define(eq=False)
@@ -88,9 +104,11 @@ class Downloads:
     redirect anew. Where the API itself is at plain http, as an emulator is, so may be images on
     its host, at any port.
 
-    What fails in passing is repeated as the client's `RetryPolicy` says. There is no limit for the
-    whole of a download: `request_timeout` is how long nothing at all may come. The client's budget
-    does not count downloads, and its closing ends them.
+    What fails in passing is repeated as the client's `RetryPolicy` says, and not before the time
+    that the host asks for in `Retry-After`. There is no limit for the whole of a download:
+    `request_timeout` is how long an answer may take to begin, how long nothing at all may come, and
+    the time in which `SLOWEST` bytes have to come for each second. The client's budget neither
+    counts downloads nor is held by them, and its closing ends them.
     """
 
     _transport: Transport
@@ -128,7 +146,9 @@ class Downloads:
         for _ in range(1 + MOST_REDIRECTS):
             session = self._session_for(url, fetch)
             with fetch.failures():
-                response = await session.get(url, allow_redirects=False)
+                # A host may send interim answers or half a header for ever.
+                async with asyncio.timeout(fetch.patience):
+                    response = await session.get(url, allow_redirects=False)
             async with response:
                 if response.status not in _REDIRECTS:
                     return await receive(self._body(response, fetch))
@@ -138,8 +158,10 @@ class Downloads:
     def _body(self, response: aiohttp.ClientResponse, fetch: _Fetch) -> Body:
         if (status := response.status) != 200:
             again = status in _PASSING or status >= 500
-            raise fetch.error(f"the host answered {status}", again=again, http_status=status)
-        return Body(response, fetch)
+            asked = Answer(status, response.headers, b"").retry_after if again else None
+            reason = f"the host answered {status}"
+            raise fetch.error(reason, again=again, http_status=status, retry_after=asked)
+        return Body(response.content, fetch)
 
     def _session_for(self, url: URL, fetch: _Fetch) -> aiohttp.ClientSession:
         """The session that may go there; raises `DownloadError` where none may."""
@@ -163,12 +185,7 @@ class Downloads:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": exchange.user_agent, "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=exchange.request_timeout,
-                sock_read=exchange.request_timeout,
-                ceil_threshold=inf,
-            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_read=exchange.request_timeout),
         )
         self._transport.sessions.push_async_callback(session.close)
         return session
@@ -181,3 +198,7 @@ def _next(url: URL, response: aiohttp.ClientResponse, fetch: _Fetch) -> URL:
         return url.join(an_http_url("Location", str(url.join(URL(location)))))
     except NO_URL:
         raise fetch.error("a redirect leads nowhere", http_status=response.status) from None
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

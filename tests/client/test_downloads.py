@@ -3,10 +3,18 @@ import socket
 
 import aiohttp
 import pytest
+from attrs import evolve
+from raw_peer import Again
 
-from kie_cover_async import ClientClosedError, CoverClient, DownloadError, RequestBudget
+from kie_cover_async import (
+    ClientClosedError,
+    CoverClient,
+    DownloadError,
+    RequestBudget,
+    RetryPolicy,
+)
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.transport.downloads import MOST_REDIRECTS
+from kie_cover_async.transport.downloads import MOST_REDIRECTS, SLOWEST
 
 
 async def whole(body):
@@ -95,33 +103,102 @@ async def test_a_refusal_is_not_repeated(emulator, client, image, status):
     assert len(emulator.requests) == 1
 
 
-@pytest.mark.parametrize("midway", [False, True])
-async def test_silence_ends_a_download(emulator, connect, midway):
+async def seconds_of(call):
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    await call
+    return loop.time() - begun
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_host_has_the_time_it_asks_for(instant_time, emulator, client, status, as_date):
+    """`Retry-After` of an image's host is kept, and calls of the API go on meanwhile."""
+    image = await an_image_of(emulator, client)
+    asking = Fault.rate_limited(in_body=False, retry_after=100, as_date=as_date)
+    emulator.fault(evolve(asking, instead=evolve(asking.instead, status=status)), endpoint="image")
+    download = asyncio.create_task(seconds_of(client.downloads.fetch(image, whole)))
+    await asyncio.sleep(50)
+    assert len(emulator.requests) == 1
+    assert await seconds_of(client.get_credits()) < 1
+    # A date has whole seconds.
+    assert 99 <= await download < 101
+
+
+async def test_a_host_that_asks_for_too_long_is_not_waited_for(emulator, client, image):
+    """Past the longest hold the download ends at once, and its error has the time."""
+    emulator.fault(Fault.answer(503, b"", {"Retry-After": "600"}), endpoint="image")
+    with pytest.raises(DownloadError, match=r"answered 503 \(asked to wait 600 s\)") as caught:
+        await client.downloads.fetch(image, whole)
+    assert caught.value.retry_after == 600
+    assert caught.value.safe_to_repeat
+    assert len(emulator.requests) == 1
+
+
+SILENCES = {"from the first": (False, "no answer within"), "midway": (True, "nothing came for")}
+
+
+@pytest.mark.parametrize(("midway", "reason"), SILENCES.values(), ids=SILENCES)
+async def test_silence_ends_a_download(emulator, connect, midway, reason):
     """Where nothing comes for as long as a request may take, the download ends."""
     client = connect(emulator, request_timeout=0.1)
     image = await an_image_of(emulator, client)
     emulator.fault(Fault.stall(midway=midway), endpoint="image", rate=1.0)
-    with pytest.raises(DownloadError, match=r"nothing came for 0\.1 s"):
+    with pytest.raises(DownloadError, match=rf"{reason} 0\.1 s"):
         await client.downloads.fetch(image, whole)
 
 
-async def test_a_slow_image_has_its_time(connect):
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+
+
+async def test_a_slow_image_has_its_time(instant_time, play, connect):
     """An image that takes longer than a request may, but never pauses so long, is not cut off."""
+    pieces = [SLOWEST * b"a"] * 100
+    peer = await play([HEAD % (100 * SLOWEST), *(step for each in pieces for step in (1.0, each))])
+    client = connect(peer)
+    assert await client.downloads.fetch(peer.url, whole) == b"".join(pieces)
+    assert instant_time.elapsed >= 100
 
-    class SlowServer:
-        async def serve(self, reader, writer):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
-            for _ in range(8):
-                await asyncio.sleep(0.05)
-                writer.write(b"a")
-            writer.close()
 
-    server = SlowServer()
-    async with await asyncio.start_server(server.serve, "127.0.0.1", 0) as listening:
-        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-        client = connect(server, request_timeout=0.25)
-        assert await client.downloads.fetch(server.url, whole) == 8 * b"a"
+async def test_a_drip_ends_a_download(instant_time, play, connect):
+    """Where what comes would keep a line alive and bring no image, it is no better than silence."""
+    peer = await play([HEAD % 1000, Again(b"a", pause=29.0)])
+    client = connect(peer, request_timeout=30.0, retry=RetryPolicy(attempts=1))
+    with pytest.raises(DownloadError, match="only 3 bytes came in 58 s") as caught:
+        await client.downloads.fetch(peer.url, whole)
+    assert caught.value.safe_to_repeat
+    assert instant_time.elapsed < 60
+
+
+async def test_a_last_byte_is_not_too_late(instant_time, play, connect):
+    """What was slow and is whole by now has come."""
+    peer = await play([HEAD % 2, 20.0, b"a", 20.0, b"b"])
+    client = connect(peer, request_timeout=30.0)
+    assert await client.downloads.fetch(peer.url, whole) == b"ab"
+
+
+async def test_who_reads_has_time(instant_time, play, connect):
+    """What counts is how long the host is waited for, and not who takes long over each piece."""
+    peer = await play([HEAD % 3, 1.0, b"a", 1.0, b"b", 1.0, b"c"])
+    client = connect(peer, request_timeout=2.5)
+
+    async def receive(body):
+        pieces = []
+        async for piece in body:
+            pieces.append(piece)
+            await asyncio.sleep(1.5)
+        return b"".join(pieces)
+
+    assert await client.downloads.fetch(peer.url, receive) == b"abc"
+
+
+async def test_a_header_that_drips_ends_a_download(instant_time, play, connect):
+    """A header has the time of a request, in whatever pieces it comes."""
+    peer = await play([b"HTTP/1.1 200 OK\r\n", Again(b"A: b\r\n", pause=20.0)])
+    client = connect(peer, request_timeout=30.0, retry=RetryPolicy(attempts=1))
+    with pytest.raises(DownloadError, match="no answer within 30 s"):
+        await client.downloads.fetch(peer.url, whole)
+    assert instant_time.elapsed == 30
 
 
 async def test_an_error_of_the_receiver_is_passed_on(emulator, client, image):
