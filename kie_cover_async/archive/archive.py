@@ -7,21 +7,23 @@ from datetime import timedelta
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from kie_cover_async.arguments import a_task_id, number, shown
-from kie_cover_async.models import CoverDetails
+from kie_cover_async.models import RETENTION, CoverDetails
 
-from .export import export, writer_for
-from .files import digest_at
-from .record import Record
+from .export import export
+from .files import problem_with
+from .pages import Pages
+from .record import EXPIRING, Record
 from .saving import Client, Saver
 from .threads import Threads
 from .values import ArchivedCover, ArchiveReport, Finding, SavedImage
 
 T = TypeVar("T")
 
-_AT_A_TIME = 64
+# A save is not to wait until more images than these, two of each, were read again.
+_VERIFIED_AT_A_TIME = 32
 _LONGEST_NOTE = 500
 
 
@@ -31,6 +33,9 @@ class CoverArchive:
     Use it inside `async with`, which makes the folder where it is missing; at the end it waits for
     any `save` that is running. Two archives on one folder, in one process or in two, do not spoil
     each other. The end of the process at any moment costs no more than what was being downloaded.
+
+    Saves go on while it lists, verifies or exports many covers: it reads 500 at one moment, and the
+    next ones a little later. What is added or changes meanwhile may be in the list or not.
 
     :param folder: where the images are, and the record `covers.sqlite3`; on a local disk.
     :param largest_image: bytes; more is refused.
@@ -92,9 +97,10 @@ class CoverArchive:
         is refused with 403, 404 or 410 is renewed once by `get_download_url`.
 
         All images are tried; then the first error is raised, what was saved is kept and noted, and
-        the cover stays pending. Raises `DownloadError` for an image that cannot be had or is none,
-        what `get_download_url` raises, `OSError` where the disk refuses, and `ValueError` for a
-        cover without images.
+        the cover is pending; unless another archive has brought meanwhile what this one could not
+        have, so that all images are here after all. Raises `DownloadError` for an image that cannot
+        be had or is none, what `get_download_url` raises, `OSError` where the disk refuses, and
+        `ValueError` for a cover without images.
         """
         if not isinstance(details, CoverDetails):
             raise TypeError(f"details must be CoverDetails, not {shown(details)}")
@@ -125,20 +131,21 @@ class CoverArchive:
 
     async def find(self, task_id: str) -> ArchivedCover | None:
         """What is known of this cover, if anything."""
-        covers = await self._covers("WHERE task_id = ?", a_task_id("task_id", task_id))
+        id_ = a_task_id("task_id", task_id)
+        covers = await self._ask(lambda record: record.covers("WHERE task_id = ?", id_))
         return covers[0] if covers else None
 
     async def pending(self) -> list[ArchivedCover]:
         """The covers that are still to be saved, as they were added."""
-        return await self._covers("WHERE state = 'pending' ORDER BY place")
+        return await self._listed("state = 'pending'")
 
     async def failed(self) -> list[ArchivedCover]:
         """The covers that `fail` was called for, as they were added."""
-        return await self._covers("WHERE state = 'failed' ORDER BY place")
+        return await self._listed("state = 'failed'")
 
     async def covers(self) -> list[ArchivedCover]:
         """The covers all of whose images are here, as they were added."""
-        return await self._covers("WHERE state = 'saved' ORDER BY place")
+        return await self._listed("state = 'saved'")
 
     async def expiring(self, within: timedelta = timedelta(days=3)) -> list[ArchivedCover]:
         """The covers not saved whose images are deleted this soon, or were; the soonest first.
@@ -147,27 +154,27 @@ class CoverArchive:
         """
         if not isinstance(within, timedelta):
             raise TypeError(f"within must be a timedelta, not {shown(within)}")
-        until = time.time() + within.total_seconds()
-        return await self._ask(lambda record: [*record.expiring(until)])
+        covers = await self._listed(EXPIRING, time.time() + within.total_seconds())
+        return sorted(covers, key=lambda cover: cover.expires_at or cover.added_at + RETENTION)
 
     async def verify(self) -> ArchiveReport:
         """Read all recorded images and compare them with their hashes.
 
-        Nothing is changed by it. To have what was found again, `save` the cover; `retry` makes it
-        pending, for whoever works through what is.
+        Nothing is changed by it, and what cannot be read is a finding like any other. To have what
+        was found again, `save` the cover; `retry` makes it pending, for whoever works through what
+        is.
         """
-        saver = self._open_saver()
-        with saver.threads.in_use():
-            covers = await saver.threads.ask(lambda record: [*record.covers("ORDER BY place")])
-            images = [(cover.task_id, image) for cover in covers for image in cover.images]
-            findings: list[Finding] = []
-            for start in range(0, len(images), _AT_A_TIME):
+        threads = self._open_saver().threads
+        findings: list[Finding | None] = []
+        with threads.in_use():
+            async for covers in Pages(threads, size=_VERIFIED_AT_A_TIME):
                 checks = [
-                    saver.threads.begin(partial(_problem, task_id, image))
-                    for task_id, image in images[start : start + _AT_A_TIME]
+                    threads.begin(partial(_look_at, cover.task_id, image))
+                    for cover in covers
+                    for image in cover.images
                 ]
-                findings += [found for found in await asyncio.gather(*checks) if found]
-        return ArchiveReport(checked=len(images), findings=tuple(findings))
+                findings += await asyncio.gather(*checks)
+        return ArchiveReport(checked=len(findings), findings=tuple(filter(None, findings)))
 
     async def export(self, path: str | PathLike[str]) -> int:
         """Write the whole record down, and return how many covers that are.
@@ -176,13 +183,14 @@ class CoverArchive:
         image; any other is a `ValueError`. What was there stays until the new file is whole.
         """
         target = _a_path("path", path)
-        write = writer_for(target)
-        return await self._ask(
-            lambda record: export(target, write, record.covers("ORDER BY place"))
-        )
+        threads = self._open_saver().threads
+        with threads.in_use():
+            return await export(target, threads)
 
-    async def _covers(self, which: str, *values: object) -> list[ArchivedCover]:
-        return await self._ask(lambda record: [*record.covers(which, *values)])
+    async def _listed(self, condition: str, *values: Any) -> list[ArchivedCover]:
+        threads = self._open_saver().threads
+        with threads.in_use():
+            return [cover async for page in Pages(threads, condition, *values) for cover in page]
 
     async def _ask(self, question: Callable[[Record], T]) -> T:
         return await self._open_saver().threads.ask(question)
@@ -193,12 +201,9 @@ class CoverArchive:
         return self._saver
 
 
-def _problem(task_id: str, image: SavedImage) -> Finding | None:
-    digest = digest_at(image.path)
-    if digest == image.sha256:
-        return None
-    problem: Literal["missing", "altered"] = "missing" if digest is None else "altered"
-    return Finding(task_id=task_id, image=image, problem=problem)
+def _look_at(task_id: str, image: SavedImage) -> Finding | None:
+    problem = problem_with(image)
+    return Finding(task_id=task_id, image=image, problem=problem) if problem else None
 
 
 def _a_path(name: str, value: object) -> Path:

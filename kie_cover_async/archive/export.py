@@ -1,73 +1,87 @@
 """The record as a text for other programs: JSON lines or CSV."""
 
+import asyncio
 import csv
 import json
-import os
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from functools import partial
+from io import StringIO
 from pathlib import Path
-from secrets import token_hex
-from typing import Any, TextIO
+from typing import Any
+
+from attrs import frozen
 
 from kie_cover_async.arguments import shown
 from kie_cover_async.wire import unstructure_details
 
-from .record import Covers
+from .files import PartFile
+from .pages import Pages
+from .threads import Threads
 from .values import ArchivedCover, SavedImage
 
 _IMAGE = ("number", "file", "url", "sha256", "size", "media_type", "width", "height")
 _COVER = ("task_id", "state", "added_at", "expires_at", "error")
-
-Write = Callable[[TextIO, Iterable[ArchivedCover]], int]
-
-
-def writer_for(path: Path) -> Write:
-    """What writes the kind of file that the name's ending says; raises `ValueError`."""
-    if (write := _WRITERS.get(path.suffix.lower())) is None:
-        known = " or ".join(_WRITERS)
-        raise ValueError(f"path must end in {known}, and not be {shown(str(path))}")
-    return write
+_COLUMNS = _COVER + _IMAGE
 
 
-def export(path: Path, write: Write, covers: Covers) -> int:
-    """Write them aside, and put the file in the place of what was there; how many there are."""
-    aside = path.with_name(f".{token_hex(8)}.part")
-    try:
+@frozen
+class _Kind:
+    """A kind of file: what it begins with, and what some covers are in it."""
+
+    head: str
+    lines: Callable[[list[ArchivedCover]], str]
+
+
+async def export(path: Path, threads: Threads) -> int:
+    """Write all covers aside, and put the file in the place of what was there; how many there are.
+
+    Raises `ValueError` where the name's ending is of no known kind.
+    """
+    kind, part, count = _kind_of(path), PartFile(path.parent), 0
+
+    def write(covers: list[ArchivedCover]) -> None:
         # A lone surrogate, which JSON may hold, becomes its escape there.
-        with aside.open("x", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            with closing(covers):
-                count = write(file, covers)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        part.write([kind.lines(covers).encode("utf-8", "backslashreplace")], anew=False)
+
+    try:
+        await threads.begin(partial(part.write, [kind.head.encode()], anew=True))
+        async for covers in Pages(threads):
+            await threads.begin(partial(write, covers))
+            count += len(covers)
+        await threads.begin(partial(part.keep_as, path))
     except BaseException:
-        aside.unlink(missing_ok=True)
+        # A thread may be at it still, and this comes after it, cancelled again or not.
+        await asyncio.shield(threads.begin(part.discard))
         raise
     return count
 
 
-def _json_lines(file: TextIO, covers: Iterable[ArchivedCover]) -> int:
+def _kind_of(path: Path) -> _Kind:
+    if (kind := _KINDS.get(path.suffix.lower())) is None:
+        known = " or ".join(_KINDS)
+        raise ValueError(f"path must end in {known}, and not be {shown(str(path))}")
+    return kind
+
+
+def _json_lines(covers: Iterable[ArchivedCover]) -> str:
     """A line for each cover."""
-    count = 0
-    for cover in covers:
-        details = None if cover.details is None else unstructure_details(cover.details)
-        images = [_image_fields(image) for image in cover.images]
-        line = {**_cover_fields(cover), "details": details, "images": images}
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        count += 1
-    return count
+    return "".join(f"{json.dumps(_json(cover), ensure_ascii=False)}\n" for cover in covers)
 
 
-def _csv(file: TextIO, covers: Iterable[ArchivedCover]) -> int:
+def _json(cover: ArchivedCover) -> dict[str, Any]:
+    details = None if cover.details is None else unstructure_details(cover.details)
+    images = [_image_fields(image) for image in cover.images]
+    return {**_cover_fields(cover), "details": details, "images": images}
+
+
+def _table_rows(covers: Iterable[ArchivedCover]) -> str:
     """A row for each image, and one for each cover that has none."""
-    rows = csv.DictWriter(file, [*_COVER, *_IMAGE])
-    rows.writeheader()
-    count = 0
+    text = StringIO(newline="")
+    rows = csv.DictWriter(text, _COLUMNS)
     for cover in covers:
         for image in cover.images or (None,):
             rows.writerow({**_cover_fields(cover), **(_image_fields(image) if image else {})})
-        count += 1
-    return count
+    return text.getvalue()
 
 
 def _cover_fields(cover: ArchivedCover) -> dict[str, Any]:
@@ -84,4 +98,7 @@ def _image_fields(image: SavedImage) -> dict[str, Any]:
     }
 
 
-_WRITERS: dict[str, Write] = {".jsonl": _json_lines, ".csv": _csv}
+_KINDS = {
+    ".jsonl": _Kind("", _json_lines),
+    ".csv": _Kind(",".join(_COLUMNS) + "\r\n", _table_rows),
+}

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from attrs import frozen
 
 from .formats import SUFFIXES, Format, NoImageError, read_format
+from .values import Problem, SavedImage
 
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")
 _BLOCK = 1 << 20
@@ -27,7 +28,7 @@ class Whole:
 
 
 class PartFile:
-    """An image on its way: under a name that nobody else has, until it is moved to its own.
+    """A file on its way: under a name that nobody else has, until it is moved to its own.
 
     Its methods block and run in threads. A task that is cancelled leaves its thread running, so
     each of them waits for the one before it.
@@ -44,12 +45,12 @@ class PartFile:
     def write(self, pieces: list[bytes], *, anew: bool) -> None:
         """Add these; `anew` forgets what was written before."""
         with self._lock:
-            self._write(pieces, anew)
+            self._write(pieces, anew=anew)
 
     def finish(self, pieces: list[bytes], *, anew: bool) -> Whole:
         """Add these, the last; raises `NoImageError` where they do not make a whole image."""
         with self._lock:
-            file = self._write(pieces, anew)
+            file = self._write(pieces, anew=anew)
             found = read_format(file)
             os.fsync(file.fileno())
             return Whole(format=found, sha256=self._hash.hexdigest(), size=self._size)
@@ -60,6 +61,12 @@ class PartFile:
             self._close()
             self._path.replace(path)
 
+    def keep_as(self, path: Path) -> None:
+        """Give it its own name, once all of it is on the disk."""
+        with self._lock:
+            os.fsync(self._write([], anew=False).fileno())
+        self.move_to(path)
+
     def discard(self) -> None:
         """Remove it, if it is there, and let nothing make it again."""
         with self._lock:
@@ -67,7 +74,7 @@ class PartFile:
             self._close()
             self._path.unlink(missing_ok=True)
 
-    def _write(self, pieces: list[bytes], anew: bool) -> BinaryIO:
+    def _write(self, pieces: list[bytes], *, anew: bool) -> BinaryIO:
         if self._is_discarded:
             raise NoImageError("nobody wants it any more")
         if self._file is None:
@@ -96,7 +103,8 @@ def lies_there(folder: Path, stem: str) -> bool:
 def find_whole(folder: Path, stem: str) -> Whole | None:
     """The whole image that lies under this name with the ending of its kind, or `None`."""
     for media_type, suffix in SUFFIXES.items():
-        with suppress(FileNotFoundError, NoImageError):
+        # What cannot be read is fetched again, like what is not there.
+        with suppress(OSError, NoImageError):
             whole = whole_at(folder / (stem + suffix))
             if whole.format.media_type == media_type:
                 return whole
@@ -111,11 +119,15 @@ def whole_at(path: Path) -> Whole:
         return Whole(format=found, sha256=_digest(file), size=size)
 
 
-def digest_at(path: Path) -> str | None:
-    """The SHA-256 of a file, `None` where there is none."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        return _digest(file)
-    return None
+def problem_with(image: SavedImage) -> Problem | None:
+    """What keeps it from being as it was saved; it is read for that."""
+    try:
+        with image.path.open("rb") as file:
+            return None if _digest(file) == image.sha256 else "altered"
+    except FileNotFoundError:
+        return "missing"
+    except OSError:
+        return "unreadable"
 
 
 def _digest(file: BinaryIO) -> str:

@@ -3,19 +3,19 @@
 import json
 import sqlite3
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
 from kie_cover_async.models import RETENTION, CoverDetails
 from kie_cover_async.wire import unstructure_details
 
-from .files import PartFile
+from .files import PartFile, problem_with
 from .rows import cover_of, image_of
-from .values import ArchivedCover, SavedImage
-
-Covers = Generator[ArchivedCover, None, None]
+from .values import ArchivedCover, ArchiveState, SavedImage
 
 NAME = "covers.sqlite3"
 VERSION = 1
@@ -51,9 +51,9 @@ _SET_STATE = "UPDATE tasks SET state = ?, error = NULL"
 _KEEP = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # The images of a job whose completion is not known live at least so long from its beginning.
 _EXPIRES = f"coalesce(expires_at, added_at + {RETENTION.total_seconds():.0f})"
-_EXPIRING = f"""
-WHERE {_EXPIRES} <= ? AND (state = 'pending' OR state = 'failed' AND expires_at IS NOT NULL)
-ORDER BY {_EXPIRES}
+# Condition for covers that are not saved, and whose images are deleted before a moment.
+EXPIRING = f"""
+{_EXPIRES} <= ? AND (state = 'pending' OR state = 'failed' AND expires_at IS NOT NULL)
 """
 
 
@@ -128,12 +128,16 @@ class Record:
             self._execute(_KEEP, task_id, *row)
 
     def settle(self, task_id: str, *, saved: bool) -> ArchivedCover:
-        """Note whether all images of a cover are here."""
+        """Note whether all images of a cover are here, whoever brought them.
+
+        Where this save could not have them all, another archive may have had them meanwhile: they
+        are read again, and only if one is not there, whole and noted, the cover is pending.
+        """
         with self._transaction():
-            state = "saved" if saved else "pending"
-            self._execute(f"{_SET_STATE} WHERE task_id = ?", state, task_id)
             [cover] = self.covers("WHERE task_id = ?", task_id)
-            return cover
+            state: ArchiveState = "saved" if saved or _is_here(cover) else "pending"
+            self._execute(f"{_SET_STATE} WHERE task_id = ?", state, task_id)
+            return evolve(cover, state=state, error=None)
 
     def fail(self, task_id: str, error: str, details: CoverDetails | None) -> None:
         """Note that somebody has given up."""
@@ -149,17 +153,16 @@ class Record:
             change = f"{_SET_STATE} WHERE task_id = ? AND state != 'pending'"
             return [each for each in task_ids if self._changes(change, "pending", each)]
 
-    def covers(self, which: str = "", *values: Any) -> Covers:
-        """The covers that an SQL condition selects, as they were added unless it says otherwise."""
-        rows = self._execute(f"SELECT {_TASK} FROM tasks {which}", *values)  # noqa: S608 - ours
-        # As long as it is open this process sees what was there then, and can write no more.
-        with closing(rows):
-            for row in rows:
-                yield cover_of(row, tuple(self._images(row[0])))
+    def covers(self, which: str = "", *values: Any) -> list[ArchivedCover]:
+        """The covers that an SQL clause selects, all at one moment."""
+        return [cover for _, cover in self._placed(which, *values)]
 
-    def expiring(self, until: float) -> Covers:
-        """Those not saved whose images are deleted before that, the soonest first."""
-        return self.covers(_EXPIRING, until)
+    def page(
+        self, condition: str, *values: Any, after: int, size: int
+    ) -> list[tuple[int, ArchivedCover]]:
+        """The first so many covers after a place that an SQL condition selects, with theirs."""
+        which = f"WHERE ({condition}) AND place > ? ORDER BY place LIMIT ?"
+        return self._placed(which, *values, after, size)
 
     def _open(self, path: Path) -> None:
         [version] = self._execute("PRAGMA user_version").fetchone()
@@ -203,9 +206,24 @@ class Record:
         text = json.dumps(unstructure_details(details), ensure_ascii=False)
         self._execute(_LEARN, details.task_id, _storable(text), moment, time.time())
 
+    def _placed(self, which: str, *values: Any) -> list[tuple[int, ArchivedCover]]:
+        rows = self._execute(f"SELECT place, {_TASK} FROM tasks {which}", *values)  # noqa: S608 - ours
+        # As long as it is open this process sees what was there then, of the images, too.
+        with closing(rows):
+            return [(place, cover_of(row, tuple(self._images(row[0])))) for place, *row in rows]
+
     def _images(self, task_id: str) -> list[SavedImage]:
         rows = self._execute("SELECT * FROM files WHERE task_id = ?", task_id).fetchall()
         return [image_of(row, self._folder) for row in rows]
+
+
+def _is_here(cover: ArchivedCover) -> bool:
+    """Whether all of its images are, as they were saved."""
+    wanted = range(1, 1 + len(cover.details.images)) if cover.details is not None else ()
+    images = {image.number: image for image in cover.images}
+    return bool(wanted) and all(
+        number in images and problem_with(images[number]) is None for number in wanted
+    )
 
 
 def _storable(text: str) -> str:

@@ -7,6 +7,7 @@ had found it.
 import json
 import re
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -23,7 +24,7 @@ from .values import ArchivedCover, ArchiveState, SavedImage
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def cover_of(row: tuple[Any, ...], images: tuple[SavedImage, ...]) -> ArchivedCover:
+def cover_of(row: Sequence[Any], images: tuple[SavedImage, ...]) -> ArchivedCover:
     """A row of `tasks`, with what those of `files` say of the same task."""
     task_id, state, details, expires_at, error, added_at = row
     if not is_one_word(task_id):

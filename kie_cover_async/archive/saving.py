@@ -13,7 +13,7 @@ from kie_cover_async.errors import DownloadError
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.transport import Downloads
 
-from .files import PartFile, Whole, digest_at, find_whole, lies_there, sync_folder
+from .files import PartFile, Whole, find_whole, lies_there, problem_with, sync_folder
 from .formats import SUFFIXES, NoImageError
 from .names import stem
 from .record import Record
@@ -61,7 +61,10 @@ class Saver:
         self._moved = self._synced = 0
 
     async def save(self, client: Client, details: CoverDetails) -> ArchivedCover:
-        """The cover, all of whose images are here now; raises what kept the first of them away."""
+        """The cover, all of whose images are here now; raises what kept the first of them away.
+
+        What another archive has brought meanwhile is here, too.
+        """
         task_id = details.task_id
         # Who saves the same cover at the same time finds it when it is their turn.
         async with self._turns.setdefault(task_id, asyncio.Lock()):
@@ -71,7 +74,7 @@ class Saver:
             errors = [error for error in outcomes if error is not None]
             await self._sync()
             cover = await self.threads.ask(lambda r: r.settle(task_id, saved=not errors))
-            if errors:
+            if cover.state != "saved":
                 raise errors[0]
             return cover
 
@@ -97,8 +100,7 @@ class Saver:
     async def _is_whole(self, image: _Wanted) -> bool:
         """Whether what lies there is as it was saved, or whole and unknown: then it is noted."""
         if image.known is not None:
-            digest = await self.threads.begin(partial(digest_at, image.known.path))
-            return digest == image.known.sha256
+            return await self.threads.begin(partial(problem_with, image.known)) is None
         name = stem(image.task_id, image.number)
         whole = await self.threads.begin(partial(find_whole, self._folder, name))
         if whole is not None:

@@ -9,6 +9,7 @@ from attrs import field, frozen
 from kie_cover_async.models import CoverDetails
 
 ArchiveState = Literal["pending", "saved", "failed"]
+Problem = Literal["missing", "altered", "unreadable"]
 
 
 @frozen(kw_only=True)
@@ -48,11 +49,15 @@ class ArchivedCover:
 
 @frozen(kw_only=True)
 class Finding:
-    """A recorded image that is not on disk any more as it was saved."""
+    """A recorded image that is not on disk any more as it was saved.
+
+    `unreadable` is one that the system does not let us read: a right that is missing, a folder in
+    its place, a disk that is broken.
+    """
 
     task_id: str
     image: SavedImage
-    problem: Literal["missing", "altered"]
+    problem: Problem
 
 
 @frozen(kw_only=True)

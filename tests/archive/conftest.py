@@ -1,6 +1,7 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,26 @@ async def emulator() -> AsyncIterator[CoverEmulator]:
 
 
 @pytest.fixture
-async def client(emulator: CoverEmulator) -> AsyncIterator[CoverClient]:
-    async with CoverClient(
-        KEY,
-        base_url=emulator.url,
-        retry=RetryPolicy(first_delay=0.01, longest_delay=0.02),
-        budget=RequestBudget.unlimited(),
-    ) as client:
-        yield client
+async def connect(emulator: CoverEmulator) -> AsyncIterator[Callable[[], CoverClient]]:
+    """Makes clients of the emulator, and closes them."""
+    async with AsyncExitStack() as stack:
+
+        def connect() -> CoverClient:
+            client = CoverClient(
+                KEY,
+                base_url=emulator.url,
+                retry=RetryPolicy(first_delay=0.01, longest_delay=0.02),
+                budget=RequestBudget.unlimited(),
+            )
+            stack.push_async_callback(client.aclose)
+            return client
+
+        yield connect
+
+
+@pytest.fixture
+async def client(connect: Callable[[], CoverClient]) -> CoverClient:
+    return connect()
 
 
 @pytest.fixture
@@ -72,6 +85,20 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
                 await asyncio.sleep(0.005)
 
     return until
+
+
+@pytest.fixture
+def small_disk() -> Callable[[], AbstractContextManager[None]]:
+    """A block in which no file grows beyond 100 kB."""
+
+    @contextmanager
+    def small_disk() -> Iterator[None]:
+        limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+        yield
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+
+    return small_disk
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import csv
 import json
 import re
-import resource
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -53,19 +52,10 @@ async def test_what_cannot_be_noted(archive, given, error):
     assert await archive.pending() == []
 
 
-@pytest.fixture
-def small_disk():
-    """No file grows beyond 100 kB."""
-    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
-
-
-@pytest.mark.usefixtures("small_disk")
-async def test_no_room_for_ids(archive):
+async def test_no_room_for_ids(archive, small_disk):
     """The error says what the disk said, nothing is noted, and the archive goes on."""
-    with pytest.raises(OSError, match=r"covers\.sqlite3 cannot be used: (disk|database)"):
+    full = pytest.raises(OSError, match=r"covers\.sqlite3 cannot be used: (disk|database)")
+    with small_disk(), full:
         await archive.add(f"{number:032}" for number in range(20_000))
     assert await archive.pending() == []
     assert await archive.add(["a"]) == ["a"]
@@ -176,9 +166,31 @@ async def test_verifying(client, archive, cover):
     assert await archive.verify() == report
 
 
+async def test_verifying_what_cannot_be_read(client, archive, cover):
+    """It is found like what is missing, the rest is verified, and saving brings it back."""
+    covers = [await cover(task_id, images=1) for task_id in ("a", "b", "c")]
+    [first], [second], [third] = [(await archive.save(client, each)).images for each in covers]
+    for image in (first, second):
+        image.path.unlink()
+    first.path.mkdir()
+    second.path.symlink_to(second.path)
+    third.path.write_bytes(b"other")
+    report = await archive.verify()
+    assert report.checked == 3
+    assert [(each.task_id, each.problem) for each in report.findings] == [
+        ("a", "unreadable"),
+        ("b", "unreadable"),
+        ("c", "altered"),
+    ]
+    first.path.rmdir()
+    for details in covers:
+        await archive.save(client, details)
+    assert (await archive.verify()).ok
+
+
 async def test_verifying_many(client, archive, cover, monkeypatch):
     """They are read in several turns, and each once."""
-    monkeypatch.setattr("kie_cover_async.archive.archive._AT_A_TIME", 2)
+    monkeypatch.setattr("kie_cover_async.archive.archive._VERIFIED_AT_A_TIME", 2)
     for _ in range(3):
         await archive.save(client, await cover(images=1))
     assert (await archive.verify()).checked == 3

@@ -1,16 +1,20 @@
 import asyncio
 import os
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
+from attrs import frozen
 from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
 
 from kie_cover_async import (
     ClientClosedError,
+    CoverClient,
     CoverDetails,
     DownloadError,
     InvalidRequestError,
 )
+from kie_cover_async.archive import CoverArchive
 from kie_cover_async.archive.files import PartFile
 from kie_cover_async.archive.formats import NoImageError
 from kie_cover_async.archive.saving import _Wanted
@@ -246,6 +250,44 @@ async def test_what_cannot_be_saved(client, archive, details, error):
     with pytest.raises(error, match="details must be"):
         await archive.save(client, details)
     assert await archive.pending() == []
+
+
+@frozen
+class LateSave:
+    """A save that has asked for both images and gets neither."""
+
+    archive: CoverArchive
+    client: CoverClient
+    details: CoverDetails
+    saving: asyncio.Task
+
+
+@pytest.fixture
+async def late(emulator, connect, archive, cover, until):
+    details, client = await cover(), connect()
+    emulator.fault(Fault.stall(midway=True), endpoint="image", count=2)
+    saving = asyncio.create_task(archive.save(client, details))
+    await until(lambda: len(emulator.requests) == 2)
+    return LateSave(archive, client, details, saving)
+
+
+async def test_another_archive_was_quicker(client, opened, late):
+    """What this save could not have and another archive has brought meanwhile is here."""
+    saved = await (await opened()).save(client, late.details)
+    await late.client.aclose()
+    assert await late.saving == saved
+    assert await late.archive.covers() == [saved]
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"other")])
+async def test_another_archive_was_quicker_in_vain(client, opened, late, spoil):
+    """Whether a cover is saved hangs on what is on the disk, and not on what was noted of it."""
+    saved = await (await opened()).save(client, late.details)
+    spoil(saved.images[1].path)
+    await late.client.aclose()
+    with pytest.raises(ClientClosedError):
+        await late.saving
+    assert [each.task_id for each in await late.archive.pending()] == [saved.task_id]
 
 
 async def test_a_disk_that_refuses(client, archive, cover):
