@@ -2,7 +2,8 @@
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
@@ -44,12 +45,12 @@ class PartFile:
 
     def write(self, pieces: list[bytes], *, anew: bool) -> None:
         """Add these; `anew` forgets what was written before."""
-        with self._lock:
+        with self._turn():
             self._write(pieces, anew=anew)
 
     def finish(self, pieces: list[bytes], *, anew: bool) -> Whole:
         """Add these, the last; raises `NoImageError` where they do not make a whole image."""
-        with self._lock:
+        with self._turn():
             file = self._write(pieces, anew=anew)
             found = read_format(file)
             os.fsync(file.fileno())
@@ -57,22 +58,33 @@ class PartFile:
 
     def move_to(self, path: Path) -> None:
         """Give it its own name."""
-        with self._lock:
+        with self._turn():
             self._close()
             self._path.replace(path)
 
     def keep_as(self, path: Path) -> None:
         """Give it its own name, once all of it is on the disk."""
-        with self._lock:
+        with self._turn():
             os.fsync(self._write([], anew=False).fileno())
         self.move_to(path)
 
     def discard(self) -> None:
         """Remove it, if it is there, and let nothing make it again."""
-        with self._lock:
+        with self._turn():
             self._is_discarded = True
             self._close()
             self._path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One thread's, after the one before it; what the system refuses names the file."""
+        with self._lock:
+            try:
+                yield
+            except OSError as error:
+                # Writing to an open file says no more than that the disk is full.
+                error.filename = error.filename or str(self._path)
+                raise
 
     def _write(self, pieces: list[bytes], *, anew: bool) -> BinaryIO:
         if self._is_discarded:
@@ -84,7 +96,7 @@ class PartFile:
             self._file.truncate()
             self._hash, self._size = sha256(), 0
         for piece in pieces:
-            self._file.write(piece)
+            _write_all(self._file, piece)
             self._hash.update(piece)
             self._size += len(piece)
         return self._file
@@ -93,6 +105,13 @@ class PartFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _write_all(file: BinaryIO, piece: bytes) -> None:
+    """A disk that is nearly full takes a part of it, and only of the next one nothing."""
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def lies_there(folder: Path, stem: str) -> bool:

@@ -52,7 +52,7 @@ _KEEP = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # The images of a job whose completion is not known live at least so long from its beginning.
 _EXPIRES = f"coalesce(expires_at, added_at + {RETENTION.total_seconds():.0f})"
 # Condition for covers that are not saved, and whose images are deleted before a moment.
-EXPIRING = f"""
+EXPIRING: str = f"""
 {_EXPIRES} <= ? AND (state = 'pending' OR state = 'failed' AND expires_at IS NOT NULL)
 """
 
@@ -63,7 +63,8 @@ def failures_of(folder: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise OSError(f"the record {folder / NAME} cannot be used: {error}") from error
+        hint = "; may we write to the folder?" if "unable to open" in str(error) else ""
+        raise OSError(f"the record {folder / NAME} cannot be used: {error}{hint}") from error
     except sqlite3.DatabaseError as error:
         raise ValueError(
             f"{folder / NAME} cannot be read as an archive's record: {error}; moved away, it is "
@@ -95,6 +96,14 @@ class Record:
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()
+
+    def check_place(self) -> None:
+        """Raises `sqlite3.OperationalError` where the file has lost its name since it was opened.
+
+        SQLite would go on to write into what nobody finds any more.
+        """
+        if not (self._folder / NAME).exists():
+            raise sqlite3.OperationalError("it was removed or moved while the archive was open")
 
     def add(self, task_ids: Sequence[str]) -> list[str]:
         """Note these as pending; those that were not known."""

@@ -81,6 +81,7 @@ class Threads:
 
     def _answer(self, question: Callable[[Record], T]) -> T:
         with failures_of(self._folder):
+            self._record.check_place()
             return question(self._record)
 
     def _open(self) -> None:

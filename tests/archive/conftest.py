@@ -95,8 +95,10 @@ def small_disk() -> Callable[[], AbstractContextManager[None]]:
     def small_disk() -> Iterator[None]:
         limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
-        yield
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
 
     return small_disk
 

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
 
@@ -314,6 +315,20 @@ async def test_a_record_that_breaks_meanwhile(opened):
         await archive.pending()
 
 
+async def test_a_folder_that_is_removed_meanwhile(client, opened, cover):
+    """Nothing is noted where nobody would find it, and the error says why."""
+    archive, details = await opened(), await cover()
+    await archive.save(client, details)
+    shutil.rmtree(archive.folder)
+    for call in (archive.add(["a"]), archive.save(client, details), archive.covers()):
+        with pytest.raises(
+            OSError, match=r"covers\.sqlite3 cannot be used: it was removed or moved"
+        ):
+            await call
+    await archive.aclose()
+    assert await (await opened()).pending() == []
+
+
 async def test_a_folder_that_is_a_file(opened, tmp_path):
     """It is named, and left as it is."""
     (tmp_path / "file").write_text("mine")
@@ -326,7 +341,7 @@ async def test_a_folder_that_is_a_file(opened, tmp_path):
 async def test_a_record_that_cannot_be_opened(opened, tmp_path):
     """It is named."""
     (tmp_path / "covers.sqlite3").mkdir()
-    with pytest.raises(OSError, match=r"covers\.sqlite3 cannot be used: unable to open"):
+    with pytest.raises(OSError, match=r"covers\.sqlite3 .*: unable to open .*; may we write to"):
         await opened(tmp_path)
 
 

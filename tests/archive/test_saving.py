@@ -300,6 +300,17 @@ async def test_a_disk_that_refuses(client, archive, cover):
     assert [image.number for image in (await archive.find("an-id")).images] == [2]
 
 
+async def test_a_disk_that_takes_a_part(client, emulator, archive, cover, small_disk):
+    """A disk that becomes full in the middle is what the error says, and no image that is cut off:
+    it is fetched once."""
+    details = await cover(images=1)
+    emulator.fault(Fault.answer(200, _large_png()), endpoint="image", rate=1.0)
+    with small_disk(), pytest.raises(OSError, match=r"File too large: '.*covers/\..*\.part'"):
+        await archive.save(client, details)
+    assert len(fetched(emulator)) == 1
+    assert names(archive.folder) == []
+
+
 async def test_closing_the_client_ends_it(client, emulator, archive, cover, until):
     """A save whose client closes raises that, and leaves nothing half written."""
     details = await cover()
