@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from math import inf, isfinite
 from sys import float_info
 from typing import Any, TypeGuard
@@ -123,6 +124,13 @@ def a_callable(name: str, value: object) -> None:
 def checked_callable(_: Any, attribute: Any, value: Any) -> None:
     """`a_callable` as a validator of an attrs field."""
     a_callable(attribute.name, value)
+
+
+def checked_plain_callable(_: Any, attribute: Any, value: Any) -> None:
+    """The same, of what nobody awaits: an async function would never be run."""
+    a_callable(attribute.name, value)
+    if iscoroutinefunction(value):
+        raise TypeError(f"{attribute.name} must be a plain function, not the async {shown(value)}")
 
 
 def checked_kind(kind: type) -> Callable[[Any, Any, Any], None]:

@@ -20,7 +20,9 @@ DEFAULT_BASE_URL = "https://api.kie.ai"
 
 def api_key_in_use(given: str | None) -> str:
     """The key, given or from the environment. No error ever shows it."""
-    key = os.environ.get(API_KEY_VARIABLE) if given is None else given
+    name, key = "api_key", given
+    if key is None:
+        name, key = API_KEY_VARIABLE, os.environ.get(API_KEY_VARIABLE)
     if key is None or key == "":
         raise ValueError(
             f"api_key must be given, or stand in the environment as {API_KEY_VARIABLE}"
@@ -29,22 +31,23 @@ def api_key_in_use(given: str | None) -> str:
         raise TypeError(f"api_key must be a str, not a {type(key).__name__}")
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ValueError(
-            "api_key must be printable ASCII without blanks or line breaks (it is not shown here)"
+            f"{name} must be printable ASCII without blanks or line breaks (it is not shown here)"
         )
     return key
 
 
 def base_url_in_use(given: str | URL | None, *, allow_http: bool) -> URL:
     """The API's base URL, given, from the environment, or the vendor's; https but for loopback."""
+    name = "base_url"
     if given is None:
-        given = os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-    url = an_http_url("base_url", given)
+        name, given = BASE_URL_VARIABLE, os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
+    url = an_http_url(name, given)
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
         # Not shown: it may hold a password.
-        raise ValueError("base_url must have no credentials, no query and no fragment")
+        raise ValueError(f"{name} must have no credentials, no query and no fragment")
     if url.scheme == "http" and not (allow_http or _is_loopback(url.host or "")):
         raise ValueError(
-            f"base_url must be https, not {str(url)!r}: the key would cross the network readable; "
+            f"{name} must be https, not {str(url)!r}: the key would cross the network readable; "
             "plain http is accepted for loopback, and elsewhere with allow_http=True"
         )
     return url

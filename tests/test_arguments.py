@@ -148,7 +148,8 @@ def test_no_task_id(value):
     """Anything else is refused in words that name the argument, and nothing is sent."""
     with pytest.raises(InvalidTaskIdError) as caught:
         a_task_id("music_task_id", value)
-    message = f"music_task_id must be a non-empty str without blanks, not {value!r}"
+    wanted = "a non-empty str without blanks or control characters"
+    message = f"music_task_id must be {wanted}, not {value!r}"
     assert str(caught.value) == message
     assert (caught.value.argument, caught.value.given) == ("music_task_id", repr(value))
     assert caught.value.task_id is None

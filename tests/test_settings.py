@@ -69,7 +69,7 @@ def test_a_key_that_cannot_be_sent_is_not_shown(key):
 def test_a_bad_key_of_the_environment_is_not_shown(monkeypatch):
     """A line break that came with a key from a file is refused, whichever way the key came."""
     monkeypatch.setenv("KIE_API_KEY", f"{SECRET}\n")
-    with pytest.raises(ValueError, match="line breaks") as caught:
+    with pytest.raises(ValueError, match=r"^KIE_API_KEY must be .* line breaks") as caught:
         api_key_in_use(None)
     assert SECRET not in str(caught.value)
 
@@ -112,10 +112,18 @@ def test_a_password_in_what_is_no_base_url(given):
     assert "***@" in str(caught.value)
 
 
-def test_a_bad_base_url_of_the_environment(monkeypatch):
-    """The environment's is held to the same rules."""
-    monkeypatch.setenv("KIE_BASE_URL", "http://api.kie.ai")
-    with pytest.raises(ValueError, match="base_url must be https"):
+@pytest.mark.parametrize(
+    ("given", "refusal"),
+    [
+        ("http://api.kie.ai", "be https"),
+        ("api.kie.ai", "be an absolute http or https URL"),
+        ("https://h?k=v", "have no credentials"),
+    ],
+)
+def test_a_bad_base_url_of_the_environment(monkeypatch, given, refusal):
+    """The environment's is held to the same rules, and is named as it is called there."""
+    monkeypatch.setenv("KIE_BASE_URL", given)
+    with pytest.raises(ValueError, match=f"^KIE_BASE_URL must {refusal}"):
         base_url_in_use(None, allow_http=False)
 
 

@@ -13,11 +13,15 @@ class InvalidTaskIdError(KieCoverError, ValueError):
     given: str
 
     def _what(self) -> str:
-        return f"{self.argument} must be a non-empty str without blanks, not {self.given}"
+        wanted = "a non-empty str without blanks or control characters"
+        return f"{self.argument} must be {wanted}, not {self.given}"
 
 
 class ClientClosedError(KieCoverError, RuntimeError):
     """The client is closed; calls that were running when it closed end with this error."""
+
+    def _what(self) -> str:
+        return "the client is closed"
 
 
 @error_class
@@ -46,7 +50,8 @@ class CoverTimeoutError(KieCoverError, TimeoutError):
     details: CoverDetails | None = None
 
     def _what(self) -> str:
-        return f"no cover after {self.waited:.1f} s and {self.looks} looks, last seen {self._seen}"
+        looks = "1 look" if self.looks == 1 else f"{self.looks} looks"
+        return f"no cover after {self.waited:.1f} s and {looks}, last seen {self._seen}"
 
     @property
     def _seen(self) -> str:

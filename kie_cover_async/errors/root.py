@@ -63,7 +63,7 @@ class KieCoverError(Exception):
         return "; ".join(map(_line, notes))
 
     def _what(self) -> str:
-        return (type(self).__doc__ or "").partition("\n")[0].rstrip(".")
+        return type(self).__name__
 
     def copy(self) -> Self:
         """An error with the same facts and a traceback of its own."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from attrs import field, frozen
 
-from kie_cover_async.arguments import checked_callable, checked_kind
+from kie_cover_async.arguments import checked_kind, checked_plain_callable
 from kie_cover_async.budget import InFlightLimit, RequestBudget
 from kie_cover_async.errors import (
     ApiError,
@@ -36,7 +36,7 @@ class Transport:
     budget: RequestBudget = field(validator=checked_kind(RequestBudget))
     retry: RetryPolicy = field(validator=checked_kind(RetryPolicy))
     in_flight: InFlightLimit
-    observer: Observer | None = field(default=None, validator=checked_callable)
+    observer: Observer | None = field(default=None, validator=checked_plain_callable)
     lifetime: Lifetime = field(factory=Lifetime)
     sessions: AsyncExitStack = field(factory=AsyncExitStack)  # closed when no call is left
 
@@ -152,7 +152,7 @@ class Transport:
             tell(self.observer, done)
 
     def _tell_retry(self, error: KieCoverError, tries: int, pause: float) -> None:
-        _log.info("repeated in %.1f s, after %d tries: %s", pause, tries, error)
+        _log.info("repeated in %.1f s, after try %d: %s", pause, tries, error)
         if self.observer is not None:
             plan = RetryPlanned(task_id=error.task_id, tries=tries, pause=pause, error=error)
             tell(self.observer, plan)

@@ -128,7 +128,8 @@ async def test_an_id_that_can_be_none(run, emulator):
     """It is refused before anything is asked."""
     ended = await run("get", "an id", KIE_BASE_URL=emulator.url)
     assert ended.code == USAGE
-    assert ended.err == "kie-cover: task_id must be a non-empty str without blanks, not 'an id'\n"
+    wanted = "a non-empty str without blanks or control characters"
+    assert ended.err == f"kie-cover: task_id must be {wanted}, not 'an id'\n"
     assert not emulator.requests
 
 

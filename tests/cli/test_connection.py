@@ -133,6 +133,6 @@ async def test_a_base_url_of_no_use(key, url):
 async def test_a_key_of_no_use(monkeypatch):
     """A key that can be none is not shown."""
     monkeypatch.setenv("KIE_API_KEY", "two words")
-    with pytest.raises(Refused, match="api_key must be printable ASCII") as caught:
+    with pytest.raises(Refused, match="KIE_API_KEY must be printable ASCII") as caught:
         await verbs.credits(None, as_json=True)
     assert "two words" not in str(caught.value)

@@ -10,6 +10,10 @@ NO_TEXTS = [None, 5, b"http://example.com"]
 NO_SECONDS = [-1, -0.001, float("nan"), float("inf")]
 NO_NUMBERS = ["5", True, [1]]
 
+
+async def observing(event: object) -> None: ...
+
+
 CONSTRUCTOR = [
     *[({"request_timeout": value}, ValueError) for value in [0, *NO_SECONDS]],
     *[({"request_timeout": value}, TypeError) for value in [None, *NO_NUMBERS]],
@@ -26,7 +30,7 @@ CONSTRUCTOR = [
     *[({"schedule": value}, TypeError) for value in (None, 5, object())],
     *[({"retry": value}, TypeError) for value in (None, 5, {"attempts": 5})],
     *[({"budget": value}, TypeError) for value in (5, (10, 1.0))],
-    *[({"observer": value}, TypeError) for value in (5, "print", [])],
+    *[({"observer": value}, TypeError) for value in (5, "print", [], observing)],
 ]
 
 WAITING = [
