@@ -18,7 +18,7 @@ NAMES = {module.relative_to(ROOT).parts[0].removesuffix(".py") for module in MOD
 LAYERS = [
     row.split()
     for row in (
-        "cli  _entry  __main__",
+        "cli",
         "__init__",
         "client  archive  callbacks  emulator  testing",
         "waiting  bulk  reading",
@@ -30,9 +30,6 @@ LAYERS = [
 HEIGHT = {name: height for height, row in enumerate(reversed(LAYERS)) for name in row}
 
 NEIGHBOURS = {
-    ("_entry", "cli"),
-    ("__main__", "cli"),
-    ("__main__", "_entry"),
     ("errors", "models"),
     ("events", "errors"),
     ("events", "models"),

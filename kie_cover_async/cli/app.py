@@ -16,7 +16,7 @@ from .demo import play
 from .emulated import EmulatorSettings, emulate
 from .listening import ListenSettings, hear
 from .options import BaseUrl, File, Json, Out, Rate, TaskId, TaskIds, share
-from .output import INTERRUPTED, OutputLost, emit, run, show_log, wants_json
+from .output import INTERRUPTED, OutputLost, emit, lost, run, show_log, wants_json
 
 app: typer.Typer = typer.Typer(
     name="kie-cover",
@@ -49,8 +49,11 @@ def main() -> None:
         app(prog_name="kie-cover")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except OutputLost as lost:
-        sys.exit(lost.code)
+    except OutputLost as output:
+        sys.exit(output.code)
+    except OSError as error:
+        # A page of help, which is written by typer.
+        sys.exit(lost(error).code)
 
 
 @app.callback(invoke_without_command=True)

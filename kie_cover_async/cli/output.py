@@ -104,12 +104,17 @@ def emit(text: str) -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except OSError as error:
-        # What is still in the buffer would be tried again, and fail again, when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            raise OutputLost(DONE) from None
-        say(f"kie-cover: cannot write to stdout: {error.strerror}")
-        raise OutputLost(FAILED) from None
+        raise lost(error) from None
+
+
+def lost(error: OSError) -> OutputLost:
+    """What to raise of an error in writing to stdout, of which nothing more will come."""
+    # What is still in the buffer would be tried again, and fail again, when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return OutputLost(DONE)
+    say(f"kie-cover: cannot write to stdout: {error.strerror}")
+    return OutputLost(FAILED)
 
 
 def emit_json(document: Any) -> None:

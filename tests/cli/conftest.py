@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from attrs import define, field, frozen
 
+import _kie_cover_async_command as shim
 from kie_cover_async.emulator import CoverEmulator
 
 KEY = "a-key-that-nobody-may-see"
-COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
+COMMAND = (sys.executable, "-c", f"import {shim.__name__} as shim; shim.main()")
 _OURS = ("KIE_", "HTTP", "http", "NO_PROXY", "no_proxy", "NETRC", "FORCE_COLOR", "NO_COLOR")
 
 

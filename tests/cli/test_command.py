@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
+import _kie_cover_async_command as shim
 from kie_cover_async import __version__
 from kie_cover_async.cli.app import app
 from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, USAGE
@@ -164,6 +167,27 @@ async def test_interrupted(started, emulator):
     assert "Warning" not in ended.err
 
 
+def test_what_a_shell_starts():
+    """The command that is installed begins outside the package."""
+    settings = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
+    script = tomllib.loads(settings)["project"]["scripts"]["kie-cover"]
+    assert script == f"{shim.__name__}:main"
+
+
+async def test_interrupted_while_it_is_imported(run):
+    """Ctrl-C right after the command was typed ends no differently."""
+    script = (
+        "import signal, sys, _kie_cover_async_command as c\n"
+        "class Impatient:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'kie_cover_async': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Impatient())\n"
+        "c.main()"
+    )
+    ended = await run(command=(sys.executable, "-c", script))
+    assert (ended.code, ended.out, ended.err) == (INTERRUPTED, "", "")
+
+
 async def test_interrupted_before_it_began(run):
     """Ctrl-C while arguments are read ends no differently."""
     script = (
@@ -209,18 +233,29 @@ async def test_nobody_reads_of_an_error(run, emulator, unread):
     assert ended.err.count("\n") == 1
 
 
-async def test_nowhere_to_write(run, emulator):
+@pytest.fixture
+def full():
+    """Where there is no room for anything."""
+    device = os.open("/dev/full", os.O_WRONLY)
+    yield device
+    os.close(device)
+
+
+async def test_nowhere_to_write(run, emulator, full):
     """A full disk is a failure, and what was paid for is not lost with it."""
-    full = os.open("/dev/full", os.O_WRONLY)
-    try:
-        arguments = ("generate", "a-song", "--callback-url", "http://x", "--base-url", emulator.url)
-        ended = await run(*arguments, stdout=full)
-    finally:
-        os.close(full)
+    arguments = ("generate", "a-song", "--callback-url", "http://x", "--base-url", emulator.url)
+    ended = await run(*arguments, stdout=full)
     assert ended.code == FAILED
     asked, failed = ended.err.splitlines()
     assert asked.startswith("asked for; next: kie-cover wait ")
     assert failed == "kie-cover: cannot write to stdout: No space left on device"
+
+
+async def test_nowhere_to_write_the_help(run, full):
+    """Help that cannot be written is the same failure."""
+    ended = await run("--help", stdout=full)
+    message = "kie-cover: cannot write to stdout: No space left on device\n"
+    assert (ended.code, ended.err) == (FAILED, message)
 
 
 async def test_nobody_reads_the_version(run, unread):

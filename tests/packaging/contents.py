@@ -6,7 +6,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-PACKAGE, PLUGIN = "kie_cover_async", "_kie_cover_async_pytest.py"
+PACKAGE = "kie_cover_async"
+BESIDE_IT = {"_kie_cover_async_command.py", "_kie_cover_async_pytest.py"}
 # What only a clone needs, and what a builder writes.
 CLONE_ONLY, WRITTEN = {".ci/run"}, {"PKG-INFO"}
 METADATA = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
@@ -39,7 +40,7 @@ def told(what: str, found: set[str], expected: set[str]) -> bool:
 
 def main() -> None:
     folder, here = Path(sys.argv[1]), tracked()
-    in_wheel = {name for name in here if name.startswith(f"{PACKAGE}/") or name == PLUGIN}
+    in_wheel = {name for name in here if name.startswith(f"{PACKAGE}/") or name in BESIDE_IT}
     wheel = of_the_wheel(folder)
     info = {name for name in wheel if ".dist-info/" in name}
     as_expected = [
