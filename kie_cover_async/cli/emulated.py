@@ -9,7 +9,7 @@ from attrs import frozen
 from kie_cover_async.emulator import CallbackPlan, CoverEmulator, Fault
 
 from .callback_keys import callback_keys
-from .output import Refused, emit, emit_json, say
+from .output import Refused, emit, emit_json, refusing, say
 
 KEY = "emulated"
 _CALLBACK_URL = "http://127.0.0.1:8080/kie/callback"
@@ -38,16 +38,17 @@ class EmulatorSettings:
 
 async def emulate(settings: EmulatorSettings, *, as_json: bool) -> int:
     """Emulate until it is cancelled; raises `Refused` where the port cannot be had."""
-    emulator = CoverEmulator(
-        port=settings.port,
-        seed=settings.seed,
-        generation_time=seconds_or_range(settings.generation_time),
-        failure_rate=settings.failure_rate,
-        stuck_rate=settings.stuck_rate,
-        callbacks=settings.callbacks,
-        callback_key=next(iter(callback_keys()), None),
-        keep_requests=False,
-    )
+    with refusing():
+        emulator = CoverEmulator(
+            port=settings.port,
+            seed=settings.seed,
+            generation_time=seconds_or_range(settings.generation_time),
+            failure_rate=settings.failure_rate,
+            stuck_rate=settings.stuck_rate,
+            callbacks=settings.callbacks,
+            callback_key=next(iter(callback_keys()), None),
+            keep_requests=False,
+        )
     for fault, rate in zip(_FAULTS, fault_rates(settings.fault_rate), strict=True):
         emulator.fault(fault, rate=rate)
     try:
@@ -78,7 +79,8 @@ def fault_rates(total: float) -> Iterator[float]:
     """Chances for rules that are asked one after the other: their faults are equally frequent."""
     share = total / len(_FAULTS)
     for at in range(len(_FAULTS)):
-        yield share / (1 - at * share)
+        # Of the last, what is left by rounding may be a hair more than all.
+        yield min(share / (1 - at * share), 1.0)
 
 
 def _announce(emulator: CoverEmulator, *, as_json: bool) -> None:

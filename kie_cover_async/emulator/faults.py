@@ -7,8 +7,9 @@ from random import Random
 from typing import Any, Literal, Self
 
 from attrs import define, evolve, field, frozen
+from attrs.validators import optional
 
-from kie_cover_async.emulator import answers, fields
+from kie_cover_async.emulator import accepted, answers, fields
 from kie_cover_async.emulator.answers import Answer
 
 
@@ -28,7 +29,7 @@ class Fault:
     breaks: Literal["reset", "stall"] | None = None
     midway: bool = False
     delay: float = 0.0
-    retry_after: float | None = None
+    retry_after: float | None = field(default=None, validator=optional(accepted.pause))
     as_date: bool = False
     accepted: bool = True
 
@@ -117,6 +118,7 @@ class Fault:
     @classmethod
     def slow(cls, seconds: float) -> Self:
         """The right answer, this many seconds late."""
+        accepted.argument("seconds", seconds, accepted.pause)
         return cls(name="slow", delay=seconds)
 
     @classmethod
@@ -194,6 +196,10 @@ class FaultPlan:
         after: int,
     ) -> None:
         """Without a `rate` the default `count` is 1; with one there is no end."""
+        accepted.argument("fault", fault, accepted.a(Fault, "fault"))
+        accepted.argument("count", count, optional(accepted.number_of_times))
+        accepted.argument("rate", rate, optional(accepted.share))
+        accepted.argument("after", after, accepted.whole_number)
         left = count if count is not None else 1 if rate is None else inf
         chance = 1.0 if rate is None else rate
         self.rules.append(_Rule(fault, endpoint, task_id, after, chance, left))

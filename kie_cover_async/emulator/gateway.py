@@ -12,7 +12,7 @@ from random import Random
 from aiohttp import web
 from attrs import define, field, frozen
 
-from kie_cover_async.emulator import answers
+from kie_cover_async.emulator import accepted, answers
 from kie_cover_async.emulator.answers import JSON_TYPE, Answer
 from kie_cover_async.emulator.delivery import deliver
 from kie_cover_async.emulator.faults import Fault, FaultPlan
@@ -50,10 +50,10 @@ class Gateway:
     service: Service
     faults: FaultPlan
     dice: Random
-    latency: Duration
-    clock_offset: float
-    image_size: int
-    keep_requests: bool
+    latency: Duration = field(validator=accepted.duration)
+    clock_offset: float = field(validator=accepted.shift)
+    image_size: int = field(validator=accepted.number_of_times)
+    keep_requests: bool = field(validator=accepted.yes_or_no)
     requests: list[SeenRequest] = field(factory=list)
     looks: Counter[str | None] = field(factory=Counter)
 

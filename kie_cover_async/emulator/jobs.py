@@ -1,15 +1,15 @@
-"""A cover job: the script it follows, and what its record says at a moment that is given."""
+"""A cover job, and what its record says at a moment that is given."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from hashlib import blake2b
 from random import Random
 from typing import Any, Final, Literal, NamedTuple
 
-from attrs import define, field, frozen, validators
+from attrs import define, field
 
-from kie_cover_async.emulator.faults import Fault
+from kie_cover_async.emulator import accepted
+from kie_cover_async.emulator.scripts import LOOKS, CoverScript, Look, Stage
 
-Stage = Literal["missing", "pending", "generating", "bare-success", "success", "failure"]
 Duration = float | tuple[float, float] | Callable[[Random], float]
 
 _FLAGS: Final[dict[str, int]] = {
@@ -30,80 +30,6 @@ class Moment(NamedTuple):
 
     def before(self, seconds: float) -> "Moment":
         return Moment(self.loop - seconds, self.wall - seconds)
-
-
-class Look(NamedTuple):
-    """What one look at a job meets: how far the record is, and what goes wrong with the answer."""
-
-    stage: Stage
-    fault: Fault | None = None
-
-
-_LOOKS: Final[dict[str, Look]] = {
-    "missing": Look("missing"),
-    "pending": Look("pending"),
-    "generating": Look("generating"),
-    "bare-success": Look("bare-success"),
-    "success": Look("success"),
-    "failure": Look("failure"),
-    "429": Look("generating", Fault.rate_limited()),
-    "500": Look("generating", Fault.server_error()),
-}
-ScriptedLook = str | Fault | tuple[str, Fault]
-
-
-def _read_look(look: ScriptedLook) -> Look:
-    if isinstance(look, Fault):
-        return Look("generating", look)
-    if isinstance(look, tuple):
-        return Look(_read_look(look[0]).stage, look[1])
-    if look not in _LOOKS:
-        raise ValueError(f"no look is called {look!r}; there are {', '.join(_LOOKS)} and faults")
-    return _LOOKS[look]
-
-
-def _read_looks(looks: Iterable[ScriptedLook] | None) -> tuple[Look, ...]:
-    if isinstance(looks, str):
-        looks = [look.strip() for look in looks.split(",")]
-    return tuple(map(_read_look, looks or ()))
-
-
-@frozen(kw_only=True)
-class CoverScript:
-    """How one job goes.
-
-    By time: the job is invisible (`data: null`) for `visible_after` seconds, is being generated
-    until `seconds` after its creation, and then ends as `end` says. Where either is `None`, the
-    emulator's own setting is used.
-
-    Or look by look: `looks` scripts the answers one by one, and the last is repeated. Each is
-    `missing` (`data: null`), `pending` (flag 0), `generating` (flag 2), `success`, `failure`
-    (flag 3), `bare-success` (flag 1, no images yet), `429`, `500`, a `Fault` met while the cover
-    is being generated, or a pair such as `("success", Fault.truncated_json())`. Where all are
-    words, they may be one text: `looks="pending, generating, 429, success"`.
-
-    `images` is the number of images of a success; `error_code` and `error_message` are written
-    into the record of a failure.
-
-    The callback is sent at the end. Where looks are scripted, that is when the first look that
-    says `success` or `failure` has been asked for; or `seconds` after the creation if they are
-    given here, whatever the looks say by then.
-    """
-
-    seconds: float | None = None
-    end: Literal["success", "failure", "never"] = field(
-        default="success", validator=validators.in_(("success", "failure", "never"))
-    )
-    images: int = 2
-    visible_after: float | None = None
-    looks: tuple[Look, ...] = field(default=None, converter=_read_looks)
-    error_code: int | str | None = 501
-    error_message: str | None = "Cover generation failed"
-
-
-def read_script(script: CoverScript | str) -> CoverScript:
-    """The script itself, or the one whose looks the text names."""
-    return CoverScript(looks=script) if isinstance(script, str) else script
 
 
 @define(kw_only=True)
@@ -150,10 +76,10 @@ class Job:
 
     def _stage_at(self, age: float) -> Look:
         if age < self.visible_after:
-            return _LOOKS["missing"]
+            return LOOKS["missing"]
         if self.script.end == "never" or (age < self.seconds and self.ended_after is None):
-            return _LOOKS["generating"]
-        return _LOOKS[self.script.end]
+            return LOOKS["generating"]
+        return LOOKS[self.script.end]
 
     def image_paths(self) -> list[str]:
         """Paths as the vendor's image host has them: Unix seconds and 32 hexadecimal digits."""
@@ -198,11 +124,17 @@ class Studio:
     """
 
     seed: int | str
-    generation_time: Duration
-    visible_after: float
-    failure_rate: float
-    stuck_rate: float
+    generation_time: Duration = field(validator=accepted.duration)
+    visible_after: float = field(validator=accepted.pause)
+    failure_rate: float = field(validator=accepted.share)
+    stuck_rate: float = field(validator=accepted.share)
     scripts: dict[str, CoverScript] = field(factory=dict)
+
+    @stuck_rate.validator
+    def _leaves_room(self, _: Any, rate: float) -> None:
+        if self.failure_rate + rate > 1:
+            shares = f"not {self.failure_rate!r} and {rate!r}"
+            raise ValueError(f"failure_rate and stuck_rate must be at most 1 together, {shares}")
 
     def new_job(
         self,

@@ -6,11 +6,13 @@ from random import Random
 from types import TracebackType
 from typing import Literal, Self
 
+from kie_cover_async.emulator import accepted
 from kie_cover_async.emulator.callbacks import CallbackPlan, CallbackSender, SentCallback
 from kie_cover_async.emulator.faults import Fault, FaultPlan
 from kie_cover_async.emulator.gateway import Gateway, SeenRequest
-from kie_cover_async.emulator.jobs import CoverScript, Duration, Studio, read_script
+from kie_cover_async.emulator.jobs import Duration, Studio
 from kie_cover_async.emulator.origin import Origin
+from kie_cover_async.emulator.scripts import CoverScript, read_script
 from kie_cover_async.emulator.service import Service
 
 
@@ -107,7 +109,7 @@ class CoverEmulator:
             keep_sent=keep_requests,
         )
         self._service.watcher = self._callbacks
-        self._ports = [port, image_port]
+        self._ports = accepted.ports(port=port, image_port=image_port)
         self._connection_numbers = counting(1)
         self._origins: list[Origin] = []
 
@@ -205,6 +207,7 @@ class CoverEmulator:
 
         ValueError where the id or the song has a job already, or no look is called so.
         """
+        accepted.argument("age", age, accepted.pause)
         created = self._gateway.now().before(age)
         plan = None if script is None else read_script(script)
         settings = {"script": plan, "task_id": task_id, "callback_url": callback_url}

@@ -6,10 +6,11 @@ from typing import Any, Literal, Protocol
 
 from attrs import define, field, frozen, validators
 
-from kie_cover_async.emulator import answers
+from kie_cover_async.emulator import accepted, answers
 from kie_cover_async.emulator.answers import Answer
 from kie_cover_async.emulator.faults import Fault
-from kie_cover_async.emulator.jobs import Job, Look, Moment, Studio
+from kie_cover_async.emulator.jobs import Job, Moment, Studio
+from kie_cover_async.emulator.scripts import Look
 
 ENDPOINTS = {
     ("GET", "/api/v1/suno/cover/record-info"): "record-info",
@@ -61,12 +62,12 @@ class Watcher(Protocol):
 @define(kw_only=True)
 class Service:
     studio: Studio
-    api_key: str | None
-    unknown_songs: Collection[str]
+    api_key: str | None = field(repr=False, validator=validators.optional(accepted.key("api_key")))
+    unknown_songs: Collection[str] = field(validator=accepted.ids)
     duplicates: Literal["400", "409"] = field(validator=validators.in_(_DUPLICATE_MESSAGES))
-    duplicate_reveals_task_id: bool
-    price: float
-    credits: float
+    duplicate_reveals_task_id: bool = field(validator=accepted.yes_or_no)
+    price: float = field(validator=accepted.amount)
+    credits: float = field(validator=accepted.amount)
     image_url: str = ""
     jobs: dict[str, Job] = field(factory=dict)
     songs: dict[str, str] = field(factory=dict)

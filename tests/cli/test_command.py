@@ -88,6 +88,7 @@ def test_version(typed):
         "collect --out /nowhere",
         "emulator --port -1",
         "emulator --fault-rate 2",
+        "emulator --failure-rate 0.6 --stuck-rate 0.6",
         "emulator --generation-time 8-2",
     ],
 )

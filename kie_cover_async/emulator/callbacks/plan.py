@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from attrs import field, frozen
 
-from kie_cover_async.emulator.callbacks import accepted
+from kie_cover_async.emulator import accepted
 from kie_cover_async.emulator.jobs import Duration, drawn
 
 Kind = Literal["genuine", "repeated", "wrong-signature", "forged"]

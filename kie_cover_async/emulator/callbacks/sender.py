@@ -8,7 +8,7 @@ from random import Random
 from attrs import define, field, frozen
 from attrs.validators import optional
 
-from kie_cover_async.emulator.callbacks import accepted
+from kie_cover_async.emulator import accepted
 from kie_cover_async.emulator.callbacks.message import Message, written
 from kie_cover_async.emulator.callbacks.plan import CallbackPlan, Kind, Posting
 from kie_cover_async.emulator.callbacks.post import Outbox, host_of, is_loopback
@@ -52,8 +52,8 @@ class _Callback:
 class CallbackSender:
     """Callbacks that are due are sent while it is open; those still to be sent outlive closing."""
 
-    plan: CallbackPlan
-    key: str | None = field(repr=False, validator=optional(accepted.key))
+    plan: CallbackPlan = field(validator=accepted.a(CallbackPlan, "callbacks"))
+    key: str | None = field(repr=False, validator=optional(accepted.key("the callback key")))
     seed: int | str
     images_of: Callable[[Job], list[str]]
     now: Callable[[], Moment]

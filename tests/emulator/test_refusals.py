@@ -1,0 +1,108 @@
+"""What the emulator does not accept is refused when it is said, and not when it is met."""
+
+from math import inf, nan
+
+import pytest
+
+from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
+
+NO_SHARES = (-0.1, 1.1, nan)
+NO_SECONDS = (-1, nan, inf)
+
+SETTINGS = [
+    *[("port", value, ValueError) for value in (-1, 65536)],
+    *[("port", value, TypeError) for value in ("8080", 80.0, None, True)],
+    ("image_port", -1, ValueError),
+    ("api_key", "", ValueError),
+    ("api_key", 5, TypeError),
+    *[("generation_time", value, ValueError) for value in (-1, (2, 1), nan)],
+    *[("generation_time", value, TypeError) for value in ("2-8", None, [1, 2])],
+    *[("visible_after", value, ValueError) for value in NO_SECONDS],
+    *[("failure_rate", value, ValueError) for value in NO_SHARES],
+    *[("failure_rate", value, TypeError) for value in ("half", None)],
+    *[("stuck_rate", value, ValueError) for value in NO_SHARES],
+    ("credits", -1, ValueError),
+    ("price", "a quarter", TypeError),
+    ("latency", -1, ValueError),
+    *[("unknown_songs", value, TypeError) for value in ("a-song", 5)],
+    ("duplicate_reveals_task_id", "no", TypeError),
+    ("callbacks", {"lost": 1.0}, TypeError),
+    *[("clock_offset", value, ValueError) for value in (nan, inf, -inf)],
+    *[("image_size", value, error) for value, error in ((0, ValueError), (1.5, TypeError))],
+    ("keep_requests", "no", TypeError),
+]
+
+SCRIPTS = [
+    *[("seconds", value, ValueError) for value in NO_SECONDS],
+    ("visible_after", "soon", TypeError),
+    ("images", -1, ValueError),
+    ("images", 1.0, TypeError),
+]
+
+FAULTS = [
+    ("count", 0, ValueError),
+    ("count", 1.5, TypeError),
+    *[("rate", value, ValueError) for value in NO_SHARES],
+    ("after", -1, ValueError),
+    ("after", "then", TypeError),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error"), SETTINGS)
+def test_a_setting(name, value, error):
+    """The error names the setting, and what it would accept."""
+    with pytest.raises(error, match=f"^{name} must be "):
+        CoverEmulator(**{name: value})
+
+
+def test_two_shares_of_the_same_jobs():
+    """Jobs cannot fail and never end, so the shares are of one whole."""
+    CoverEmulator(failure_rate=0.3, stuck_rate=0.7)
+    message = "^failure_rate and stuck_rate must be at most 1 together, not 0.5 and 0.6$"
+    with pytest.raises(ValueError, match=message):
+        CoverEmulator(failure_rate=0.5, stuck_rate=0.6)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), SCRIPTS)
+def test_a_script(name, value, error):
+    """So does that of a script."""
+    with pytest.raises(error, match=f"^{name} must be "):
+        CoverScript(**{name: value})
+
+
+async def test_what_is_no_script(caller):
+    """A list of looks is no script, and neither is a fault: it says what is."""
+    with pytest.raises(TypeError, match="must be a CoverScript, not"):
+        caller.emulator.add_job(["success"])
+    with pytest.raises(TypeError, match="must be a CoverScript, not"):
+        caller.emulator.script_song("a-song", Fault.stall())
+
+
+@pytest.mark.parametrize("age", NO_SECONDS)
+async def test_an_age(caller, age):
+    """Nobody has made a job tomorrow."""
+    with pytest.raises(ValueError, match=r"^age must be a number of seconds, 0 or more"):
+        caller.emulator.add_job(age=age)
+
+
+@pytest.mark.parametrize(("name", "value", "error"), FAULTS)
+def test_which_requests_a_fault_strikes(name, value, error):
+    """They are counted, or chosen by a share."""
+    with pytest.raises(error, match=f"^{name} must be "):
+        CoverEmulator().fault(Fault.stall(), **{name: value})
+
+
+def test_what_is_no_fault():
+    """A fault is made by one of its class methods."""
+    with pytest.raises(TypeError, match=r"^fault must be a Fault, not 'stall'"):
+        CoverEmulator().fault("stall")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"), [(Fault.slow, "seconds"), (Fault.rate_limited, "retry_after")]
+)
+@pytest.mark.parametrize("value", NO_SECONDS)
+def test_the_seconds_of_a_fault(make, name, value):
+    """Nothing is late by less than nothing."""
+    with pytest.raises(ValueError, match=f"^{name} must be a number of seconds, 0 or more"):
+        make(**{name: value})
