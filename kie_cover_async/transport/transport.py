@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import AsyncExitStack
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from attrs import field, frozen
 
@@ -39,6 +39,10 @@ class Transport:
     observer: Observer | None = field(default=None, validator=checked_plain_callable)
     lifetime: Lifetime = field(factory=Lifetime)
     sessions: AsyncExitStack = field(factory=AsyncExitStack)  # closed when no call is left
+
+    def __reduce__(self) -> NoReturn:
+        # The key would go along, to wherever pickles are kept.
+        raise TypeError("a CoverClient is not to be pickled or copied deeply: make another one")
 
     async def once(
         self,

@@ -1,6 +1,8 @@
 import asyncio
+import copy
 import json
 import logging
+import pickle
 import traceback
 from functools import partial
 
@@ -215,6 +217,17 @@ async def test_nothing_that_holds_the_key_shows_it(emulator, secretive):
     for shown in (client, transport, *parts, *vars(transport.exchange).values()):
         if shown is not transport.exchange._headers:
             assert not shows_the_key(repr(shown))
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, pickle.dumps], ids=["copied", "pickled"])
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+async def test_the_key_is_in_no_pickle(emulator, secretive, used, again):
+    """A client is not copied with all that is in it, and says so before it has come to the key."""
+    client = secretive(emulator)
+    if used:
+        await client.get_credits()
+    with pytest.raises(TypeError, match="a CoverClient is not to be pickled"):
+        again(client)
 
 
 async def test_a_placeholder_for_a_key_harms_no_answer(emulator):
