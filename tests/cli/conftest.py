@@ -7,20 +7,19 @@ import os
 import pty
 import signal
 import struct
-import sys
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 from attrs import define, field, frozen
+from forks import Fork, Forks
 
-import _kie_cover_async_command as shim
 from kie_cover_async.emulator import CoverEmulator
 
 KEY = "a-key-that-nobody-may-see"
-COMMAND = (sys.executable, "-c", f"import {shim.__name__} as shim; shim.main()")
 _OURS = ("KIE_", "HTTP", "http", "NO_PROXY", "no_proxy", "NETRC", "FORCE_COLOR", "NO_COLOR")
 
 
@@ -48,7 +47,7 @@ class Ended:
 class Running:
     """A command with its stdout and stderr in pipes."""
 
-    process: asyncio.subprocess.Process
+    process: asyncio.subprocess.Process | Fork
 
     async def document(self) -> Any:
         """The next JSON line of stdout."""
@@ -62,7 +61,7 @@ class Running:
 
     def hang_up(self) -> None:
         """Read no more of stdout."""
-        self.process._transport.get_pipe_transport(1).close()
+        self.process.stdout._transport.close()
 
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
@@ -76,7 +75,7 @@ class Running:
 class OnTerminal:
     """A command on a terminal of 80 columns and 24 lines."""
 
-    process: asyncio.subprocess.Process
+    process: asyncio.subprocess.Process | Fork
     master: int
     shown: str = ""
     more: asyncio.Event = field(factory=asyncio.Event)
@@ -104,19 +103,37 @@ class OnTerminal:
         return Ended(code, self.shown, "")
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    with Forks(environment({})) as forks:
+        yield forks
+
+
+async def begun(
+    forks: Forks, command: tuple[str, ...], *arguments: str, env: dict[str, str], **files: Any
+) -> asyncio.subprocess.Process | Fork:
+    """A process of the command if no other is given."""
+    if not command:
+        return await forks.start(*arguments, environment=environment(env), **files)
+    pipes = dict.fromkeys(("stdout", "stderr"), asyncio.subprocess.PIPE)
+    return await asyncio.create_subprocess_exec(
+        *command, *arguments, env=environment(env), **{**pipes, **files}
+    )
+
+
 @asynccontextmanager
 async def started(
-    *arguments: str, stdout: int | None = None, command: tuple[str, ...] = COMMAND, **env: str
+    forks: Forks,
+    *arguments: str,
+    command: tuple[str, ...] = (),
+    stdout: int | None = None,
+    **env: str,
 ) -> AsyncIterator[Running]:
-    """The command with these arguments, and more of an environment."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE if stdout is None else stdout,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment(env),
-    )
+    """The command, or another one, with these arguments, and more of an environment."""
+    files = {"stdout": stdout} if stdout is not None else {}
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    process = await begun(forks, command, *arguments, env=env, stdin=nothing, **files)
+    os.close(nothing)
     try:
         yield Running(process)
     finally:
@@ -127,14 +144,13 @@ async def started(
 
 @asynccontextmanager
 async def on_terminal(
-    *arguments: str, command: tuple[str, ...] = COMMAND, **env: str
+    forks: Forks, *arguments: str, command: tuple[str, ...] = (), **env: str
 ) -> AsyncIterator[OnTerminal]:
-    """The command on a terminal."""
+    """The same on a terminal."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = await asyncio.create_subprocess_exec(
-        *command, *arguments, stdin=slave, stdout=slave, stderr=slave, env=environment(env)
-    )
+    files = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+    process = await begun(forks, command, *arguments, env=env, **files)
     os.close(slave)
     terminal = OnTerminal(process, master)
     asyncio.get_running_loop().add_reader(master, terminal.read)
@@ -149,22 +165,22 @@ async def on_terminal(
 
 
 @pytest.fixture(name="started")
-def _started() -> Callable[..., AbstractAsyncContextManager[Running]]:
-    return started
+def _started(forks: Forks) -> Callable[..., AbstractAsyncContextManager[Running]]:
+    return partial(started, forks)
 
 
 @pytest.fixture(name="on_terminal")
-def _on_terminal() -> Callable[..., AbstractAsyncContextManager[OnTerminal]]:
-    return on_terminal
+def _on_terminal(forks: Forks) -> Callable[..., AbstractAsyncContextManager[OnTerminal]]:
+    return partial(on_terminal, forks)
 
 
 Run = Callable[..., Awaitable[Ended]]
 
 
 @pytest.fixture
-def run() -> Run:
+def run(forks: Forks) -> Run:
     async def run(*arguments: str, **options: Any) -> Ended:
-        async with started(*arguments, **options) as command:
+        async with started(forks, *arguments, **options) as command:
             return await command.end()
 
     return run
