@@ -161,6 +161,15 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def thorough(session: nox.Session) -> None:
+    """The tests by Hypothesis, with thirty times as many inputs, other ones in each run."""
+    session.install(".[cli]", *group("test"))
+    session.env["PYTHONSAFEPATH"] = "1"
+    options = ("-m", "hypothesis", "--hypothesis-profile=thorough", "--numprocesses=4")
+    session.run("pytest", *options, *session.posargs)
+
+
+@nox.session
 def kills(session: nox.Session) -> None:
     """`kie-cover collect` over 200 covers, killed at twenty random moments: `-- SEED` repeats."""
     session.install(".[cli]", *group("test"))

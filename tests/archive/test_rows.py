@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 from anything import StoredRows
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kie_cover_async import CoverDetails, CoverFailedError, InvalidTaskIdError
@@ -153,7 +153,6 @@ def stored_rows(tmp_path_factory):
     rows.record.close()
 
 
-@settings(max_examples=500)
 @given(columns=st.dictionaries(st.sampled_from(NAMES), values, max_size=3))
 @example(columns={"added_at": 2**62, "number": -(2**70), "error": "\ud800"})
 @example(columns={"details": b"\xff", "url": 5})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from anything import KEY, SIGNED_AT, check_callback
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kie_cover_async import InvalidResponseError
@@ -171,7 +171,6 @@ bodies = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300)
 @given(bodies | anything)
 def test_any_json(body):
     """Of any JSON comes a callback whose id can be asked for, or an error of ours."""
@@ -185,7 +184,6 @@ def test_any_json(body):
         hash(callback)
 
 
-@settings(max_examples=200)
 @given(st.binary(max_size=100) | texts)
 @example(b'{"taskId":"x"}')
 def test_any_bytes(body):
@@ -202,7 +200,6 @@ names = st.sampled_from([name for name, _ in genuine]) | texts
 fields = st.lists(st.sampled_from(genuine) | st.tuples(names, texts), max_size=3)
 
 
-@settings(max_examples=300)
 @given(fields, bodies.map(json.dumps))
 @example(genuine, json.dumps({"taskId": TASK}))
 def test_any_callback(headers, body):

@@ -5,7 +5,7 @@ from datetime import timedelta, timezone
 
 from anything import check_answer, check_record
 from api_answers import CALLS, IMAGE, TASK, envelope, heard, record
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -65,7 +65,6 @@ headers = st.dictionaries(
 )
 
 
-@settings(max_examples=300)
 @given(st.sampled_from(list(CALLS)), st.binary(max_size=200), statuses, headers)
 @example("record-info", b"\xef\xbb\xbf", 200, {})
 @example("generate", b'{"code":200,"data":{"taskId":"\\ud800"}}', 200, {"cf-ray": "\udc80"})
@@ -74,7 +73,6 @@ def test_bytes(call, body, status, fields):
     check_answer(call, Answer(status, CIMultiDict(fields), body))
 
 
-@settings(max_examples=300)
 @example("record-info", envelope(200, record()), 200, {})
 @example("generate", envelope(200, record()), 200, {})
 @example("credit", envelope(200, 7), 502, {})
@@ -95,7 +93,6 @@ INFORMING = [
 ]
 
 
-@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(INFORMING), anything))
 @example({"createTime": "9" * 5000, "errorCode": 10**4000})
 def test_what_only_informs(fields):
@@ -106,7 +103,6 @@ def test_what_only_informs(fields):
     check_record(record(**fields))
 
 
-@settings(max_examples=300)
 @given(st.sampled_from(["taskId", "successFlag", "status", "response"]), responses | anything)
 def test_what_matters(field, value):
     """Whatever stands in one of the others, it is read, or refused by its path."""
@@ -117,7 +113,6 @@ def test_what_matters(field, value):
     check_record(record(**{field: value}))
 
 
-@settings(max_examples=300)
 @given(st.sampled_from(list(CALLS)), codes, statuses, anything)
 def test_any_code(call, code, status, data):
     """With any code an answer is a value only if that is 200, and an error that fits it if not."""
@@ -133,7 +128,6 @@ def answer_with(data):
     return Answer(200, CIMultiDict(), json.dumps(envelope(200, data)).encode())
 
 
-@settings(max_examples=300)
 @given(records | anything)
 @example(record(successFlag="", status="\ud800"))
 @example(record(createTime=-0.0004, completeTime=-1))
@@ -148,7 +142,6 @@ moments = st.datetimes(timezones=zones | st.none()).map(
 )
 
 
-@settings(max_examples=200)
 @given(moments | st.integers(-(10**16), 10**16) | st.floats(-1e13, 1e13))
 def test_times_there_and_back(written):
     """A time that could be read is written so that the same moment is read again."""
