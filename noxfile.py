@@ -1,5 +1,6 @@
 """What a change has to pass: `nox -l` lists it, `nox` runs it all, `nox -s tests` the tests."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,9 @@ def lowest_of(*lists: str) -> list[str]:
     return [requirement.replace(">=", "==") for name in lists for requirement in every[name]]
 
 
+# One more than there are cores: some tests wait, but each process has much to load.
+AT_ONCE = f"--numprocesses={(os.cpu_count() or 1) + 1}"
+
 # Where backoff has a say; to all else it is the same which of the two is there.
 MEET_BACKOFF = [
     "tests/client/test_reading.py",
@@ -67,8 +71,7 @@ def tests(session: nox.Session, backoff: str) -> None:
         session.install("--force-reinstall", "--no-deps", "python-backoff")
     # The safe path keeps the package's folder here from hiding the installed package.
     session.env["PYTHONSAFEPATH"] = "1"
-    # More at once than there are cores: most tests wait for a socket.
-    pytest = ("-m", "pytest", "--numprocesses=4")
+    pytest = ("-m", "pytest", AT_ONCE)
     chosen = MEET_BACKOFF if backoff == "python-backoff" else []
     if chosen or session.python != PYTHONS[0]:
         # No line is for one Python only, so it is enough to count them on one.
@@ -87,7 +90,7 @@ def lowest(session: nox.Session) -> None:
     """The tests again, with the lowest release that is allowed of each dependency."""
     session.install(".[cli]", *lowest_of("dependencies", "cli"), *group("test"))
     session.env["PYTHONSAFEPATH"] = "1"
-    session.run("pytest", "--numprocesses=4", *session.posargs)
+    session.run("pytest", AT_ONCE, *session.posargs)
     # Older releases of pytest do not read the project's settings.
     session.install(*lowest_of("testing"))
     settings = ("asyncio_mode=auto", "pythonpath=tests")
@@ -111,7 +114,7 @@ def package(session: nox.Session) -> None:
     session.install(".[cli]")
     session.env["PYTHONSAFEPATH"] = "1"
     reading = ("tests/docs", "tests/faults", "tests/wire", "tests/test_architecture.py")
-    session.run("pytest", "--numprocesses=4", *reading)
+    session.run("pytest", AT_ONCE, *reading)
 
 
 @nox.session
@@ -165,7 +168,7 @@ def thorough(session: nox.Session) -> None:
     """The tests by Hypothesis, with thirty times as many inputs, other ones in each run."""
     session.install(".[cli]", *group("test"))
     session.env["PYTHONSAFEPATH"] = "1"
-    options = ("-m", "hypothesis", "--hypothesis-profile=thorough", "--numprocesses=4")
+    options = ("-m", "hypothesis", "--hypothesis-profile=thorough", AT_ONCE)
     session.run("pytest", *options, *session.posargs)
 
 

@@ -1,3 +1,8 @@
+import asyncio
+import tracemalloc
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["_kie_cover_async_pytest", "leak_check", "pytester", "virtual_time"]
@@ -7,3 +12,25 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 # For the session of this name in noxfile.py.
 settings.register_profile("thorough", deadline=None, max_examples=3000, database=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Returns when it is so; what happens elsewhere, nobody is told of."""
+
+    async def until(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110 - so there is no event to wait for
+                await asyncio.sleep(0.005)
+
+    return until
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """Measures the test, peer and all: whatever is sent, few MiB of it are held."""
+    tracemalloc.start()
+    yield
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 << 20

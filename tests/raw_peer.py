@@ -69,6 +69,12 @@ class Again:
             await asyncio.sleep(self.pause)
 
 
+def drop_by_drop(said: bytes, size: int = 1) -> list[Step]:
+    """So many bytes of it a second."""
+    pieces = [said[start : start + size] for start in range(0, len(said), size)]
+    return [step for piece in pieces for step in (1.0, piece)]
+
+
 @define(eq=False)
 class RawPeer:
     """Follows a script on each connection and then hangs up; the last script is for all later ones.

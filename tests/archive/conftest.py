@@ -1,4 +1,3 @@
-import asyncio
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
@@ -73,18 +72,6 @@ async def cover(emulator: CoverEmulator, client: CoverClient) -> Cover:
         return details
 
     return cover
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
-    """Returns when it is so; what happens elsewhere, nobody is told of."""
-
-    async def until(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
-            while not condition():  # noqa: ASYNC110 - so there is no event to wait for
-                await asyncio.sleep(0.005)
-
-    return until
 
 
 @pytest.fixture

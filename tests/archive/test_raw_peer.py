@@ -3,11 +3,10 @@
 import gzip
 import re
 import struct
-import tracemalloc
 import zlib
 
 import pytest
-from raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer
+from raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer, drop_by_drop
 from reliability_page import outcome_of, table
 
 from kie_cover_async import CoverClient, CoverDetails, CoverResponse, RetryPolicy
@@ -51,12 +50,6 @@ def redirect(location):
     return answer(b"", b"Location: %s\r\n" % location, status=b"302 Found")
 
 
-def slowly(said, size):
-    """So many bytes of it a second."""
-    pieces = [said[start : start + size] for start in range(0, len(said), size)]
-    return [step for piece in pieces for step in (1.0, piece)]
-
-
 PACKED = b"Content-Encoding: gzip\r\n"
 PEERS = {
     "hangs up": [],
@@ -68,7 +61,7 @@ PEERS = {
     "sends a header line without an end": [HEAD + b"X: ", Again(bytes(KIB))],
     "sends header lines without an end": [HEAD, Again(b"X: x\r\n" * KIB)],
     "sets 10,000 cookies": [answer(fields=b"Set-Cookie: a=b\r\n" * 10_000)],
-    "sends a header a byte a second": slowly(answer(), 1),
+    "sends a header a byte a second": drop_by_drop(answer()),
     "says 103 again and again": [Again(b"HTTP/1.1 103 Early Hints\r\n\r\n", pause=10.0)],
     "names a file elsewhere": [
         answer(fields=b"Content-Disposition: attachment; filename=../../a.sh\r\n")
@@ -90,8 +83,8 @@ PEERS = {
     "sends a chunk size that is no number": [CHUNKED + b"ZZ\r\n" + IMAGE],
     "sends it, and another one": [answer() + answer(b"another")],
     "sends it, and bytes after its end": [answer(IMAGE + b"surplus")],
-    "sends it 200 bytes a second": slowly(b"".join(image_of(10 * KIB)), 200),
-    "sends it a byte a second": [answer(b"", length=len(IMAGE)), *slowly(IMAGE, 1)],
+    "sends it 200 bytes a second": drop_by_drop(b"".join(image_of(10 * KIB)), 200),
+    "sends it a byte a second": [answer(b"", length=len(IMAGE)), *drop_by_drop(IMAGE)],
     "sends a byte a second without an end": [
         answer(PNG_START, length=GIB),
         Again(b"\0", pause=1.0),
@@ -115,16 +108,6 @@ PEERS = {
     "redirects to bytes that are no text": [redirect(b"\xff\xfe")],
 }
 ROWS = table("## A host of images that breaks the rules")
-
-
-@pytest.fixture
-def bounded():
-    """Measures the test, peer and all: whatever is sent, few MiB of it are held."""
-    tracemalloc.start()
-    yield
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 6 * MIB
 
 
 def test_the_page_has_every_peer():

@@ -205,18 +205,6 @@ async def emulator(start: Start) -> CoverEmulator:
 
 
 @pytest.fixture
-def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
-    """Returns when it is so; what happens elsewhere, nobody is told of."""
-
-    async def until(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(30):
-            while not condition():  # noqa: ASYNC110 - so there is no event to wait for
-                await asyncio.sleep(0.005)
-
-    return until
-
-
-@pytest.fixture
 def key(monkeypatch: pytest.MonkeyPatch) -> str:
     """The key in the environment of the tests themselves, for commands that run in them."""
     monkeypatch.setenv("KIE_API_KEY", KEY)

@@ -1,4 +1,3 @@
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -21,18 +20,6 @@ Emulate = Callable[..., Awaitable[CoverEmulator]]
 Connect = Callable[..., CoverClient]
 Lend = Callable[..., ClientSession]
 Play = Callable[..., Awaitable[RawPeer]]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Returns when it is so; what a server has seen, nobody is told of."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - so there is no event to wait for
-            await asyncio.sleep(0.005)
-
-
-@pytest.fixture(name="until")
-def _until() -> Callable[[Callable[[], object]], Awaitable[None]]:
-    return until
 
 
 @pytest.fixture

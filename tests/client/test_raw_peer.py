@@ -2,12 +2,11 @@
 
 import asyncio
 import gzip
-import tracemalloc
 import zlib
 from functools import cache
 
 import pytest
-from raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer
+from raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer, drop_by_drop
 from reliability_page import outcome_of, table
 
 from kie_cover_async import RetryPolicy, TransportError
@@ -39,10 +38,6 @@ def bomb(encoding):
         "bare deflate": lambda zeros: zlib.compress(zeros, wbits=-15),
     }.get(encoding, lambda zeros: zeros[:KIB])(bytes(64 * MIB))
     return answer(compressed, b"Content-Encoding: %s\r\n" % encoding.encode().split()[-1])
-
-
-def drop_by_drop(said):
-    return [step for byte in said for step in (1.0, bytes([byte]))]
 
 
 OK = answer()
@@ -111,16 +106,6 @@ PEERS = {
 }
 PASSING = ("`TransportError`", "`TransportError` in time", "`InvalidResponseError`")
 ROWS = table("## A server that breaks the rules")
-
-
-@pytest.fixture
-def bounded():
-    """Measures the test, peer and all: whatever is sent, few MiB of it are held."""
-    tracemalloc.start()
-    yield
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 6 * MIB
 
 
 def test_the_page_has_every_peer():
