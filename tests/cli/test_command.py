@@ -1,6 +1,7 @@
 """The command as a process: what it takes, what it writes where, and how it ends."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -121,7 +122,7 @@ async def test_an_error_through_a_pipe(run, emulator):
     ended = await run("wait", "an-id", "--base-url", emulator.url)
     assert ended.code == FAILED
     talk, error = ended.err.splitlines()
-    assert talk.startswith("an-id at 0.0 s: ")
+    assert re.match(r"an-id at \d\.\d s: AuthenticationError 401: ", talk)
     assert error.startswith("kie-cover: AuthenticationError 401: not ")
     assert "\x1b" not in talk + error
     assert [document["error"] for document in ended.documents] == ["AuthenticationError"]
