@@ -9,8 +9,7 @@ from .values import ArchivedCover
 class Pages:
     """The covers that an SQL condition selects, as they were added, none of them twice.
 
-    Each page is of one moment, and 500 hold the record for a fortieth of a second. What is added or
-    changes between two pages may be seen or not.
+    Each page is of one moment. What is added or changes between two pages may be seen or not.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def code_of(parsed: Any) -> int | None:
 
 
 def _parsed_plainly(body: bytes | str) -> Any:
-    """JSON in UTF-8 with nothing around it, as the API writes it: `json.loads` costs half more."""
+    """JSON in UTF-8 with nothing around it, as the API writes it; what else may be costs more."""
     text = body.decode() if isinstance(body, bytes) else body
     value, end = _read_value(text)
     if end != len(text):
@@ -35,7 +35,7 @@ def _parsed_plainly(body: bytes | str) -> Any:
 
 
 def _parsed_slowly(body: bytes | str) -> Any:
-    """Once more, and no answer is lost to a number of more digits than Python reads."""
+    """JSON in other encodings, with blanks around it, or numbers too long for Python to read."""
     try:
         return json.loads(body, parse_int=_whole_number)
     except (ValueError, RecursionError):

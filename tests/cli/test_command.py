@@ -176,28 +176,27 @@ def test_what_a_shell_starts():
     assert script == f"{shim.__name__}:main"
 
 
-async def test_interrupted_while_it_is_imported(run):
-    """Ctrl-C right after the command was typed ends no differently."""
-    script = (
+EARLY = {
+    "while it is imported": (
         "import signal, sys, _kie_cover_async_command as c\n"
         "class Impatient:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'kie_cover_async': signal.raise_signal(signal.SIGINT)\n"
         "sys.meta_path.insert(0, Impatient())\n"
         "c.main()"
-    )
-    ended = await run(command=(sys.executable, "-c", script))
-    assert (ended.code, ended.out, ended.err) == (INTERRUPTED, "", "")
-
-
-async def test_interrupted_before_it_began(run):
-    """Ctrl-C while arguments are read ends no differently."""
-    script = (
+    ),
+    "while arguments are read": (
         "import sys, typer.main as m, kie_cover_async.cli as c\n"
         "def interrupt(*_): raise KeyboardInterrupt\n"
         "m.get_command = interrupt\n"
         "c.main()"
-    )
+    ),
+}
+
+
+@pytest.mark.parametrize("script", EARLY.values(), ids=EARLY)
+async def test_interrupted_before_it_began(run, script):
+    """Ctrl-C right after the command was typed ends no differently."""
     ended = await run(command=(sys.executable, "-c", script))
     assert (ended.code, ended.out, ended.err) == (INTERRUPTED, "", "")
 
