@@ -197,7 +197,7 @@ def test_jitter_costs_no_lag():
     durations = [DURATIONS["lognormal"](chance) for _ in range(1500)]
     exact, _ = lag_and_looks(AdaptiveSchedule(jitter=0), durations)
     jittered, _ = lag_and_looks(AdaptiveSchedule(), durations)
-    assert jittered == pytest.approx(exact, rel=0.05)
+    assert jittered == pytest.approx(exact, rel=0.1)
 
 
 # What bounds it.
