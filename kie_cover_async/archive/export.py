@@ -14,8 +14,8 @@ from attrs import frozen
 from kie_cover_async.arguments import shown
 from kie_cover_async.wire import unstructure_details
 
-from .files import PartFile
 from .pages import Pages
+from .parts import part_files
 from .threads import Threads
 from .values import ArchivedCover, SavedImage
 
@@ -37,7 +37,7 @@ async def export(path: Path, threads: Threads) -> int:
 
     Raises `ValueError` where the name's ending is of no known kind.
     """
-    kind, part, count = _kind_of(path), PartFile(path.parent), 0
+    kind, part, count = _kind_of(path), next(part_files(path.parent)), 0
 
     def write(covers: list[ArchivedCover]) -> None:
         # A lone surrogate, which JSON may hold, becomes its escape there.

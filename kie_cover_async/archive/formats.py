@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from struct import error as struct_error
 from struct import unpack
-from typing import BinaryIO
+from typing import Protocol
 
 from attrs import frozen
 
@@ -17,6 +17,19 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SCAN = 0xDA
 # After the end some encoders pad, or append what only their own cameras read.
 _JPEG_TAIL = 1 << 16
+
+
+class ReadableFile(Protocol):
+    """What is used of a file."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """The next bytes."""
+
+    def seek(self, offset: int, whence: int = ..., /) -> int:
+        """Go elsewhere."""
+
+    def tell(self) -> int:
+        """Where that is."""
 
 
 @frozen(kw_only=True)
@@ -32,7 +45,7 @@ class NoImageError(Exception):
     """The file holds no whole image; the text says why."""
 
 
-def read_format(file: BinaryIO) -> Format:
+def read_format(file: ReadableFile) -> Format:
     """What the file holds; raises `NoImageError`."""
     file.seek(0)
     head = file.read(16)
@@ -46,7 +59,7 @@ def read_format(file: BinaryIO) -> Format:
     return Format(media_type=media_type, width=width, height=height)
 
 
-def _kind(head: bytes) -> tuple[str, Callable[[BinaryIO], tuple[int, int]]]:
+def _kind(head: bytes) -> tuple[str, Callable[[ReadableFile], tuple[int, int]]]:
     if head.startswith(_PNG):
         return "image/png", _png
     if head.startswith(_JPEG):
@@ -64,7 +77,7 @@ def _what_else(head: bytes) -> str:
     return "it is no PNG, JPEG or WebP"
 
 
-def _png(file: BinaryIO) -> tuple[int, int]:
+def _png(file: ReadableFile) -> tuple[int, int]:
     """By its chunks, from the header to the end; each has its length before it."""
     file.seek(len(_PNG))
     _, kind, width, height = unpack(">I4sII", file.read(16))
@@ -78,7 +91,7 @@ def _png(file: BinaryIO) -> tuple[int, int]:
     return width, height
 
 
-def _jpeg(file: BinaryIO) -> tuple[int, int]:
+def _jpeg(file: ReadableFile) -> tuple[int, int]:
     """By its segments up to the first scan; the rest is compressed, and ends in FF D9."""
     width = height = 0
     file.seek(2)
@@ -98,7 +111,7 @@ def _jpeg(file: BinaryIO) -> tuple[int, int]:
     return width, height
 
 
-def _next_marker(file: BinaryIO) -> int:
+def _next_marker(file: ReadableFile) -> int:
     if file.read(1)[0] != 0xFF:
         raise NoImageError("the JPEG is damaged")
     # Any number of FF may stand before a marker.
@@ -107,7 +120,7 @@ def _next_marker(file: BinaryIO) -> int:
     return marker
 
 
-def _webp(file: BinaryIO) -> tuple[int, int]:
+def _webp(file: ReadableFile) -> tuple[int, int]:
     """By its first chunk, which is one of three; the length of all stands at the beginning."""
     file.seek(4)
     length, _, kind = unpack("<I4s4s", file.read(12))

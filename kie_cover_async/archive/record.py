@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from attrs import evolve
 from kie_cover_async.models import RETENTION, CoverDetails
 from kie_cover_async.wire import unstructure_details
 
-from .files import PartFile, problem_with
+from .files import as_it_lies, problem_with
 from .rows import cover_of, image_of
-from .values import ArchivedCover, ArchiveState, SavedImage
+from .values import ArchivedCover, SavedImage
 
 NAME = "covers.sqlite3"
 VERSION = 1
@@ -47,7 +47,10 @@ INSERT INTO tasks (task_id, state, error, added_at) VALUES (?, 'failed', ?, ?)
 ON CONFLICT (task_id) DO UPDATE SET state = 'failed', error = excluded.error
 WHERE state != 'saved'
 """
-_SET_STATE = "UPDATE tasks SET state = ?, error = NULL"
+_SET_STATE = "UPDATE tasks SET state = ?, error = NULL WHERE task_id = ?"
+_WITHOUT_DETAILS = """
+SELECT task_id, state, NULL, expires_at, error, added_at FROM tasks WHERE task_id = ?
+"""
 _KEEP = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # The images of a job whose completion is not known live at least so long from its beginning.
 _EXPIRES = f"coalesce(expires_at, added_at + {RETENTION.total_seconds():.0f})"
@@ -117,49 +120,66 @@ class Record:
         finally:
             self._execute("PRAGMA synchronous = NORMAL")
 
-    def learn(self, details: CoverDetails) -> dict[int, SavedImage]:
-        """Note what is known of a cover; the images that were saved of it, by number."""
-        with self._transaction():
-            self._learn(details)
-            return {image.number: image for image in self._images(details.task_id)}
+    def learn(self, details: CoverDetails) -> None:
+        """Note what is known of a cover."""
+        expires_at = details.expires_at if details.is_success else None
+        moment = expires_at.timestamp() if expires_at is not None else None
+        text = json.dumps(unstructure_details(details), ensure_ascii=False)
+        self._execute(_LEARN, details.task_id, _storable(text), moment, time.time())
 
-    def keep(self, task_id: str, image: SavedImage, part: PartFile | None = None) -> None:
-        """Note an image; `part` is moved to its place.
+    def images(self, task_id: str) -> list[SavedImage]:
+        """Those that were saved of a cover."""
+        rows = self._execute("SELECT * FROM files WHERE task_id = ?", task_id).fetchall()
+        return [image_of(row, self._folder) for row in rows]
 
-        That is done inside the transaction, so that of two processes which save the same image the
-        one whose file stays is the one whose row does.
-        """
-        i = image
+    def keep(self, task_id: str, i: SavedImage) -> None:
+        """Note an image."""
         row = (i.number, i.url, i.path.name, i.sha256, i.size, i.media_type, i.width, i.height)
-        with self._transaction():
-            if part is not None:
-                part.move_to(image.path)
-            self._execute(_KEEP, task_id, *row)
+        self._execute(_KEEP, task_id, *row)
 
-    def settle(self, task_id: str, *, saved: bool) -> ArchivedCover:
-        """Note whether all images of a cover are here, whoever brought them.
+    def settle(
+        self, details: CoverDetails, brought: Sequence[SavedImage], *, saved: bool
+    ) -> ArchivedCover:
+        """Note these images, and whether all of the cover are here, whoever brought them.
 
-        Where this save could not have them all, another archive may have had them meanwhile: they
-        are read again, and only if one is not there, whole and noted, the cover is pending.
+        Where another one was noted meanwhile, another archive has saved the same image: what lies
+        there now is noted, so that the one whose file stays is the one whose row does.
+
+        Where this save could not have them all, another may have had them: they are read again, and
+        only if one is not there, whole and noted, the cover is pending.
         """
+        task_id = details.task_id
         with self._transaction():
-            [cover] = self.covers("WHERE task_id = ?", task_id)
-            state: ArchiveState = "saved" if saved or _is_here(cover) else "pending"
-            self._execute(f"{_SET_STATE} WHERE task_id = ?", state, task_id)
-            return evolve(cover, state=state, error=None)
+            images = {each.number: each for each in self.images(task_id)}
+            for image in brought:
+                other = images.get(image.number)
+                is_new = other is None or other.sha256 == image.sha256
+                images[image.number] = image if is_new else as_it_lies(image)
+                self.keep(task_id, images[image.number])
+            is_saved = saved or _are_here(images, len(details.images))
+            self._execute(_SET_STATE, "saved" if is_saved else "pending", task_id)
+            # What `learn` wrote need not be read again.
+            row = self._execute(_WITHOUT_DETAILS, task_id).fetchone()
+            in_order = tuple(image for _, image in sorted(images.items()))
+            return evolve(cover_of(row, in_order), details=details)
+
+    def together(self, changes: Iterable[Callable[["Record"], Any]]) -> list[Any]:
+        """All of these or none."""
+        with self._transaction():
+            return [change(self) for change in changes]
 
     def fail(self, task_id: str, error: str, details: CoverDetails | None) -> None:
         """Note that somebody has given up."""
         with self._transaction():
             if self._changes(_FAIL, task_id, _storable(error), time.time()) and details is not None:
-                self._learn(details)
+                self.learn(details)
 
     def retry(self, task_ids: Sequence[str] | None) -> list[str]:
         """Make these pending, or all that failed; those of them that were not."""
         with self._transaction():
             if task_ids is None:
                 task_ids = [cover.task_id for cover in self.covers("WHERE state = 'failed'")]
-            change = f"{_SET_STATE} WHERE task_id = ? AND state != 'pending'"
+            change = f"{_SET_STATE} AND state != 'pending'"
             return [each for each in task_ids if self._changes(change, "pending", each)]
 
     def covers(self, which: str = "", *values: Any) -> list[ArchivedCover]:
@@ -193,6 +213,10 @@ class Record:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        """All of the block, or nothing; within another one it is a part of that."""
+        if self._connection.in_transaction:
+            yield
+            return
         self._execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -209,30 +233,16 @@ class Record:
     def _changes(self, statement: str, *values: Any) -> bool:
         return self._execute(statement, *values).rowcount > 0
 
-    def _learn(self, details: CoverDetails) -> None:
-        expires_at = details.expires_at if details.is_success else None
-        moment = expires_at.timestamp() if expires_at is not None else None
-        text = json.dumps(unstructure_details(details), ensure_ascii=False)
-        self._execute(_LEARN, details.task_id, _storable(text), moment, time.time())
-
     def _placed(self, which: str, *values: Any) -> list[tuple[int, ArchivedCover]]:
         rows = self._execute(f"SELECT place, {_TASK} FROM tasks {which}", *values)  # noqa: S608 - ours
         # As long as it is open this process sees what was there then, of the images, too.
         with closing(rows):
-            return [(place, cover_of(row, tuple(self._images(row[0])))) for place, *row in rows]
-
-    def _images(self, task_id: str) -> list[SavedImage]:
-        rows = self._execute("SELECT * FROM files WHERE task_id = ?", task_id).fetchall()
-        return [image_of(row, self._folder) for row in rows]
+            return [(place, cover_of(row, tuple(self.images(row[0])))) for place, *row in rows]
 
 
-def _is_here(cover: ArchivedCover) -> bool:
-    """Whether all of its images are, as they were saved."""
-    wanted = range(1, 1 + len(cover.details.images)) if cover.details is not None else ()
-    images = {image.number: image for image in cover.images}
-    return bool(wanted) and all(
-        number in images and problem_with(images[number]) is None for number in wanted
-    )
+def _are_here(images: Mapping[int, SavedImage], number: int) -> bool:
+    """Whether the images from 1 to this number are, as they were saved."""
+    return all(n in images and problem_with(images[n]) is None for n in range(1, 1 + number))
 
 
 def _storable(text: str) -> str:

@@ -13,17 +13,17 @@ from kie_cover_async.errors import DownloadError
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.transport import Downloads
 
-from .files import PartFile, Whole, find_whole, lies_there, problem_with, sync_folder
-from .formats import SUFFIXES, NoImageError
+from .direct import ROOM
+from .files import Whole, find_whole, lies_there, problem_with
+from .formats import NoImageError
 from .names import stem
+from .parts import PartFile, part_files
 from .record import Record
 from .threads import Threads
 from .values import ArchivedCover, SavedImage
 
 # A link that is too old answers with one of these; a fresh one may do better.
 _STALE = {403, 404, 410}
-# Bytes that go to a thread in one piece: a quarter of it was measured to cost a tenth more CPU.
-_BATCH = 1 << 20
 
 
 class Client(Protocol):
@@ -55,69 +55,77 @@ class Saver:
         self._folder = folder
         self.threads: Threads = threads
         self._largest = largest_image
+        self._parts = part_files(folder)
         self._places = asyncio.Semaphore(at_once)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._syncing = asyncio.Lock()
-        self._moved = self._synced = 0
 
     async def save(self, client: Client, details: CoverDetails) -> ArchivedCover:
         """The cover, all of whose images are here now; raises what kept the first of them away.
 
         What another archive has brought meanwhile is here, too.
         """
-        task_id = details.task_id
         # Who saves the same cover at the same time finds it when it is their turn.
-        async with self._turns.setdefault(task_id, asyncio.Lock()):
-            images = await self.threads.ask(partial(self._wanted, details))
+        async with self._turns.setdefault(details.task_id, asyncio.Lock()):
+            images = await self.threads.note(partial(self._wanted, details))
             saving = [self._save(client, image) for image in images]
             outcomes = await asyncio.gather(*saving, return_exceptions=True)
-            errors = [error for error in outcomes if error is not None]
-            await self._sync()
-            cover = await self.threads.ask(lambda r: r.settle(task_id, saved=not errors))
+            errors = [each for each in outcomes if isinstance(each, BaseException)]
+            brought = [each for each in outcomes if isinstance(each, SavedImage)]
+            cover = await self.threads.note(
+                lambda record: record.settle(details, brought, saved=not errors),
+                names_changed=bool(brought),
+            )
             if cover.state != "saved":
                 raise errors[0]
             return cover
 
     def _wanted(self, details: CoverDetails, record: Record) -> list[_Wanted]:
         """Its images. Looking here whether a file is there spares most of them another thread."""
-        task_id, known = details.task_id, record.learn(details)
+        record.learn(details)
+        task_id, numbers = details.task_id, range(1, 1 + len(details.images))
+        lying = {n for n in numbers if lies_there(self._folder, stem(task_id, n))}
+        known = {image.number: image for image in record.images(task_id)}
         return [
-            _Wanted(
-                task_id=task_id,
-                number=number,
-                url=url,
-                known=known.get(number),
-                lies_there=lies_there(self._folder, stem(task_id, number)),
-            )
-            for number, url in enumerate(details.images, 1)
+            _Wanted(task_id=task_id, number=n, url=url, known=known.get(n), lies_there=n in lying)
+            for n, url in zip(numbers, details.images, strict=True)
         ]
 
-    async def _save(self, client: Client, image: _Wanted) -> None:
+    async def _save(self, client: Client, image: _Wanted) -> SavedImage | None:
+        """Have it here; what of it is to be noted."""
         async with self._places:
-            if not (image.lies_there and await self._is_whole(image)):
-                await self._bring(client, image)
+            if image.lies_there and await self._is_as_known(image):
+                return None
+            whole = await self._adopted(image) or await self._brought(client, image)
+            saved = whole.as_image(image.number, image.url)
+            if image.known is not None:
+                # The row of what was here says otherwise of it, and is not to be believed later.
+                await self.threads.note(
+                    lambda record: record.keep(image.task_id, saved), names_changed=True
+                )
+            return saved
 
-    async def _is_whole(self, image: _Wanted) -> bool:
-        """Whether what lies there is as it was saved, or whole and unknown: then it is noted."""
-        if image.known is not None:
-            return await self.threads.begin(partial(problem_with, image.known)) is None
+    async def _is_as_known(self, image: _Wanted) -> bool:
+        """Whether it is here, as it was saved."""
+        known = image.known
+        return known is not None and await self.threads.begin(partial(problem_with, known)) is None
+
+    async def _adopted(self, image: _Wanted) -> Whole | None:
+        """What lies there whole and is not known."""
+        if image.known is not None or not image.lies_there:
+            return None
         name = stem(image.task_id, image.number)
-        whole = await self.threads.begin(partial(find_whole, self._folder, name))
-        if whole is not None:
-            await self._keep(image, whole)
-        return whole is not None
+        return await self.threads.begin(partial(find_whole, self._folder, name))
 
-    async def _bring(self, client: Client, image: _Wanted) -> None:
-        part = PartFile(self._folder)
+    async def _brought(self, client: Client, image: _Wanted) -> Whole:
+        part = next(self._parts)
         try:
             try:
-                whole = await self._fetch(client, image, image.url, part)
+                return await self._fetch(client, image, image.url, part)
             except DownloadError as error:
                 if error.http_status not in _STALE:
                     raise
                 link = await client.get_download_url(image.url)
-                whole = await self._fetch(client, image, link, part)
-            await self._keep(image, whole, part)
+                return await self._fetch(client, image, link, part)
         except BaseException:
             # A thread may be at it still, and this comes after it, cancelled again or not.
             await asyncio.shield(self.threads.begin(part.discard))
@@ -136,43 +144,16 @@ class Saver:
             if size > self._largest:
                 raise _refused(image, f"it has more than {self._largest} bytes")
             batch.append(piece)
-            if size - written >= _BATCH:
+            if size - written >= ROOM:
                 await self.threads.begin(partial(part.write, batch, anew=not written))
                 batch, written = [], size
         try:
-            return await self.threads.begin(partial(part.finish, batch, anew=not written))
+            name = stem(image.task_id, image.number)
+            keep = partial(part.keep_image, batch, anew=not written, stem=name)
+            return await self.threads.begin(keep)
         except NoImageError as error:
             reason = str(error)
         raise _refused(image, reason, again=True)
-
-    async def _keep(self, image: _Wanted, whole: Whole, part: PartFile | None = None) -> None:
-        kind = whole.format
-        name = stem(image.task_id, image.number) + SUFFIXES[kind.media_type]
-        saved = SavedImage(
-            number=image.number,
-            url=image.url,
-            path=self._folder / name,
-            sha256=whole.sha256,
-            size=whole.size,
-            media_type=kind.media_type,
-            width=kind.width,
-            height=kind.height,
-        )
-        await self.threads.ask(lambda record: record.keep(image.task_id, saved, part))
-        self._moved += 1
-
-    async def _sync(self) -> None:
-        """Let what was moved so far be where it is after a loss of power, too.
-
-        One fsync of the folder serves all who came while the one before it was running.
-        """
-        moved = self._moved
-        async with self._syncing:
-            if self._synced >= moved:
-                return
-            moved = self._moved
-            await self.threads.begin(partial(sync_folder, self._folder))
-            self._synced = moved
 
 
 def _refused(image: _Wanted, reason: str, *, again: bool = False) -> DownloadError:

@@ -6,17 +6,20 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from .files import sweep
+from .files import sync_folder
+from .notes import Note, Notes, Outcome
+from .parts import sweep
 from .presence import Presence
 from .record import Record, failures_of
 
 T = TypeVar("T")
 
-# While some wait for the disk the others hash.
-_THREADS = 4
+# While some wait for the disk another one hashes; more would keep the event loop from its turn.
+_THREADS = 3
 
 
 class Threads:
@@ -30,6 +33,7 @@ class Threads:
         self._disk = ThreadPoolExecutor(_THREADS, "kie-cover-archive-disk")
         self._clerk = ThreadPoolExecutor(1, "kie-cover-archive-record")
         self._opened: list[Presence | Record] = []
+        self._notes = Notes(self._write)
         self._users = 0
         self._is_closing = False
         self._unused = asyncio.Event()
@@ -78,6 +82,34 @@ class Threads:
         """Work on the record, in its thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._clerk, self._answer, question)
+
+    async def note(self, change: Callable[[Record], T], *, names_changed: bool = False) -> T:
+        """Like `ask`, and in one transaction with what others note about then.
+
+        Where names in the folder have changed, a loss of power leaves them as they are now.
+        """
+        return await self._notes.add(change, names_changed=names_changed)
+
+    def _write(self, notes: list[Note]) -> asyncio.Future[list[Outcome]]:
+        return asyncio.get_running_loop().run_in_executor(self._clerk, self._note_all, notes)
+
+    def _note_all(self, notes: list[Note]) -> list[Outcome]:
+        try:
+            return [(value, None) for value in self._noted(notes)]
+        except OSError as error:
+            # A disk that is full, a record that is locked: that is so for all of them.
+            return [(None, copy(error)) for _ in notes]
+        except Exception as error:  # noqa: BLE001 - whatever it is, who noted hears of it
+            failure = error
+        if len(notes) == 1:
+            return [(None, failure)]
+        # Nothing was noted; each is to hear of its own failure alone.
+        return [outcome for note in notes for outcome in self._note_all([note])]
+
+    def _noted(self, notes: list[Note]) -> list[Any]:
+        if any(note.names_changed for note in notes):
+            sync_folder(self._folder)
+        return self._answer(lambda record: record.together([note.change for note in notes]))
 
     def _answer(self, question: Callable[[Record], T]) -> T:
         with failures_of(self._folder):

@@ -22,9 +22,12 @@ MOST_REDIRECTS = 5
 # Bytes a second: half of what each of sixteen images gets of a modem's 33.6 kbit/s.
 SLOWEST = 128
 
+# Bytes: what asyncio reads at once. With less room, reading stops and begins anew for each piece.
+_READ_AT_ONCE = 1 << 18
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429}
 
+_FAILURES = (aiohttp.ClientError, OSError)
 # What no repetition mends. A certificate that is wrong now is wrong in a second, too.
 _FINAL = (aiohttp.InvalidURL, aiohttp.ClientConnectorCertificateError)
 
@@ -47,10 +50,10 @@ class _Fetch:
         """Turn what aiohttp raises inside into a `DownloadError`."""
         try:
             yield
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._translated(error) from None
+        except _FAILURES as error:
+            raise self.translated(error) from None
 
-    def _translated(self, error: Exception) -> DownloadError:
+    def translated(self, error: Exception) -> DownloadError:
         if isinstance(getattr(error, "os_error", None), NotPublicError):
             return self.error("the host has no public address")
         if isinstance(error, aiohttp.SocketTimeoutError):
@@ -79,12 +82,16 @@ class Body:
     async def __anext__(self) -> bytes:
         if self._waited >= self._fetch.patience:
             self._judge_pace()
-        asked = _now()
-        with self._fetch.failures():
+        time = asyncio.get_running_loop().time
+        asked = time()
+        # `failures` costs more than the reading itself, and this is done for each of many pieces.
+        try:
             piece = await self._content.readany()
+        except _FAILURES as error:
+            raise self._fetch.translated(error) from None
         if not piece:
             raise StopAsyncIteration
-        self._waited += _now() - asked
+        self._waited += time() - asked
         self._came += len(piece)
         return piece
 
@@ -178,6 +185,7 @@ class Downloads:
     def _new_session(self, is_own_host: bool) -> aiohttp.ClientSession:
         exchange = self._transport.exchange
         session = aiohttp.ClientSession(
+            read_bufsize=_READ_AT_ONCE,
             connector=aiohttp.TCPConnector(
                 # Limited by who downloads: a request that queued here would lose its time.
                 limit=0,
@@ -198,7 +206,3 @@ def _next(url: URL, response: aiohttp.ClientResponse, fetch: _Fetch) -> URL:
         return url.join(an_http_url("Location", str(url.join(URL(location)))))
     except NO_URL:
         raise fetch.error("a redirect leads nowhere", http_status=response.status) from None
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -31,7 +31,7 @@ def left_behind(archive, *, folder=None):
         "places": saver._places._value - archive._at_once,
         "turns": sum(lock.locked() for lock in saver._turns.values()),
         "users": saver.threads._users,
-        "syncing": int(saver._syncing.locked()),
+        "notes": sum(not note.answer.done() for note in saver.threads._notes._waiting),
     }
 
 

@@ -4,7 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
 
 from kie_cover_async import (
@@ -15,10 +15,11 @@ from kie_cover_async import (
     InvalidRequestError,
 )
 from kie_cover_async.archive import CoverArchive
-from kie_cover_async.archive.files import PartFile
 from kie_cover_async.archive.formats import NoImageError
+from kie_cover_async.archive.parts import part_files
 from kie_cover_async.archive.saving import _Wanted
 from kie_cover_async.emulator import CoverScript, Fault
+from kie_cover_async.emulator.images import png
 
 
 def names(folder):
@@ -350,7 +351,7 @@ async def test_cancelling_at_any_moment(client, emulator, archive, moment):
         saving = InterruptedAt(wait, moment, archive._saver._save(client, image))
         [outcome] = await asyncio.gather(asyncio.create_task(saving.run()), return_exceptions=True)
         interrupted = saving.interrupted
-        assert outcome is None or isinstance(outcome, (asyncio.CancelledError, DownloadError))
+        assert not interrupted or isinstance(outcome, (asyncio.CancelledError, DownloadError))
         assert not [name for name in names(archive.folder) if name.endswith(".part")]
         wait += 1
     assert wait > 4
@@ -372,22 +373,64 @@ async def test_cancelling_a_save(client, emulator, archive, cover, until):
     assert (await archive.save(client, details)).state == "saved"
 
 
-async def test_names_are_made_to_last_together(archive, monkeypatch):
-    """One fsync of the folder serves all who wait for it, and whoever has moved nothing since."""
-    syncs = []
-    monkeypatch.setattr("kie_cover_async.archive.saving.sync_folder", syncs.append)
-    saver = archive._saver
-    for _ in range(2):
-        saver._moved += 3
-        await asyncio.gather(*[saver._sync() for _ in range(3)])
-        await saver._sync()
-    assert syncs == [archive.folder] * 2
-
-
 def test_what_was_discarded_is_not_written(tmp_path):
     """A thread that comes too late makes no file."""
-    part = PartFile(tmp_path)
+    part = next(part_files(tmp_path))
     part.discard()
     with pytest.raises(NoImageError):
         part.write([b"too late"], anew=True)
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.fixture
+def settled_again(client, archive, cover):
+    """Notes an image of a saved cover once more, as somebody whose file was another one would."""
+
+    async def settled_again(lies_there):
+        details = await cover(images=1)
+        [image] = (await archive.save(client, details)).images
+        image.path.unlink()
+        if lies_there is not None:
+            image.path.write_bytes(lies_there)
+        own = evolve(image, sha256="0" * 64, size=7)
+        return await archive._saver.threads.note(
+            lambda record: record.settle(details, [own], saved=True)
+        )
+
+    return settled_again
+
+
+async def test_another_image_in_its_place(archive, settled_again):
+    """Of two that save one image in different bytes, the record has the one that lies there."""
+    other = png("another", 64)
+    [image] = (await settled_again(other)).images
+    assert (image.sha256, image.size) == (sha256(other).hexdigest(), len(other))
+    assert (await archive.verify()).ok
+
+
+@pytest.mark.parametrize("lies_there", [None, b"no image"])
+async def test_no_image_in_its_place(archive, settled_again, lies_there):
+    """Whatever has become of it meanwhile, what was brought is noted, and `verify` finds it."""
+    [image] = (await settled_again(lies_there)).images
+    assert image.sha256 == "0" * 64
+    [finding] = (await archive.verify()).findings
+    assert finding.image == image
+
+
+async def test_another_image_than_before(client, emulator, archive, cover, until):
+    """What comes in the place of a lost image is noted at once: a save that is cancelled over
+    another image leaves no row that contradicts its file."""
+    details = await cover()
+    threads = archive._saver.threads
+    for image in (await archive.save(client, details)).images:
+        image.path.unlink()
+        wrong = evolve(image, sha256="0" * 64)
+        await threads.note(lambda record, wrong=wrong: record.keep(details.task_id, wrong))
+    emulator.requests.clear()
+    emulator.fault(Fault.stall(midway=True), endpoint="image", count=1)
+    saving = asyncio.create_task(archive.save(client, details))
+    await until(lambda: any(archive.folder.glob("*.png")))
+    await until(lambda: len(emulator.requests) == 2 and not threads._notes._is_busy)
+    saving.cancel()
+    await asyncio.wait([saving])
+    assert len((await archive.verify()).findings) == 1
