@@ -1,12 +1,14 @@
 """A server of images as quick as Python allows, in a process of its own.
 
 Every path is a PNG of a megabyte and a half, each with other bytes in it.
-`python image_server.py [BYTES]` prints its URL and serves until its stdin ends, no more than so
-many bytes a second where they are given, over all connections together.
+`python image_server.py [BYTES] [CERTIFICATE]` prints its URL and serves until its stdin ends, no
+more than so many bytes a second where they are given, over all connections together; over https
+where there is a certificate.
 """
 
 import asyncio
 import os
+import ssl
 import struct
 import sys
 import zlib
@@ -65,14 +67,22 @@ class ImageServer(asyncio.Protocol):
             self._sending = asyncio.create_task(self._line.send(self._transport, answer))
 
 
-async def main() -> None:
-    loop = asyncio.get_running_loop()
-    line = Line(float(sys.argv[1]) if sys.argv[1:] else inf)
-    server = await loop.create_server(lambda: ImageServer(line), "127.0.0.1", 0, backlog=1024)
+def tls(certificate: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+async def main(rate: str = "inf", *certificate: str) -> None:
+    loop, line = asyncio.get_running_loop(), Line(float(rate))
+    [context] = [tls(each) for each in certificate] or [None]
+    server = await loop.create_server(
+        lambda: ImageServer(line), "127.0.0.1", 0, backlog=1024, ssl=context
+    )
     host, port = server.sockets[0].getsockname()
-    print(f"http://{host}:{port}", flush=True)
+    print(f"{'https' if context else 'http'}://{host}:{port}", flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(*sys.argv[1:]))
