@@ -1,4 +1,5 @@
 import asyncio
+import signal
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -12,6 +13,9 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 # For the session of this name in noxfile.py.
 settings.register_profile("thorough", deadline=None, max_examples=3000, database=None)
 settings.load_profile("repeatable")
+
+# A run in the background is deaf to Ctrl-C, and so would all be that it starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
