@@ -127,8 +127,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """The package's own types, by mypy, and those it shows to its users, by pyright."""
-    session.install(".[cli,testing]", *group("types"))
+    """The types of the package and its examples, by mypy, and those users see, by pyright."""
+    session.install(".[cli,testing]", *group("types"), *group("test"))
     session.run("mypy")
     session.run("pyright", "--verifytypes", "kie_cover_async", "--ignoreexternal")
 

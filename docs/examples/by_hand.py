@@ -15,7 +15,8 @@ async def images_of(session: aiohttp.ClientSession, task_id: str) -> list[str]:
         async with session.get(URL, params=query, headers=HEADERS) as response:
             data = (await response.json())["data"]
         if data["successFlag"] == 1:
-            return data["response"]["images"]
+            images: list[str] = data["response"]["images"]
+            return images
         if data["successFlag"] in (2, 3):
             raise RuntimeError(data["errorMessage"])
         await asyncio.sleep(3)

@@ -18,7 +18,8 @@ async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, CoverClient]]:
 
 
 async def the_client(request: Request) -> CoverClient:
-    return request.state.covers
+    client: CoverClient = request.state.covers
+    return client
 
 
 Covers = Annotated[CoverClient, Depends(the_client)]

@@ -4,23 +4,25 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from cover_service import make_app
 
 from kie_cover_async.emulator import CoverEmulator
 
+Service = TestClient[web.Request, web.Application]
 pytestmark = pytest.mark.usefixtures("instant_time")
 
 
 @pytest.fixture
-async def service(cover_emulator: CoverEmulator) -> AsyncIterator[TestClient]:
+async def service(cover_emulator: CoverEmulator) -> AsyncIterator[Service]:
     # The service makes its own client, which the environment leads to the emulator.
     async with TestClient(TestServer(make_app())) as service:
         yield service
 
 
 @pytest.mark.cover_emulator(generation_time=47)
-async def test_a_cover_takes_its_time(service: TestClient) -> None:
+async def test_a_cover_takes_its_time(service: Service) -> None:
     await service.post("/songs/my-song/cover")
     await asyncio.sleep(40)
     assert (await service.get("/songs/my-song/cover")).status == 202
@@ -31,7 +33,7 @@ async def test_a_cover_takes_its_time(service: TestClient) -> None:
 
 
 async def test_a_refusal_costs_nobody_a_cover(
-    service: TestClient, cover_emulator: CoverEmulator
+    service: Service, cover_emulator: CoverEmulator
 ) -> None:
     cover_emulator.script_song("my-song", "missing, pending, generating, 429, 500, success")
     await service.post("/songs/my-song/cover")
@@ -41,7 +43,7 @@ async def test_a_refusal_costs_nobody_a_cover(
     assert endpoints == ["generate"] + 6 * ["record-info"]
 
 
-async def test_a_failure_is_told(service: TestClient, cover_emulator: CoverEmulator) -> None:
+async def test_a_failure_is_told(service: Service, cover_emulator: CoverEmulator) -> None:
     cover_emulator.script_song("my-song", "generating, failure")
     await service.post("/songs/my-song/cover")
     await asyncio.sleep(60)
@@ -50,19 +52,19 @@ async def test_a_failure_is_told(service: TestClient, cover_emulator: CoverEmula
     assert await answer.json() == {"error": "Cover generation failed"}
 
 
-async def test_nobody_waits_for_ever(service: TestClient, cover_emulator: CoverEmulator) -> None:
+async def test_nobody_waits_for_ever(service: Service, cover_emulator: CoverEmulator) -> None:
     cover_emulator.script_song("my-song", "generating")  # and so on
     await service.post("/songs/my-song/cover")
     await asyncio.sleep(20 * 60)
     assert (await service.get("/songs/my-song/cover")).status == 504
 
 
-async def test_a_song_is_paid_for_once(service: TestClient, cover_emulator: CoverEmulator) -> None:
+async def test_a_song_is_paid_for_once(service: Service, cover_emulator: CoverEmulator) -> None:
     for _ in range(3):
         await service.post("/songs/my-song/cover")
     await asyncio.sleep(60)
     assert [request.endpoint for request in cover_emulator.requests].count("generate") == 1
 
 
-async def test_a_song_nobody_has_asked_for(service: TestClient) -> None:
+async def test_a_song_nobody_has_asked_for(service: Service) -> None:
     assert (await service.get("/songs/my-song/cover")).status == 404
