@@ -31,16 +31,10 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
 
 
 @pytest.fixture
-def most_held() -> int:
-    """Bytes."""
-    return 6 << 20
-
-
-@pytest.fixture
-def bounded(most_held: int) -> Iterator[None]:
+def bounded() -> Iterator[None]:
     """Measures the test, peer and all: whatever is sent, few MiB of it are held."""
     tracemalloc.start()
     yield
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < most_held
+    assert peak < 6 << 20

@@ -196,8 +196,9 @@ def test_jitter_costs_no_lag():
     chance = random.Random(7)
     durations = [DURATIONS["lognormal"](chance) for _ in range(1500)]
     exact, _ = lag_and_looks(AdaptiveSchedule(jitter=0), durations)
+    random.seed(7)  # the schedule draws from there
     jittered, _ = lag_and_looks(AdaptiveSchedule(), durations)
-    assert jittered == pytest.approx(exact, rel=0.1)
+    assert jittered == pytest.approx(exact, rel=0.05)
 
 
 # What bounds it.

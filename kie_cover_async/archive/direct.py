@@ -10,8 +10,8 @@ from mmap import PAGESIZE, mmap
 from pathlib import Path
 from threading import local
 
-# Bytes. Nearly every cover has less; so much may be held for each image that is on its way.
-ROOM: int = 4 << 20
+# Bytes, so many of which may be held for each image that is on its way.
+ROOM: int = 3 << 20
 
 _PAST_THE_CACHE = getattr(os, "O_DIRECT", 0)
 # What a file system says that has no such way, or wants other pages than ours.
@@ -54,17 +54,19 @@ class Content:
         """Where reading goes on."""
         return self._at
 
-    def is_written(self, path: Path) -> bool:
-        """Make a file of it that a loss of power leaves; not where the cache must be used."""
+    def write_past_cache(self, path: Path) -> bool:
+        """Make a file of it that a loss of power leaves, if that can be; whether it could."""
         try:
-            return bool(_PAST_THE_CACHE) and self._write(path)
+            if _PAST_THE_CACHE:
+                self._write(path)
         except OSError as error:
             if error.errno not in _NO_WAY:
                 raise
             path.unlink(missing_ok=True)
             return False
+        return bool(_PAST_THE_CACHE)
 
-    def _write(self, path: Path) -> bool:
+    def _write(self, path: Path) -> None:
         """Calls of the system and nothing between them: each may cost another thread its turn."""
         size = len(self.view)
         rest = _memory.room[: size + -size % PAGESIZE]
@@ -76,4 +78,3 @@ class Content:
             os.fsync(file)
         finally:
             os.close(file)
-        return True

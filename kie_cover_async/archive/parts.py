@@ -21,7 +21,7 @@ _PART = re.compile(r"\.[0-9a-f]{16}\.part")
 def part_files(folder: Path) -> Iterator["PartFile"]:
     """Any number of them, under names that nobody else has.
 
-    Chance is asked once: to ask the system costs an event loop as much as a millisecond's tenth.
+    Chance is asked once, since to ask the system gives the event loop's turn to other threads.
     """
     return (PartFile(folder, f".{n % (1 << 64):016x}.part") for n in count(randbits(64)))
 
@@ -86,7 +86,7 @@ class PartFile:
         pieces.clear()
         found = read_format(content)
         self._check_wanted()
-        if self._file is None and content.is_written(self._path):
+        if self._file is None and content.write_past_cache(self._path):
             self._hash, self._size = sha256(content.view), len(content.view)
         else:
             self._write([content.view], anew=True)

@@ -48,9 +48,7 @@ ON CONFLICT (task_id) DO UPDATE SET state = 'failed', error = excluded.error
 WHERE state != 'saved'
 """
 _SET_STATE = "UPDATE tasks SET state = ?, error = NULL WHERE task_id = ?"
-_WITHOUT_DETAILS = """
-SELECT task_id, state, NULL, expires_at, error, added_at FROM tasks WHERE task_id = ?
-"""
+_SELECT = "SELECT task_id, state, NULL, expires_at, error, added_at FROM tasks WHERE task_id = ?"
 _KEEP = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 # The images of a job whose completion is not known live at least so long from its beginning.
 _EXPIRES = f"coalesce(expires_at, added_at + {RETENTION.total_seconds():.0f})"
@@ -132,10 +130,11 @@ class Record:
         rows = self._execute("SELECT * FROM files WHERE task_id = ?", task_id).fetchall()
         return [image_of(row, self._folder) for row in rows]
 
-    def keep(self, task_id: str, i: SavedImage) -> None:
-        """Note an image."""
-        row = (i.number, i.url, i.path.name, i.sha256, i.size, i.media_type, i.width, i.height)
-        self._execute(_KEEP, task_id, *row)
+    def keep(self, task_id: str, image: SavedImage) -> None:
+        """Note an image, in the place of what was noted of its number."""
+        file = (image.path.name, image.sha256, image.size)
+        kind = (image.media_type, image.width, image.height)
+        self._execute(_KEEP, task_id, image.number, image.url, *file, *kind)
 
     def settle(
         self, details: CoverDetails, brought: Sequence[SavedImage], *, saved: bool
@@ -159,7 +158,7 @@ class Record:
             is_saved = saved or _are_here(images, len(details.images))
             self._execute(_SET_STATE, "saved" if is_saved else "pending", task_id)
             # What `learn` wrote need not be read again.
-            row = self._execute(_WITHOUT_DETAILS, task_id).fetchone()
+            row = self._execute(_SELECT, task_id).fetchone()
             in_order = tuple(image for _, image in sorted(images.items()))
             return evolve(cover_of(row, in_order), details=details)
 

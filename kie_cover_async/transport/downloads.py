@@ -27,7 +27,6 @@ _READ_AT_ONCE = 1 << 18
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429}
 
-_FAILURES = (aiohttp.ClientError, OSError)
 # What no repetition mends. A certificate that is wrong now is wrong in a second, too.
 _FINAL = (aiohttp.InvalidURL, aiohttp.ClientConnectorCertificateError)
 
@@ -50,10 +49,10 @@ class _Fetch:
         """Turn what aiohttp raises inside into a `DownloadError`."""
         try:
             yield
-        except _FAILURES as error:
-            raise self.translated(error) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._translated(error) from None
 
-    def translated(self, error: Exception) -> DownloadError:
+    def _translated(self, error: Exception) -> DownloadError:
         if isinstance(getattr(error, "os_error", None), NotPublicError):
             return self.error("the host has no public address")
         if isinstance(error, aiohttp.SocketTimeoutError):
@@ -84,11 +83,8 @@ class Body:
             self._judge_pace()
         time = asyncio.get_running_loop().time
         asked = time()
-        # `failures` costs more than the reading itself, and this is done for each of many pieces.
-        try:
+        with self._fetch.failures():
             piece = await self._content.readany()
-        except _FAILURES as error:
-            raise self._fetch.translated(error) from None
         if not piece:
             raise StopAsyncIteration
         self._waited += time() - asked

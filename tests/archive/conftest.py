@@ -91,12 +91,6 @@ def small_disk() -> Callable[[], AbstractContextManager[None]]:
 
 
 @pytest.fixture
-def most_held() -> int:
-    """Bytes: what is put together in memory, and what is read meanwhile."""
-    return 8 << 20
-
-
-@pytest.fixture
 def parts(tmp_path: Path) -> Callable[[], list[Path]]:
     """What lies half written in the folder."""
     return lambda: [*(tmp_path / "covers").glob(".*.part")]

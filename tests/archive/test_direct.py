@@ -48,7 +48,7 @@ def test_content_of_any_size(tmp_path, size):
     """The file has these bytes and no more, though disks are written to by the page."""
     content, path = Content([os.urandom(size)]), tmp_path / "a"
     # Not every file system can do it, and then there is no file.
-    there = [bytes(content.view)] if content.is_written(path) else []
+    there = [bytes(content.view)] if content.write_past_cache(path) else []
     assert [each.read_bytes() for each in tmp_path.iterdir()] == there
 
 

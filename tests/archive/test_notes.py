@@ -89,9 +89,12 @@ async def test_names_are_made_to_last_together(archive, monkeypatch):
 
 
 async def test_a_folder_that_cannot_be_flushed(archive, monkeypatch):
-    """Nothing is noted of images whose names may not last: each hears it in an error of its own."""
+    """Nothing is noted of images whose names may not last: each hears it in an error of its own,
+    and the disk is not asked again for each of them."""
+    refused = []
 
     def refuse(folder):
+        refused.append(folder)
         raise OSError("the disk is broken")
 
     monkeypatch.setattr(threads, "sync_folder", refuse)
@@ -104,6 +107,7 @@ async def test_a_folder_that_cannot_be_flushed(archive, monkeypatch):
     assert outcomes[0] == "a"
     assert [str(each) for each in outcomes[1:]] == ["the disk is broken"] * 2
     assert outcomes[1] is not outcomes[2]
+    assert refused == [archive.folder]
     assert await noted(archive) == ["a"]
 
 
