@@ -1,59 +1,15 @@
 """How often we may call: a budget of requests, shared by all who hold it."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Hashable
 from math import inf
 from typing import Self
 
 from .arguments import number
+from .turns import Ticket, Turns, WithdrawnError
 
 # The vendor's ceiling for status requests: ten a second for each key.
 DEFAULT_NUMBER, DEFAULT_PER = 10, 1.0
-
-
-class _Turn(asyncio.Event):
-    """One who waits, and is woken when it is their turn; no flow is a flow of their own."""
-
-    def __init__(self, flow: Hashable) -> None:
-        super().__init__()
-        self.flow = object() if flow is None else flow
-
-
-class _Turns:
-    """Those who wait, by flow: the flows take turns, and within a flow the first comes first."""
-
-    def __init__(self) -> None:
-        self._flows: OrderedDict[Hashable, OrderedDict[_Turn, None]] = OrderedDict()
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def first(self) -> _Turn:
-        """Whose turn it is; nobody who comes later gets before them."""
-        return next(iter(next(iter(self._flows.values()))))
-
-    def join(self, flow: Hashable) -> _Turn:
-        turn = _Turn(flow)
-        self._flows.setdefault(turn.flow, OrderedDict())[turn] = None
-        self._count += 1
-        return turn
-
-    def leave(self, turn: _Turn) -> None:
-        queue = self._flows[turn.flow]
-        del queue[turn]
-        self._count -= 1
-        if not queue:
-            del self._flows[turn.flow]
-
-    def serve(self) -> _Turn:
-        """The first has had their turn; the next one of that flow comes after all the others."""
-        turn = self.first
-        self._flows.move_to_end(turn.flow)
-        self.leave(turn)
-        return turn
 
 
 class InFlightLimit:
@@ -61,28 +17,31 @@ class InFlightLimit:
 
     def __init__(self, limit: int) -> None:
         self._free = limit
-        self._turns = _Turns()
+        self._turns = Turns(lambda: None)  # who is first is asked when a place comes free
 
     async def acquire(self, flow: Hashable = None) -> None:
         """Wait for a place; `flow` as in `RequestBudget.acquire`."""
+        ticket = Ticket.of(flow)
+        ticket.check_wanted()
         if self._free:
             self._free -= 1
             return
-        turn = self._turns.join(flow)
+        self._turns.join(ticket)
         try:
-            await turn.wait()
-        except asyncio.CancelledError:
+            await ticket.called()
+        except (asyncio.CancelledError, WithdrawnError):
             # Given a place and cancelled in the same moment: the place goes to the next one.
-            if turn.is_set():
+            if ticket.turns is None:
                 self.release()
-            else:
-                self._turns.leave(turn)
+            self._turns.leave(ticket)
             raise
 
     def release(self) -> None:
         """Give the place to the next one."""
         if self._turns:
-            self._turns.serve().set()
+            ticket = self._turns.first
+            self._turns.serve(ticket)
+            ticket.call()
         else:
             self._free += 1
 
@@ -108,7 +67,7 @@ class RequestBudget:
         self._slack = 0.0 if number_ == inf else number_ // 10 * self._interval
         self._next = self._held_until = -inf
         self._refusals = 0
-        self._turns = _Turns()
+        self._turns = Turns(self._arm)
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -138,15 +97,18 @@ class RequestBudget:
 
         `flow` is whose turn is taken; `None` is a flow of its own. Cancelling costs no slot.
         """
+        # A ticket stands for its flow, and raises `WithdrawnError` here when it is withdrawn.
+        ticket = Ticket.of(flow)
+        ticket.check_wanted()
         loop = self._bound_loop()
         if not self._turns and self._opening() <= (now := loop.time()):
             self._next = now + self._interval
             return now
-        await self._turn(loop, flow)
+        await self._turn(loop, ticket)
         now = loop.time()
         # A queue stood here, so late means missed, and is made up within the slack.
         self._next = max(self._opening(), now - self._slack) + self._interval
-        self._arm(loop)
+        self._arm()
         return now
 
     def hold(self, seconds: float) -> None:
@@ -183,25 +145,26 @@ class RequestBudget:
     def _opening(self) -> float:
         return max(self._next, self._held_until)
 
-    async def _turn(self, loop: asyncio.AbstractEventLoop, flow: Hashable) -> None:
+    async def _turn(self, loop: asyncio.AbstractEventLoop, ticket: Ticket) -> None:
         """Return when the budget is open and it is one's turn."""
-        turn = self._turns.join(flow)
+        self._turns.join(ticket)
+        is_open = False
         try:
-            # Woken, and held again in the same moment: the turn is kept, and comes later.
-            while not (turn.is_set() and self._opening() <= loop.time()):
-                turn.clear()
-                self._arm(loop)
-                await turn.wait()
-        except asyncio.CancelledError:
-            self._turns.leave(turn)
-            self._arm(loop)
+            # Called, and held again in the same moment: the turn is kept, and comes later.
+            while not is_open:
+                self._arm()
+                await ticket.called()
+                is_open = self._opening() <= loop.time()
+        except (asyncio.CancelledError, WithdrawnError):
+            self._turns.leave(ticket)
+            self._arm()
             raise
-        self._turns.serve()
+        self._turns.serve(ticket)
 
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wake the first when the budget opens. They take the slot themselves, on leaving."""
+    def _arm(self) -> None:
+        """Call the first when the budget opens. They take the slot themselves, on leaving."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._turns:
-            self._timer = loop.call_at(self._opening(), self._turns.first.set)
+            self._timer = self._bound_loop().call_at(self._opening(), self._turns.first.call)

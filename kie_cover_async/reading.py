@@ -10,6 +10,7 @@ from .inbox import Inbox
 from .looks import Ear, OnSent, SharedLooks, Sighting
 from .models import CoverDetails
 from .transport import Transport
+from .turns import Ticket
 from .waiting import Wait, WaitTerms
 
 
@@ -55,7 +56,7 @@ class Reader:
         with self._transport.lifetime.call(task_id):
             return await wait.run()
 
-    async def _sight(self, task_id: str, on_sent: OnSent, flow: Hashable) -> Sighting:
+    async def _sight(self, task_id: str, on_sent: OnSent, ticket: Ticket) -> Sighting:
         call = wire.record_info(task_id)
-        details, answer = await self._transport.once(call, flow=flow, on_sent=on_sent)
+        details, answer = await self._transport.once(call, ticket=ticket, on_sent=on_sent)
         return Sighting(details, answer.served_at, asyncio.get_running_loop().time())

@@ -8,6 +8,7 @@ from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timer
 from virtual_time import VirtualTimeLoop, now
 
 from kie_cover_async import RequestBudget
+from kie_cover_async.turns import Ticket, WithdrawnError
 
 pytestmark = pytest.mark.virtual_time
 
@@ -277,6 +278,44 @@ async def test_many_are_cancelled():
     moments = sorted(call.result() for call in calls if not call.cancelled())
     assert len(moments) >= 100
     assert all(later - earlier == pytest.approx(0.01) for earlier, later in pairwise(moments))
+
+
+@pytest.mark.parametrize("flow", [None, "bulk"])
+async def test_who_hurries_has_the_next_slot(flow):
+    """One whose time runs out does not wait until those before it have had their slots."""
+    budget, hurried = RequestBudget(10), Ticket(flow)
+    before = [asyncio.create_task(budget.acquire(flow)) for _ in range(20)]
+    late = asyncio.create_task(budget.acquire(hurried))
+    asyncio.get_running_loop().call_at(0.25, hurried.hurry)
+    assert await late == pytest.approx(0.3)
+    assert await asyncio.gather(*before) == at(0, 0.1, 0.2, *[n / 10 for n in range(4, 21)])
+    assert pending_timers() == []
+
+
+async def test_hurry_in_the_moment_of_a_slot():
+    """Whoever of two has the slot, the other one has the next, and none is lost."""
+    budget, hurried = RequestBudget(10), Ticket()
+    before = [asyncio.create_task(budget.acquire()) for _ in range(3)]
+    late = asyncio.create_task(budget.acquire(hurried))
+    asyncio.get_running_loop().call_at(0.1, hurried.hurry)
+    moments = await asyncio.gather(*before, late)
+    assert sorted(moments) == at(0, 0.1, 0.2, 0.3)
+    assert moments[-1] < 0.25
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.1])
+async def test_who_is_withdrawn(moment):
+    """A request that nobody needs any more costs no slot, even in the moment it would have it."""
+    budget, ticket = RequestBudget(10), Ticket()
+    await budget.acquire()
+    gone, next_one = (asyncio.create_task(budget.acquire(flow)) for flow in (ticket, None))
+    asyncio.get_running_loop().call_at(moment, ticket.withdraw)
+    with pytest.raises(WithdrawnError):
+        await gone
+    assert await next_one == pytest.approx(0.1)
+    with pytest.raises(WithdrawnError):
+        await budget.acquire(ticket)
+    assert (budget.waiting, pending_timers()) == (0, [])
 
 
 async def test_refusals_in_a_row():

@@ -154,6 +154,33 @@ async def test_a_callback_during_on_update():
     assert house.api.looked_at == [0, 3]
 
 
+@pytest.mark.parametrize("moment", [1.0, 1.3])
+async def test_a_confirming_look_that_is_cancelled(moment):
+    """What a callback told of is looked for again, when nobody heard what the look brought."""
+    house = House(GENERATING, COVER, latency=0.5)
+    waiting = house.start(on_update=lambda _: asyncio.sleep(20))
+    house.call_at(1)
+    await asyncio.sleep(moment + 0.1)
+    poll = asyncio.create_task(house.looks.look(ID))
+    await asyncio.sleep(0.1)
+    poll.cancel()
+    assert await waiting is COVER
+    assert (house.api.looked_at, now()) == ([0, moment + 0.1, 20.5], 41)
+    assert house.is_empty()
+
+
+async def test_a_look_that_is_cancelled_confirms_nothing():
+    """Where no callback has come, it makes nobody look."""
+    house = House(GENERATING, COVER, latency=0.5)
+    waiting = house.start(awaits_call=True)
+    await asyncio.sleep(1)
+    poll = asyncio.create_task(house.looks.look(ID))
+    await asyncio.sleep(0.1)
+    poll.cancel()
+    assert await waiting is COVER
+    assert house.api.looked_at == [1, 30]
+
+
 async def test_a_flood_of_callbacks():
     """However many callbacks come, they make a wait look once in a second."""
     house = House(GENERATING)

@@ -5,6 +5,7 @@ from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
 from virtual_time import now
 
 from kie_cover_async.budget import InFlightLimit
+from kie_cover_async.turns import Ticket, WithdrawnError
 
 pytestmark = pytest.mark.virtual_time
 
@@ -17,7 +18,7 @@ class Place:
         self.taken: list[tuple[str, float]] = []
         self.busy = self.busiest = 0
 
-    async def take(self, name: str, flow: str | None = None, seconds: float = 1.0) -> None:
+    async def take(self, name: str, flow: str | Ticket | None = None, seconds: float = 1.0) -> None:
         await self.limit.acquire(flow)
         try:
             self.taken.append((name, now()))
@@ -108,3 +109,54 @@ async def test_given_to_one_who_is_cancelled_already():
     await asyncio.wait([gone, next_one])
     assert gone.cancelled()
     assert not next_one.cancelled()
+
+
+async def test_who_hurries_goes_before_those_of_its_flow():
+    """In the order in which they began to hurry, and not before those of other flows."""
+    place = Place(1)
+    tickets = [Ticket("bulk") for _ in range(5)]
+    takes = [place.take(str(n), ticket) for n, ticket in enumerate(tickets)]
+    takes += [place.take("other", "other") for _ in range(2)]
+    running = [asyncio.create_task(take) for take in takes]
+    await asyncio.sleep(0.5)
+    for n in (4, 3, 4, 0):
+        tickets[n].hurry()
+    await asyncio.gather(*running)
+    assert [name for name, _ in place.taken] == ["0", "4", "other", "3", "other", "1", "2"]
+
+
+async def test_who_hurries_alone_goes_before_all():
+    """Single requests whose time runs out go one after the other, before any other flow."""
+    place = Place(1)
+    tickets = [Ticket() for _ in range(5)]
+    takes = [place.take(str(n), ticket) for n, ticket in enumerate(tickets)]
+    running = [asyncio.create_task(take) for take in takes]
+    await asyncio.sleep(0.5)
+    for n in (4, 2):
+        tickets[n].hurry()
+    early = Ticket()
+    early.hurry()
+    running.append(asyncio.create_task(place.take("early", early)))
+    await asyncio.gather(*running)
+    assert [name for name, _ in place.taken] == ["0", "4", "2", "early", "1", "3"]
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+async def test_who_is_withdrawn(is_given):
+    """A request that nobody needs any more leaves the queue, and the place goes to the next one."""
+    limit, ticket = InFlightLimit(1), Ticket()
+    await limit.acquire()
+    gone, next_one = (asyncio.create_task(limit.acquire(flow)) for flow in (ticket, None))
+    await asyncio.sleep(0)
+    if is_given:
+        limit.release()
+    ticket.withdraw()
+    with pytest.raises(WithdrawnError):
+        await gone
+    if not is_given:
+        limit.release()
+    await next_one
+    with pytest.raises(WithdrawnError):
+        await limit.acquire(ticket)
+    limit.release()
+    assert limit._free == 1

@@ -22,13 +22,13 @@ def shown(heard: object) -> object:
 class Listener:
     """Looks at one moment, in a task of its own, and notes when its look left."""
 
-    def __init__(self, looks: SharedLooks, moment: float = 0.0) -> None:
+    def __init__(self, looks: SharedLooks, moment: float = 0.0, *, flow: str | None = None) -> None:
         self.left: list[float] = []
-        self.task = asyncio.create_task(self._look(looks, moment))
+        self.task = asyncio.create_task(self._look(looks, moment, flow))
 
-    async def _look(self, looks: SharedLooks, moment: float) -> object:
+    async def _look(self, looks: SharedLooks, moment: float, flow: str | None) -> object:
         await asyncio.sleep(moment)
-        return shown(await looks.look(ID, lambda: self.left.append(now())))
+        return shown(await looks.look(ID, lambda: self.left.append(now()), flow))
 
 
 def nothing_left(looks: SharedLooks) -> bool:
@@ -56,26 +56,63 @@ async def test_looks_in_flight_are_joined():
     assert nothing_left(looks)
 
 
-async def test_a_single_look_does_not_queue_with_many():
-    """A look that a bulk call has queued is overtaken by a single one, and joined by its like."""
-    turn, asked = asyncio.Event(), []
+@pytest.mark.parametrize("flow", [None, "another bulk"])
+async def test_no_look_queues_with_those_of_a_bulk_call(flow):
+    """A look that a bulk call has queued is overtaken by others, and shares what they bring."""
+    budget = RequestBudget(1)
+    api = ScriptedApi(COVER, latency=0.5, budget=budget)
+    looks = SharedLooks(api.look)
+    queue = [asyncio.create_task(budget.acquire("a bulk")) for _ in range(10)]
+    bulk = [asyncio.create_task(looks.look(ID, flow="a bulk")) for _ in range(2)]
+    await asyncio.sleep(3.6)
+    others = [asyncio.create_task(looks.look(ID, flow=flow)) for _ in range(2)]
+    assert {shown(await each) for each in (*others, *bulk)} == {COVER}
+    assert (api.looked_at, now()) == ([5], 5.5)
+    assert await asyncio.gather(*queue) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+    assert nothing_left(looks)
 
-    async def look(task_id, on_sent, flow):
-        asked.append(flow)
-        if flow is not None:
-            await turn.wait()
-        on_sent()
-        await asyncio.sleep(1)
-        return Sighting(COVER if flow is None else PENDING, None, now())
 
-    looks = SharedLooks(look)
-    bulk = [asyncio.create_task(looks.look(ID, flow=flow)) for flow in ("bulk", "another bulk")]
-    await asyncio.sleep(1)
-    single = [asyncio.create_task(looks.look(ID)) for _ in range(2)]
-    assert [shown(heard) for heard in await asyncio.gather(*single)] == [COVER, COVER]
-    assert asked == ["bulk", None]
-    turn.set()
-    assert [shown(heard) for heard in await asyncio.gather(*bulk)] == [PENDING, PENDING]
+async def test_looks_of_one_flow_are_joined():
+    """Equal ids of a bulk call cost one look."""
+    api = ScriptedApi(PENDING, latency=1)
+    looks = SharedLooks(api.look)
+    seen = await asyncio.gather(*[looks.look(ID, flow="bulk") for _ in range(3)])
+    assert [shown(heard) for heard in seen] == [PENDING] * 3
+    assert api.looked_at == [0]
+
+
+async def test_who_gave_way_to_a_look_that_is_lost():
+    """The next look is theirs, and they need not queue for it behind all the others again."""
+    budget = RequestBudget(1)
+    api = ScriptedApi(NEVER, COVER, budget=budget)
+    looks = SharedLooks(api.look)
+    queue = [asyncio.create_task(budget.acquire("a bulk")) for _ in range(10)]
+    bulk = [Listener(looks, flow="a bulk") for _ in range(2)]
+    await asyncio.sleep(0.5)
+    lost = Listener(looks)
+    await asyncio.sleep(2)
+    lost.task.cancel()
+    assert [await each.task for each in bulk] == [COVER] * 2
+    assert api.looked_at == [2, 3]
+    assert [each.left for each in (lost, *bulk)] == [[2]] * 3
+    await asyncio.gather(*queue)
+    assert nothing_left(looks)
+
+
+async def test_who_gave_way_may_go():
+    """Cancelling one who shares another's look harms nobody else, and leaves nothing."""
+    budget = RequestBudget(1)
+    api = ScriptedApi(COVER, latency=5, budget=budget)
+    looks = SharedLooks(api.look)
+    queue = [asyncio.create_task(budget.acquire("a bulk")) for _ in range(10)]
+    bulk = [Listener(looks, flow="a bulk") for _ in range(3)]
+    await asyncio.sleep(0.5)
+    other = Listener(looks)
+    await asyncio.sleep(2)
+    bulk[0].task.cancel()
+    assert [await each.task for each in (other, *bulk[1:])] == [COVER] * 3
+    assert (api.looked_at, now()) == ([2], 7)
+    await asyncio.gather(*queue)
     assert nothing_left(looks)
 
 

@@ -34,7 +34,7 @@ from kie_cover_async.errors import (
     TransportError,
 )
 from kie_cover_async.events import CoverChanged, CoverLooked
-from kie_cover_async.looks import Ear, SharedLooks
+from kie_cover_async.looks import Ear, SharedLooks, Sighting
 from kie_cover_async.waiting import Wait, WaitTerms
 
 pytestmark = pytest.mark.virtual_time
@@ -370,6 +370,48 @@ async def test_what_on_update_saw_at_the_end_is_not_lost():
     with pytest.raises(CoverFailedError):
         await House(FAILED).wait(timeout=7, on_update=Updates(100)).run()
     assert now() == 109
+
+
+@pytest.mark.parametrize("end", [COVER, FAILED], ids=["cover", "failure"])
+async def test_what_another_saw_by_the_deadline_is_not_lost(end):
+    """The end of the job that another's look has brought while `on_update` ran is the result."""
+    house = House(by_time=lambda at: GENERATING if at < 5 else end)
+    updates = Updates(20)
+    late = asyncio.create_task(house.wait(timeout=15, on_update=updates).run())
+    outcomes = await asyncio.gather(house.wait().run(), late, return_exceptions=True)
+    seen = [getattr(outcome, "details", outcome) for outcome in outcomes]
+    assert (seen, now()) == ([end, end], 15 + 20)
+    assert updates.seen == [GENERATING, end]
+    assert house.is_empty()
+
+
+async def test_what_another_saw_by_the_deadline_may_be_no_end():
+    """Then time is up, and nobody is told of it any more."""
+    house, updates = House(GENERATING), Updates(20)
+    late = house.wait(timeout=15, on_update=updates)
+    other = asyncio.create_task(timed_out(house.wait(timeout=12)))
+    error = await timed_out(late)
+    assert (error.looks, error.waited, updates.seen) == (1, 15, [GENERATING])
+    assert (await other).looks == 4
+
+
+@pytest.mark.parametrize("flow", [None, "a bulk"])
+async def test_a_queue_that_is_longer_than_the_timeout(flow):
+    """Each wait has a look before its time is up, whoever else has not had a first one yet."""
+    budget = RequestBudget(10)
+
+    async def look(task_id, on_sent, ticket):
+        await budget.acquire(ticket)
+        on_sent()
+        await asyncio.sleep(0.5)
+        is_done = now() > 8
+        return Sighting(COVER if is_done else GENERATING, None, now())
+
+    looks = SharedLooks(look)
+    terms = WaitTerms(timeout=20, not_found_grace=90, schedule=STEADY, retry=CountedRetries())
+    waits = [Wait(Ear(looks, str(n), flow), terms, budget).run() for n in range(400)]
+    assert await asyncio.gather(*waits) == [COVER] * 400
+    assert now() < 50
 
 
 async def test_an_on_update_that_blocks_the_loop():

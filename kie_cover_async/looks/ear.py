@@ -27,6 +27,7 @@ class Ear:
         "_flow",
         "_looks",
         "_not_before",
+        "_served",
         "_unheard",
         "_unsubscribe",
         "_until",
@@ -44,6 +45,7 @@ class Ear:
         self._alarm: asyncio.TimerHandle | None = None
         self._until = self._wanted = inf  # when the wait wants to look, and when a callback does
         self._not_before = -inf
+        self._served = False  # a look is on its way that left after a callback
         self._unsubscribe: Callable[[], object] = nothing
         self.was_called: bool = False
 
@@ -71,25 +73,34 @@ class Ear:
         if not ears:
             del self._looks.ears[self.task_id]
 
+    @property
+    def news(self) -> Heard | None:
+        """What was heard and not listened to yet."""
+        return self._unheard
+
     def hear(self, heard: Heard) -> None:
         """Take the latest news; it wakes a sleeping wait."""
-        self._unheard = heard
+        self._unheard, self._served = heard, False
         if self._asleep is not None:
             _wake(self._asleep)
 
     def call(self) -> None:
         """Take a callback; it makes the wait look, though not more than once in a second."""
         self.was_called = True
-        now = asyncio.get_running_loop().time()
-        self._wanted = min(self._wanted, max(now, self._not_before))
-        self._set_alarm()
+        self._want_a_look()
 
     def look_leaves(self) -> None:
         """A look leaves that will see what a callback told of, if there was one."""
         if self._wanted < inf:
-            self._wanted = inf
+            self._wanted, self._served = inf, True
             self._not_before = asyncio.get_running_loop().time() + _CALLED_LOOKS_APART
             self._set_alarm()
+
+    def look_is_lost(self) -> None:
+        """It was cancelled, and nobody has seen what the callback told of."""
+        if self._served:
+            self._served = False
+            self._want_a_look()
 
     async def listen_until(self, when: float) -> Heard | None:
         """The next thing heard, or `None` at `when` (`loop.time()`) or when a callback came."""
@@ -98,12 +109,27 @@ class Ear:
         heard, self._unheard = self._unheard, None
         return heard
 
-    async def look(self, on_sent: OnSent = nothing) -> Heard:
-        """Look now, or join the look in flight; what comes of it, as value or error."""
-        heard = await self._looks.look(self.task_id, on_sent, self._flow)
+    async def look(self, on_sent: OnSent = nothing, *, hurry_at: float = inf) -> Heard:
+        """Look now, or join the look in flight; what comes of it, as value or error.
+
+        If it is queued still at `hurry_at` (`loop.time()`), it goes before others of its flow.
+        """
+        loop, hurry = asyncio.get_running_loop(), None
+        if hurry_at < inf:
+            hurry = loop.call_at(hurry_at, self._looks.hurry, self.task_id)
+        try:
+            heard = await self._looks.look(self.task_id, on_sent, self._flow)
+        finally:
+            if hurry is not None:
+                hurry.cancel()
         # This ear heard it, too, and whatever came from elsewhere meanwhile is older.
         self._unheard = None
         return heard
+
+    def _want_a_look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._wanted = min(self._wanted, max(now, self._not_before))
+        self._set_alarm()
 
     async def _sleep_until(self, when: float) -> None:
         self._asleep = asyncio.get_running_loop().create_future()

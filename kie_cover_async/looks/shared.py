@@ -11,6 +11,7 @@ from attrs import define
 from kie_cover_async.errors import KieCoverError
 from kie_cover_async.inbox import Inbox
 from kie_cover_async.models import CoverDetails
+from kie_cover_async.turns import Ticket, WithdrawnError
 
 
 @define(eq=False)
@@ -26,8 +27,8 @@ Heard = Sighting | KieCoverError
 
 OnSent = Callable[[], object]
 
-# Makes one request, in the turns of a flow; calls its second argument when the budget lets it go.
-Look = Callable[[str, OnSent, Hashable], Awaitable[Sighting]]
+# Makes one request, which queues with this ticket; calls its second argument when it leaves.
+Look = Callable[[str, OnSent, Ticket], Awaitable[Sighting]]
 
 
 class Listener(Protocol):
@@ -39,18 +40,23 @@ class Listener(Protocol):
     def look_leaves(self) -> None:
         """That a look has left."""
 
+    def look_is_lost(self) -> None:
+        """That nobody will hear what the look that has left brings."""
+
 
 def nothing() -> None:
     """Nobody asks when this look leaves."""
 
 
 class _Flight:
-    """A look in flight: the future of what it brings, and who wants to know that it has left."""
+    """A look on its way: who wants to know that it has left, and the future of what it brings."""
 
-    __slots__ = ("_ended", "_flow", "_on_sent", "has_left")
+    __slots__ = ("_ended", "_flow", "_on_sent", "has_left", "instead", "ticket")
 
-    def __init__(self, on_sent: OnSent, flow: Hashable) -> None:
+    def __init__(self, on_sent: OnSent, flow: Hashable, ticket: Ticket) -> None:
         self.has_left = False
+        self.ticket = ticket
+        self.instead: asyncio.Future[Heard | None] | None = None
         self._flow = flow
         self._on_sent = [on_sent]
         self._ended: asyncio.Future[Heard | None] | None = None  # most looks are joined by nobody
@@ -63,27 +69,42 @@ class _Flight:
     def serves(self, flow: Hashable) -> bool:
         """Whether to wait for it is no worse than to make a look of one's own.
 
-        One of a bulk call may have ten thousand others before it; a single call has not.
+        One of a bulk call may have ten thousand others before it, which no other call is to queue
+        behind; a single call has none.
         """
-        return self.has_left or self._flow is None or flow is not None
+        return self.has_left or self._flow is None or self._flow == flow
+
+    def give_way_to(self, other: "_Flight") -> None:
+        """Another look at the same id has left, and brings what this one would."""
+        self.instead = other.brings()
+        self.ticket.withdraw()
+        self.leave()
 
     async def join(self, on_sent: OnSent) -> Heard | None:
         """What it brought; `None` where whoever made it was cancelled, or failed by a bug."""
         self._on_sent.append(on_sent)
         if self.has_left:
             on_sent()
-        if self._ended is None:
-            self._ended = asyncio.get_running_loop().create_future()
         try:
             # The future is everybody's: cancelling one who waits for it must not cancel it.
-            return await asyncio.shield(self._ended)
+            return await asyncio.shield(self.brings())
         finally:
             # Who is gone is not to be called: what it would do may be possible no more.
             self._on_sent.remove(on_sent)
 
+    async def other(self) -> Heard | None:
+        """What the look brought that this one gave way to."""
+        return None if self.instead is None else await asyncio.shield(self.instead)
+
     def end(self, heard: Heard | None) -> None:
         if self._ended is not None:
             self._ended.set_result(heard)
+
+    def brings(self) -> asyncio.Future[Heard | None]:
+        """What comes of it, when it does."""
+        if self._ended is None:
+            self._ended = asyncio.get_running_loop().create_future()
+        return self._ended
 
 
 class SharedLooks:
@@ -92,12 +113,15 @@ class SharedLooks:
     Whoever comes first makes the request, in its own task; the others wait for it. If that task is
     cancelled, the first of the others makes the request anew, so nobody depends on anybody's life
     and there are no tasks of our own to be left behind.
+
+    Requests at one id may queue in several flows. When one of them leaves, the others queue no
+    longer, and share what it brings.
     """
 
     def __init__(self, look: Look, inbox: Inbox | None = None) -> None:
         self._look = look
         self.inbox = inbox
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, list[_Flight]] = {}
         self.ears: dict[str, list[Listener]] = {}
 
     async def look(self, task_id: str, on_sent: OnSent = nothing, flow: Hashable = None) -> Heard:
@@ -105,34 +129,63 @@ class SharedLooks:
 
         `on_sent` is called once, when the first request that serves this look has left.
         """
-        while (flight := self._flights.get(task_id)) is not None and flight.serves(flow):
-            if (heard := await flight.join(on_sent)) is not None:
-                return _own(heard)
+        heard, is_lost = None, False
+        while heard is None:
+            serving = [each for each in self._flights.get(task_id, ()) if each.serves(flow)]
+            flight = serving[0] if serving else None
+            if flight is None:
+                # Who has waited for a look that was lost is not sent to the end of the queue.
+                flight = _Flight(on_sent, flow, Ticket(flow, is_hurried=is_lost))
+                heard = await self._lead(task_id, flight)
+            else:
+                heard = await flight.join(on_sent)
             if flight.has_left:
                 on_sent = nothing
-        return await self._lead(task_id, on_sent, flow)
+            is_lost = True
+        return _own(heard)
 
-    async def _lead(self, task_id: str, on_sent: OnSent, flow: Hashable) -> Heard:
-        flight = self._flights[task_id] = _Flight(on_sent, flow)
-        leave = flight.leave if self.inbox is None else partial(self._leave, task_id, flight)
+    def hurry(self, task_id: str) -> None:
+        """Let the looks at this id that are queued go before others of their flow."""
+        for flight in self._flights.get(task_id, ()):
+            flight.ticket.hurry()
+
+    async def _lead(self, task_id: str, flight: _Flight) -> Heard | None:
+        flights = self._flights.setdefault(task_id, [])
+        flights.append(flight)
         heard: Heard | None = None
         try:
-            heard = await self._look(task_id, leave, flow)
-        except KieCoverError as error:
-            heard = error
+            heard = await self._made(task_id, flight)
         finally:
-            # A single call may have overtaken it, and is in its place.
-            if self._flights.get(task_id) is flight:
+            flights.remove(flight)
+            if not flights:
                 del self._flights[task_id]
             flight.end(heard)
-        for ear in self.ears.get(task_id, ()):
-            ear.hear(_own(heard))
+            if flight.instead is None:
+                self._tell(task_id, heard, is_lost=heard is None and flight.has_left)
         return heard
 
+    async def _made(self, task_id: str, flight: _Flight) -> Heard | None:
+        try:
+            return await self._look(task_id, partial(self._leave, task_id, flight), flight.ticket)
+        except KieCoverError as error:
+            return error
+        except WithdrawnError:
+            return await flight.other()
+
     def _leave(self, task_id: str, flight: _Flight) -> None:
+        for other in self._flights[task_id]:
+            if not (other is flight or other.has_left):
+                other.give_way_to(flight)
         for ear in self.ears.get(task_id, ()):
             ear.look_leaves()
         flight.leave()
+
+    def _tell(self, task_id: str, heard: Heard | None, *, is_lost: bool) -> None:
+        for ear in self.ears.get(task_id, ()):
+            if heard is not None:
+                ear.hear(_own(heard))
+            elif is_lost:
+                ear.look_is_lost()
 
 
 def _own(heard: Heard) -> Heard:

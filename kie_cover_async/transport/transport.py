@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import NoReturn, TypeVar
 
@@ -18,6 +18,7 @@ from kie_cover_async.errors import (
 )
 from kie_cover_async.events import BudgetHeld, Observer, RequestDone, RetryPlanned, tell
 from kie_cover_async.retry import RetryPolicy
+from kie_cover_async.turns import Ticket
 from kie_cover_async.wire import Answer, Call, read
 
 from .exchange import Exchange
@@ -48,14 +49,14 @@ class Transport:
         self,
         call: Call[T],
         *,
-        flow: Hashable = None,
+        ticket: Ticket | None = None,
         on_sent: Callable[[], object],
     ) -> tuple[T, Answer]:
         """One request, when the budget allows it; waiting for that costs none of its time."""
         asked = asyncio.get_running_loop().time()
-        await self.in_flight.acquire(flow)
+        await self.in_flight.acquire(ticket)
         try:
-            granted = await self.budget.acquire(flow)
+            granted = await self.budget.acquire(ticket)
             on_sent()
             answer = await self.exchange.send(call)
             value = read(call, answer)

@@ -32,6 +32,9 @@ _MOST_UNREADABLE = 10
 _IMAGES_GRACE, _IMAGES_INTERVAL = 10.0, 1.0
 # The last look comes this many seconds before the deadline, at most this share of the timeout.
 _LAST_LOOK, _LAST_LOOK_SHARE = 1.0, 0.1
+# From so many seconds before the deadline a look in a queue hurries, or from this share of the
+# timeout. Its second would not do: what hurries queues, too, and so does the last look after it.
+_HURRY, _HURRY_SHARE = 10.0, 0.2
 
 
 @frozen(kw_only=True)
@@ -74,6 +77,11 @@ class WaitState:
     def deadline(self) -> float:
         """When time is up."""
         return inf if self.terms.timeout is None else self.started + self.terms.timeout
+
+    @property
+    def hurry_at(self) -> float:
+        """From when a look is not to stay in a queue, or time would be up."""
+        return self.deadline - min(_HURRY, _HURRY_SHARE * (self.terms.timeout or 0.0))
 
     def hear(self, heard: Heard, now: float, pressure: float) -> Outcome | None:
         """What the wait ends with, or `None`: then it goes on, and `due` is set anew."""

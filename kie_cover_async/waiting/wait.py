@@ -37,30 +37,39 @@ class Wait:
 
         Raises `CoverFailedError`, `CoverTimeoutError`, or the error that no repetition can mend.
         """
-        loop = asyncio.get_running_loop()
-        state = WaitState(self.ear.task_id, self.terms, loop.time())
-        scope = asyncio.timeout(None)
+        state = WaitState(self.ear.task_id, self.terms, asyncio.get_running_loop().time())
+        scope, outcome = asyncio.timeout(None), None
         try:
             async with scope:
                 with self.ear:
-                    return await self._until_the_end(state, scope)
+                    outcome = await self._until_the_end(state, scope)
         except TimeoutError:
             # Another's TimeoutError, from `on_update`, say, is none of ours.
             if not scope.expired():
                 raise
-        raise state.timed_out(loop.time())
-
-    async def _until_the_end(self, state: WaitState, scope: asyncio.Timeout) -> CoverDetails:
-        outcome = await self._judged(await self._first_heard(state, scope), state, scope)
-        while outcome is None:
-            # Expired and still here: an `on_update` has kept the cancellation to itself.
-            if self.terms.timeout == 0 or scope.expired():
-                raise state.timed_out(asyncio.get_running_loop().time())
-            heard = await self.ear.listen_until(state.due) or await self.ear.look()
-            outcome = await self._judged(heard, state, scope)
+        outcome = outcome or await self._at_the_deadline(state)
         if isinstance(outcome, KieCoverError):
             raise outcome
         return outcome
+
+    async def _until_the_end(self, state: WaitState, scope: asyncio.Timeout) -> Outcome | None:
+        outcome = await self._judged(await self._first_heard(state, scope), state, scope)
+        # Expired and still here: an `on_update` has kept the cancellation to itself.
+        while not (outcome or self.terms.timeout == 0 or scope.expired()):
+            heard = await self.ear.listen_until(state.due) or await self._look(state)
+            outcome = await self._judged(heard, state, scope)
+        return outcome
+
+    async def _at_the_deadline(self, state: WaitState) -> Outcome:
+        """What another's look brought while `on_update` ran, if that is the end of the job."""
+        news, outcome = self.ear.news, None
+        if isinstance(news, Sighting) and _tells_the_end(news.details):
+            async with asyncio.timeout(None) as scope:
+                outcome = await self._judged(news, state, scope)
+        return outcome or state.timed_out(asyncio.get_running_loop().time())
+
+    async def _look(self, state: WaitState) -> Heard:
+        return await self.ear.look(hurry_at=state.hurry_at)
 
     async def _first_heard(self, state: WaitState, scope: asyncio.Timeout) -> Heard:
         if not self.awaits_call or self.terms.timeout == 0:
@@ -69,7 +78,7 @@ class Wait:
             scope.reschedule(state.deadline)
         state.rest = self.ear.rest
         state.begin_with_rest(state.started)
-        return await self.ear.listen_until(state.due) or await self.ear.look()
+        return await self.ear.listen_until(state.due) or await self._look(state)
 
     async def _first_look(self, state: WaitState, scope: asyncio.Timeout) -> Heard:
         def start_the_clock() -> None:
@@ -129,3 +138,7 @@ class Wait:
         tell(self.observer, CoverLooked(error=error, **facts))
         if changed:
             tell(self.observer, CoverChanged(before=before, **facts))
+
+
+def _tells_the_end(details: CoverDetails) -> bool:
+    return details.is_success or details.state.is_failure
