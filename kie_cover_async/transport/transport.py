@@ -53,6 +53,9 @@ class Transport:
         on_sent: Callable[[], object],
     ) -> tuple[T, Answer]:
         """One request, when the budget allows it; waiting for that costs none of its time."""
+        if self.lifetime.closed:
+            # Ended, and still here: an `on_update` has kept the cancellation to itself.
+            raise ClientClosedError(task_id=call.task_id)
         asked = asyncio.get_running_loop().time()
         await self.in_flight.acquire(ticket)
         try:

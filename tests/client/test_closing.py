@@ -3,7 +3,7 @@ from contextlib import suppress
 
 import pytest
 
-from kie_cover_async import ClientClosedError, CoverClient, RequestBudget
+from kie_cover_async import ClientClosedError, CoverClient, ExponentialSchedule, RequestBudget
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 
 CALLBACK = "https://example.com/covers"
@@ -147,6 +147,25 @@ async def test_closing_from_within_an_update(emulator, connect, lend, until, bor
     own = asyncio.create_task(client.wait_for_cover(ids[0], on_update=close))
     assert [error.task_id for error in await endings(own, *others)] == ids
     assert after == ["returned"]
+
+
+async def test_closing_while_an_update_swallows_the_cancellation(emulator, client, until):
+    """A wait whose listener keeps the end to itself makes no request any more, and ends."""
+    task_id = emulator.add_job(CoverScript(end="never"))
+
+    async def swallow(_):
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    schedule = ExponentialSchedule(initial=0.1, maximum=0.1)
+    waiting = asyncio.create_task(
+        client.wait_for_cover(task_id, on_update=swallow, schedule=schedule)
+    )
+    await until(lambda: emulator.looks(task_id))
+    await asyncio.sleep(0)
+    await client.aclose()
+    [error] = await endings(waiting)
+    assert (error.task_id, emulator.looks(task_id)) == (task_id, 1)
 
 
 async def test_closing_from_within_the_last_update_costs_nobody_the_cover(emulator, client):
