@@ -495,6 +495,19 @@ async def test_what_a_schedule_learns(replies, learned):
     assert schedule.learned == learned
 
 
+async def test_a_schedule_that_fails_to_learn(caplog):
+    """It costs nobody the cover, and is told to the log."""
+
+    class Dunce(Every):
+        def learn(self, details: object) -> None:
+            raise ZeroDivisionError
+
+    assert await House(COVER).wait(schedule=Dunce(5)).run() is COVER
+    [told] = caplog.records
+    assert (told.levelname, told.exc_info[0]) == ("ERROR", ZeroDivisionError)
+    assert ID in told.getMessage()
+
+
 async def test_somebody_elses_look():
     """A wait hears of every look at its id, and is over in the moment somebody sees the cover."""
     house = House(GENERATING, GENERATING, COVER)

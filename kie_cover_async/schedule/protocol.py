@@ -23,5 +23,5 @@ class Learner(Protocol):
     """A schedule that also wants to hear of the jobs that have ended."""
 
     def learn(self, details: CoverDetails) -> None:
-        """Hear of a record in a terminal state, once per wait."""
+        """Hear of a record in a terminal state, once per wait; what it raises is logged."""
         ...

@@ -107,7 +107,7 @@ class Wait:
 
     def _ended(self, details: CoverDetails, state: WaitState) -> None:
         if isinstance(self.terms.schedule, Learner):
-            self.terms.schedule.learn(details)
+            _teach(self.terms.schedule, details)
         # What has ended before the wait began may have been called of to another process.
         if state.rest and (state.looks > 1 or self.awaits_call):
             _log.info("cover %s has ended, and no callback was heard", state.task_id)
@@ -138,6 +138,14 @@ class Wait:
         tell(self.observer, CoverLooked(error=error, **facts))
         if changed:
             tell(self.observer, CoverChanged(before=before, **facts))
+
+
+def _teach(learner: Learner, details: CoverDetails) -> None:
+    """What it raises must not cost anybody the cover that is there."""
+    try:
+        learner.learn(details)
+    except Exception:  # noqa: BLE001 - the schedule may be somebody else's code
+        _log.exception("the schedule failed to learn from cover %s", details.task_id)
 
 
 def _tells_the_end(details: CoverDetails) -> bool:
