@@ -17,6 +17,7 @@ from .emulated import EmulatorSettings, emulate
 from .listening import ListenSettings, hear
 from .options import BaseUrl, File, Json, Out, Rate, TaskId, TaskIds, share
 from .output import INTERRUPTED, OutputLost, emit, lost, run, show_log, wants_json
+from .signals import ended_like_by_ctrl_c
 
 app: typer.Typer = typer.Typer(
     name="kie-cover",
@@ -44,7 +45,15 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     # With a proxy aiohttp reads the netrc file too, and an entry there clashes with the key.
     os.environ["NETRC"] = os.devnull
+    # No width at all says that it is not known, and rich would print nothing.
+    if not os.environ.get("COLUMNS", "").strip("0"):
+        os.environ.pop("COLUMNS", None)
     show_log()
+    with ended_like_by_ctrl_c():
+        _run()
+
+
+def _run() -> None:
     try:
         app(prog_name="kie-cover")
     except KeyboardInterrupt:

@@ -1,0 +1,70 @@
+import os
+import signal
+
+import pytest
+
+from kie_cover_async.cli.signals import ended_like_by_ctrl_c
+from kie_cover_async.emulator import CoverScript
+
+SIGNALS = [signal.SIGTERM, signal.SIGHUP]
+
+each_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+
+
+@pytest.fixture
+def raised(monkeypatch):
+    """The signals that the process sends itself, and does not get."""
+    numbers = []
+    monkeypatch.setattr(signal, "raise_signal", numbers.append)
+    return numbers
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS)}
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@each_signal
+def test_does_what_ctrl_c_does(number, raised):
+    """The first of them is what ends the process, once all that was begun has ended."""
+    with ended_like_by_ctrl_c():
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert raised == [signal.SIGINT] * 2
+    assert raised[2:] == [number]
+    assert {signal.getsignal(each) for each in SIGNALS} == {signal.SIG_DFL}
+
+
+def test_where_ctrl_c_does_nothing(raised):
+    """What a shell runs in the background does not hear Ctrl-C, and ends nevertheless."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with pytest.raises(KeyboardInterrupt), ended_like_by_ctrl_c():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert raised == [signal.SIGTERM]
+
+
+def test_what_is_to_be_ignored(raised):
+    """What nohup has told the process to ignore stays ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with ended_like_by_ctrl_c():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert raised == []
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@each_signal
+async def test_on_a_terminal(on_terminal, emulator, number):
+    """The cursor comes back, and whoever sent the signal sees that it was the end."""
+    task_id = emulator.add_job(CoverScript(end="never"))
+    async with on_terminal("wait", task_id, KIE_BASE_URL=emulator.url) as terminal:
+        await terminal.until("GENERATING")
+        terminal.process.send_signal(number)
+        ended = await terminal.end()
+    assert ended.code == -number
+    assert "\x1b[?25h" in ended.out.rpartition("\x1b[?25l")[2]
+    assert "Traceback" not in ended.out
