@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import stat
 import sys
 from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager, suppress
 from itertools import groupby
+from pathlib import Path
 from typing import Any, cast
 
 from .output import Refused
@@ -40,6 +42,14 @@ def opened_in_batches(
         yield _batches(
             [stack.enter_context(_open(name)) if is_file else name for name, is_file in sources]
         )
+
+
+def are_at_hand(arguments: Sequence[str], file: str | None) -> bool:
+    """Whether all of them can be read now: none come through a pipe, or from a person."""
+    modes = [os.fstat(sys.stdin.fileno()).st_mode for each in (*arguments, file) if each == STDIN]
+    if file and file != STDIN:
+        modes.append(Path(file).stat().st_mode)
+    return all(map(stat.S_ISREG, modes))
 
 
 @contextmanager

@@ -327,7 +327,7 @@ async def test_left_in_the_middle(started, collect, emulator, folder, until):
 
 
 async def test_nobody_reads(started, emulator, folder, tmp_path):
-    """A reader that goes ends the run without a word of complaint, and the rest stays pending."""
+    """A reader that goes ends the run without a word of complaint; the rest stays pending."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     ids = done(emulator, 2)
@@ -339,9 +339,22 @@ async def test_nobody_reads(started, emulator, folder, tmp_path):
             command.hang_up()
             writing.write(f"{ids[1]}\nanother\n")
             ended = await command.end()
-    assert ended.code == DONE
+    assert ended.code == FAILED
     assert "Traceback" not in ended.err
     assert "another" in await pending(folder)
+
+
+async def test_all_ids_are_noted_first(started, emulator, folder, tmp_path, until):
+    """However early a run is left, the next one needs no ids, if they were in a file."""
+    ids = [emulator.add_job(NEVER) for _ in range(3)]
+    many = tmp_path / "many"
+    many.write_text("".join(f"{n}-{'x' * 500}\n" for n in range(2_000)) + "\n".join(ids))
+    arguments = ("collect", "--file", str(many), "--out", str(folder), "--base-url", emulator.url)
+    async with started(*arguments) as command:
+        await until(lambda: emulator.requests)
+        command.process.kill()
+        await command.end()
+    assert {*ids} < {*await pending(folder)}
 
 
 async def test_on_a_terminal(on_terminal, emulator, folder):

@@ -12,8 +12,8 @@ from kie_cover_async.cli.board import watched
 from kie_cover_async.cli.callback_keys import CALLBACK_KEY_VARIABLE, callback_keys
 from kie_cover_async.cli.connection import budget_of, connected
 from kie_cover_async.cli.folder import archive_in
-from kie_cover_async.cli.ids import opened_in_batches
-from kie_cover_async.cli.output import DONE, FAILED, Refused, quiet, say
+from kie_cover_async.cli.ids import are_at_hand, opened_in_batches
+from kie_cover_async.cli.output import DONE, FAILED, OutputLost, Refused, quiet, say
 from kie_cover_async.cli.serving import Address, serving
 from kie_cover_async.cli.verbs import seconds_of
 
@@ -47,10 +47,17 @@ async def saved(settings: CollectSettings) -> int:
             await _collect(settings, haul)
     except ExceptionGroup as failures:
         # Of many at work at once, the first to fail has ended the others.
-        raise failures.exceptions[0] from None
+        raise _of_this_run(failures.exceptions[0], haul) from None
     finally:
         _tell(haul)
     return DONE if haul.is_complete else FAILED
+
+
+def _of_this_run(failure: Exception, haul: Haul) -> Exception:
+    """Who reads no more of the lines has no more covers on disk by that."""
+    if isinstance(failure, OutputLost) and haul.pending:
+        return OutputLost(FAILED)
+    return failure
 
 
 def _tell(haul: Haul) -> None:
@@ -82,7 +89,10 @@ async def _collect(settings: CollectSettings, haul: Haul) -> None:
                 intake = Intake(archive, lines, pending, settings.limit)
                 waits = client.wait_for_covers(intake.waiting(), timeout=timeout)
                 async with waits as outcomes, asyncio.TaskGroup() as group:
-                    group.create_task(intake.note(batches))
+                    noting = group.create_task(intake.note(batches))
+                    if are_at_hand(settings.ids, settings.file):
+                        # Whatever ends this run, the next one needs no ids.
+                        await asyncio.wait([noting])
                     Crew(client, archive, lines).begin(group, intake.done, outcomes)
 
 
