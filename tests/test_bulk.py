@@ -497,14 +497,42 @@ async def test_a_bug_that_looks_like_the_end():
 
 
 async def test_a_worker_that_is_cancelled_by_others():
-    """An id never goes missing: where a worker is cancelled from outside, so is the iteration."""
+    """An id never goes missing: where a worker is cancelled from outside, the iteration fails."""
     outcomes = stream(["a", "b"], work := Work(a=60, b=60))
     first = asyncio.create_task(outcomes.__anext__())
     await turns()
     work.tasks.pop().cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(RuntimeError, match="CancelledError was raised within a bulk call"):
         await first
     assert tasks() == NOBODY
+
+
+async def test_a_bug_that_looks_like_a_cancellation():
+    """A cancellation from within the work is none of who iterates, who is told where it was."""
+    stray = asyncio.CancelledError("stray")
+    with pytest.raises(RuntimeError, match="CancelledError") as caught:
+        await ids_of(stream(["a", "b"], Work(a=stray, b=60)))
+    assert caught.value.__cause__ is stray
+    assert stray.__traceback__ is not None
+    assert asyncio.current_task().cancelling() == 0
+    assert tasks() == NOBODY
+
+
+def test_nothing_is_said_when_all_tasks_are_cancelled(caplog):
+    """The end of the loop cancels workers and whoever iterates, and that is no bug."""
+    consumers = []
+
+    async def begin() -> None:
+        outcomes = stream(Lines(), Work(**{"2": 60, "3": 60}))
+        await anext(outcomes)
+        consumers.extend(asyncio.create_task(ids_of(each)) for each in (outcomes, stream(["2"])))
+        await turns()
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(begin())
+    gc.collect()
+    assert [consumer.cancelled() for consumer in consumers] == [True, True]
+    assert caplog.records == []
 
 
 async def test_a_client_that_is_closed():

@@ -105,7 +105,11 @@ class Pool:
 
     def _left(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        failure: BaseException | None
+        try:
+            failure = task.exception()
+        except asyncio.CancelledError as cancelled:
+            failure = cancelled
         if failure is not None:
             self._fail(failure)
         self._vacancy.set()
@@ -134,9 +138,9 @@ class Pool:
 
     def _ending(self) -> BaseException:
         failure, self._failure = self._failure, None
-        if isinstance(failure, StopAsyncIteration):
-            # Raised as it is, it would look like the end.
-            error = RuntimeError("StopAsyncIteration was raised within a bulk call")
+        if isinstance(failure, (StopAsyncIteration, asyncio.CancelledError)):
+            # Raised as it is, it would look like the end, or as if who iterates had been cancelled.
+            error = RuntimeError(f"{type(failure).__name__} was raised within a bulk call")
             error.__cause__ = failure
             return error
         return failure or StopAsyncIteration()

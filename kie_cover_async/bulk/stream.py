@@ -16,7 +16,8 @@ class OutcomeStream:
 
     Nothing starts before the first outcome is asked for. What a `KieCoverError` says of an id is
     data; a bug, and the `ClientClosedError` of a client that is closed meanwhile, is raised from
-    the iteration after everything was stopped, and ends it.
+    the iteration after everything was stopped, and ends it. A cancellation that comes from within,
+    and not from who iterates, is such a bug, and the cause of a `RuntimeError`.
     """
 
     def __init__(self, pool: Pool) -> None:
