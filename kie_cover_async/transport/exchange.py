@@ -1,6 +1,5 @@
 """One request over aiohttp: its time, its size, and every failure as one of our errors."""
 
-import asyncio
 from math import inf
 from typing import Any
 
@@ -25,6 +24,8 @@ _NEVER_CONNECTED = (
     aiohttp.ConnectionTimeoutError,
     aiohttp.ClientHttpProxyError,
 )
+
+_LEFT_OUT = "where it was raised is left out: the headers of the request there hold the API key"
 
 
 class Exchange:
@@ -85,22 +86,11 @@ class Exchange:
     async def send(self, call: Call[Any]) -> Answer:
         """The answer, read whole; raises `TransportError`, or `ClientClosedError`."""
         session = self._session_in_use(call)
-        problem: Exception
         try:
             with self._deadlines.scope():
                 return await self._exchange(session, call)
-        except _NEVER_CONNECTED as error:
-            problem = self._failure(call, _named(error), connected=False)
-        except (aiohttp.ClientError, OSError) as error:
-            problem = self._failure(call, _named(error))
-            if type(error) is TimeoutError:
-                problem = self._failure(call, f"no answer within {self.request_timeout:g} s")
-        except asyncio.CancelledError as error:
-            # The frames below have the key among their locals, which some loggers show.
-            raise error.with_traceback(None) from None
-        except ValueError as error:
-            said = f"session cannot be used with an API key: {error}"
-            problem = ValueError(f"{said}; with trust_env such may stand in a netrc file")
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised below
+            problem = self._problem(call, error)
         # Outside the `except`: aiohttp's errors hold the request's headers, and with them the key.
         raise problem
 
@@ -159,6 +149,19 @@ class Exchange:
         headers["cf-ray"] = hidden
         return Answer(response.status, headers, body)
 
+    def _problem(self, call: Call[Any], error: BaseException) -> BaseException:
+        """What is to be raised in the place of an error that came out of aiohttp."""
+        if isinstance(error, _NEVER_CONNECTED):
+            return self._failure(call, _named(error), connected=False)
+        if type(error) is TimeoutError:
+            return self._failure(call, f"no answer within {self.request_timeout:g} s")
+        if isinstance(error, (aiohttp.ClientError, OSError)):
+            return self._failure(call, _named(error))
+        if isinstance(error, ValueError):
+            said = f"session cannot be used with an API key: {error}"
+            return ValueError(f"{said}; with trust_env such may stand in a netrc file")
+        return _bare(error)
+
     def _failure(self, call: Call[Any], reason: str, *, connected: bool = True) -> TransportError:
         return TransportError(
             task_id=call.task_id,
@@ -167,6 +170,17 @@ class Exchange:
             reason=self._secret.hidden_in(reason),
             connected=connected,
         )
+
+
+def _bare(error: BaseException) -> BaseException:
+    """The same error, alone: the frames that it came through have the key among their locals."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    for part in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+        _bare(part)
+    # A cancellation says nothing of where it struck anyway.
+    if isinstance(error, Exception):
+        error.add_note(_LEFT_OUT)
+    return error
 
 
 def _named(error: Exception) -> str:

@@ -6,6 +6,7 @@ import pickle
 import traceback
 from functools import partial
 
+import aiohttp
 import attrs
 import pytest
 
@@ -18,7 +19,7 @@ from kie_cover_async import (
     RequestBudget,
     RetryPolicy,
 )
-from kie_cover_async.emulator import CoverScript, Fault
+from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 
 KEY = 'sk-S3CR3T/k"e\\y+42=='
 CALLBACK = "https://example.com/covers"
@@ -69,6 +70,8 @@ def texts(error):
         yield from getattr(each, "__notes__", ())
         yield "".join(traceback.format_exception(each))
         yield from locals_of(each)
+        for part in getattr(each, "exceptions", ()):
+            yield from texts(part)
 
 
 def locals_of(error):
@@ -206,6 +209,81 @@ async def test_a_session_that_cannot_be_used_shows_no_key(
     [error] = await errors_of(secretive(emulator, session=lend(trust_env=True)).get_credits())
     assert isinstance(error, ValueError)
     assert not any(map(shows_the_key, texts(error)))
+
+
+def traced(fail, *signals):
+    """Tracing of a session's owner that fails."""
+    tracing = aiohttp.TraceConfig()
+    for signal in signals:
+        getattr(tracing, signal).append(fail)
+    return [tracing]
+
+
+async def fail(session, context, params):
+    raise RuntimeError("mine")
+
+
+async def fail_of_something(session, context, params):
+    try:
+        return {}["one"]
+    except KeyError as error:
+        raise LookupError("mine") from error
+
+
+async def fail_of_much(session, context, params):
+    try:
+        return {}["one"]
+    except KeyError as error:
+        raise ExceptionGroup("mine", [error, ZeroDivisionError("two")])  # noqa: B904
+
+
+@pytest.mark.parametrize("failing", [fail, fail_of_something, fail_of_much])
+@pytest.mark.parametrize("signal", ["on_request_start", "on_request_end"])
+async def test_tracing_that_fails_shows_no_key(emulator, secretive, lend, failing, signal):
+    """What the owner of a lent session raises is passed on, and tells why it has no traceback."""
+    client = secretive(emulator, session=lend(trace_configs=traced(failing, signal)))
+    errors = await errors_of(
+        client.get_credits(),
+        client.wait_for_cover("id"),
+        client.generate_cover("song", callback_url=CALLBACK),
+    )
+    assert len(errors) == 3
+    for error in errors:
+        assert str(error).startswith("mine")
+        assert "left out: the headers of the request" in error.__notes__[0]
+        assert not any(map(shows_the_key, texts(error)))
+
+
+async def test_a_failure_after_a_failure_shows_no_key(emulator, secretive, lend):
+    """Tracing that fails on hearing of aiohttp's error takes that error with it."""
+    tracing = traced(fail, "on_request_exception")
+    client = secretive(emulator, session=lend(trace_configs=tracing))
+    emulator.fault(Fault.reset(), rate=1.0)
+    [error] = await errors_of(client.get_credits())
+    assert (type(error), str(error)) == (RuntimeError, "mine")
+    assert not any(map(shows_the_key, texts(error)))
+
+
+def test_a_session_of_another_event_loop_shows_no_key():
+    """aiohttp's error where a session was made in another event loop says nothing of the key."""
+
+    async def lent():
+        return aiohttp.ClientSession()
+
+    async def use(session):
+        async with CoverEmulator() as emulator:
+            client = CoverClient(KEY, base_url=emulator.url, session=session)
+            async with client:
+                return await errors_of(
+                    client.get_credits(), client.generate_cover("song", callback_url=CALLBACK)
+                )
+
+    with asyncio.Runner() as runner:
+        session = runner.run(lent())
+        for error in asyncio.run(use(session)):
+            assert isinstance(error, RuntimeError)
+            assert not any(map(shows_the_key, texts(error)))
+        runner.run(session.close())
 
 
 async def test_nothing_that_holds_the_key_shows_it(emulator, secretive):
