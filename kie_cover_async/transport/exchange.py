@@ -25,7 +25,13 @@ _NEVER_CONNECTED = (
     aiohttp.ClientHttpProxyError,
 )
 
+# So aiohttp begins when it has found credentials beside the key, and sends nothing.
+_CLASH = "Cannot combine AUTHORIZATION header"
 _LEFT_OUT = "where it was raised is left out: the headers of the request there hold the API key"
+
+
+class UnfitSessionError(ValueError):
+    """A lent session has credentials of its own; nothing was sent."""
 
 
 class Exchange:
@@ -84,7 +90,11 @@ class Exchange:
         return url.with_query(call.query) if call.query else url
 
     async def send(self, call: Call[Any]) -> Answer:
-        """The answer, read whole; raises `TransportError`, or `ClientClosedError`."""
+        """The answer, read whole.
+
+        Raises `TransportError`, `ClientClosedError`, `UnfitSessionError`, and whatever the tracing
+        of a lent session raises.
+        """
         session = self._session_in_use(call)
         try:
             with self._deadlines.scope():
@@ -157,9 +167,11 @@ class Exchange:
             return self._failure(call, f"no answer within {self.request_timeout:g} s")
         if isinstance(error, (aiohttp.ClientError, OSError)):
             return self._failure(call, _named(error))
-        if isinstance(error, ValueError):
-            said = f"session cannot be used with an API key: {error}"
-            return ValueError(f"{said}; with trust_env such may stand in a netrc file")
+        if isinstance(error, ValueError) and str(error).startswith(_CLASH):
+            return UnfitSessionError(
+                f"session cannot be used with an API key: {error}; "
+                "with trust_env such may stand in a netrc file"
+            )
         return _bare(error)
 
     def _failure(self, call: Call[Any], reason: str, *, connected: bool = True) -> TransportError:

@@ -21,7 +21,7 @@ from kie_cover_async.retry import RetryPolicy
 from kie_cover_async.turns import Ticket
 from kie_cover_async.wire import Answer, Call, read
 
-from .exchange import Exchange
+from .exchange import Exchange, UnfitSessionError
 from .lifetime import Lifetime
 
 _log = logging.getLogger(__name__)
@@ -91,7 +91,8 @@ class Transport:
     async def call(self, call: Call[T], *, about: str = "") -> T:
         """A single call from end to end: budget, request, reading, repetitions.
 
-        `about` is named where a call that is paid for is cancelled, and its answer never heard.
+        `about` is named in a warning where a call that is paid for is cancelled, or ends by a bug
+        of a lent session's, and its answer was never read.
         """
         unanswered = False
 
@@ -104,7 +105,7 @@ class Transport:
             try:
                 value, _ = await self.once(call, on_sent=on_sent)
                 return value
-            except KieCoverError:
+            except (KieCoverError, UnfitSessionError):
                 unanswered = False
                 raise
 
@@ -114,12 +115,14 @@ class Transport:
         except ClientClosedError as error:
             error.maybe_accepted = unanswered and not call.repeatable
             raise
-        except asyncio.CancelledError:
+        except BaseException as error:
             if unanswered and not call.repeatable:
                 _log.warning(
-                    "%s for %s was cancelled after it was sent: the request may have been accepted",
+                    "%s for %s was begun, and ended by %s without an answer: "
+                    "the request may have been accepted",
                     call.endpoint,
                     about,
+                    type(error).__name__,
                 )
             raise
 

@@ -210,7 +210,7 @@ async def test_a_cancelled_request_is_logged(emulator, client, caplog, until):
     with pytest.raises(asyncio.CancelledError):
         await generating
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "song-17" in record.getMessage()
+    assert "song-17 was begun, and ended by CancelledError" in record.getMessage()
     assert "may have been accepted" in record.getMessage()
 
 

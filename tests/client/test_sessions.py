@@ -145,19 +145,48 @@ async def test_a_session_with_credentials_is_refused_at_once(emulator, lend):
     assert "my-password" not in str(caught.value)
 
 
-async def test_credentials_in_a_netrc_file_are_named(
-    emulator, connect, lend, monkeypatch, tmp_path
-):
-    """Where the environment has credentials for the API's host, the error says where from."""
+@pytest.fixture
+def netrc(monkeypatch, tmp_path):
+    """A file of credentials that has some for the API's host."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password my-password\n")
     monkeypatch.setenv("NETRC", str(netrc))
+
+
+@pytest.mark.usefixtures("netrc")
+async def test_credentials_in_a_netrc_file_are_named(emulator, connect, lend, caplog):
+    """Where the environment has credentials for the API's host, the error says where from."""
     client = connect(emulator, session=lend(trust_env=True))
-    for call in (client.get_credits(), client.wait_for_cover("id")):
+    for call in (
+        client.get_credits(),
+        client.wait_for_cover("id"),
+        client.generate_cover("song", callback_url=CALLBACK),
+    ):
         with pytest.raises(ValueError, match=r"^session .*netrc") as caught:
             await call
         assert "my-password" not in str(caught.value)
     assert emulator.requests == []
+    assert caplog.records == []
+
+
+async def test_an_error_of_a_sessions_tracing_is_passed_on(emulator, connect, lend, caplog):
+    """It is not taken for a clash of credentials; a paid request may have been accepted then."""
+
+    async def fail(session, context, params):
+        raise ValueError("no such label")
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_end.append(fail)
+    client, before = connect(emulator, session=lend(trace_configs=[tracing])), emulator.credits
+    with pytest.raises(ValueError, match=r"^no such label\n"):
+        await client.get_credits()
+    assert caplog.records == []
+    with pytest.raises(ValueError, match=r"^no such label\n"):
+        await client.generate_cover("song-17", callback_url=CALLBACK)
+    [record] = caplog.records
+    assert "song-17 was begun, and ended by ValueError" in record.getMessage()
+    assert "may have been accepted" in record.getMessage()
+    assert emulator.credits < before
 
 
 @pytest.mark.parametrize(
