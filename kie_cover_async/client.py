@@ -1,9 +1,7 @@
 """`CoverClient`: the verbs, composed of the modules below; no logic of its own."""
 
 import logging
-from collections.abc import Awaitable, Callable
 from functools import partial
-from inspect import isawaitable
 from typing import Self
 
 import aiohttp
@@ -17,7 +15,7 @@ from .errors import CoverAlreadyExistsError
 from .events import Observer
 from .inbox import Inbox, an_inbox
 from .models import CoverDetails
-from .reading import Reader
+from .reading import OnTaskId, Reader
 from .retry import RetryPolicy
 from .schedule import ExponentialSchedule, Schedule
 from .settings import a_schedule, a_session, a_user_agent, api_key_in_use, base_url_in_use
@@ -198,18 +196,21 @@ class CoverClient:
         schedule: Schedule | None = None,
         not_found_grace: float = 90.0,
         on_update: OnUpdate | None = None,
-        on_task_id: Callable[[str], Awaitable[object] | object] | None = None,
+        on_task_id: OnTaskId | None = None,
     ) -> CoverDetails:
         """Ask for the cover of a song, wait for it, and return its details. Costs credits.
 
         Where the song has a cover already and the API tells its id, that one is waited for instead.
         Otherwise a client with an inbox looks first when the callback has come, or should have.
         `on_task_id`, plain or async, is called with the id before the wait starts: the place to
-        note what was paid for. The rest is as in `generate_cover` and `wait_for_cover`; every
-        `KieCoverError` of the wait carries the id.
+        note what was paid for. The rest is as in `generate_cover` and `wait_for_cover`; whatever is
+        raised once the id is known carries it, as `task_id` or in a note.
+
+        Raises `RuntimeError`, and pays for nothing, where the inbox belongs to another event loop.
         """
         terms = self._terms(timeout, schedule, not_found_grace, on_update)
         a_callable("on_task_id", on_task_id)
+        self._reader.try_inbox(music_task_id)
         is_new = True
         try:
             task_id = await self.generate_cover(music_task_id, callback_url=callback_url)
@@ -218,9 +219,7 @@ class CoverClient:
                 raise
             task_id, is_new = error.existing_task_id, False
         _log.info("cover %s is on its way, for song %s", task_id, music_task_id)
-        if on_task_id is not None and isawaitable(noted := on_task_id(task_id)):
-            await noted
-        return await self._reader.wait(task_id, terms, callback_to_come=is_new)
+        return await self._reader.wait_for_new(task_id, terms, on_task_id, callback_to_come=is_new)
 
     async def get_credits(self) -> float:
         """What is left on the account, in credits."""

@@ -1,7 +1,8 @@
 """How a client reads one cover: by a single look, or by looks until it is terminal."""
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
+from inspect import isawaitable
 
 from . import wire
 from .arguments import a_task_id
@@ -12,6 +13,12 @@ from .models import CoverDetails
 from .transport import Transport
 from .turns import Ticket
 from .waiting import Wait, WaitTerms
+
+OnTaskId = Callable[[str], Awaitable[object] | object]
+
+
+def _nothing() -> None:
+    """Nobody listens."""
 
 
 class Reader:
@@ -55,6 +62,26 @@ class Reader:
         )
         with self._transport.lifetime.call(task_id):
             return await wait.run()
+
+    def try_inbox(self, music_task_id: str) -> None:
+        """Raise now what the inbox would raise when a wait subscribes: it may be another loop's."""
+        a_task_id("music_task_id", music_task_id)
+        if self.looks.inbox is not None:
+            with self._transport.lifetime.call():
+                self.looks.inbox.subscribe(music_task_id, _nothing)()
+
+    async def wait_for_new(
+        self, task_id: str, terms: WaitTerms, on_task_id: OnTaskId | None, *, callback_to_come: bool
+    ) -> CoverDetails:
+        """`wait`, after `on_task_id`; whatever is raised has the id of what was paid for."""
+        try:
+            if on_task_id is not None and isawaitable(noted := on_task_id(task_id)):
+                await noted
+            return await self.wait(task_id, terms, callback_to_come=callback_to_come)
+        except BaseException as error:
+            if getattr(error, "task_id", None) != task_id:
+                error.add_note(f"the cover that was asked for is task {task_id}")
+            raise
 
     async def _sight(self, task_id: str, on_sent: OnSent, ticket: Ticket) -> Sighting:
         call = wire.record_info(task_id)

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from kie_cover_async import ClientClosedError
+from kie_cover_async import ClientClosedError, CoverClient
 from kie_cover_async.callbacks import CallbackInbox, sign_callback
-from kie_cover_async.emulator import CoverScript
+from kie_cover_async.emulator import CoverEmulator, CoverScript
 
 KEY = "test-webhook-hmac-key"
 FORGED = "https://forged.example/image.png"
@@ -81,6 +81,45 @@ async def test_a_callback_before_the_wait(emulator, connect, inbox, vendor):
             "song", callback_url=vendor.url, on_task_id=vendor.call, timeout=30
         )
     assert emulator.looks(details.task_id) == 1
+
+
+def test_an_inbox_of_another_event_loop_costs_nothing():
+    """It is refused before the cover is asked for."""
+    inbox = CallbackInbox()
+
+    async def hear():
+        inbox.notify("id")
+
+    async def ask():
+        async with (
+            CoverEmulator() as emulator,
+            CoverClient("a-key", base_url=emulator.url, inbox=inbox) as client,
+        ):
+            with pytest.raises(RuntimeError, match="CallbackInbox belongs to another event loop"):
+                await client.cover_for("song", callback_url="https://example.com/covers")
+            return emulator.requests
+
+    asyncio.run(hear())
+    assert asyncio.run(ask()) == []
+
+
+def test_a_client_of_another_event_loop_takes_no_inbox_along():
+    """A client that is refused in a second loop leaves its inbox to the first one."""
+    inbox = CallbackInbox()
+
+    async def notify():
+        inbox.notify("id")
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        emulator = CoverEmulator()
+        first.run(emulator.start())
+        client = CoverClient("a-key", base_url=emulator.url, inbox=inbox)
+        first.run(client.get_credits())
+        with pytest.raises(RuntimeError, match="CoverClient belongs to another event loop"):
+            second.run(client.cover_for("song", callback_url="https://example.com/covers"))
+        first.run(notify())
+        first.run(client.aclose())
+        first.run(emulator.aclose())
 
 
 async def test_a_cover_that_exists_is_looked_at_at_once(emulator, connect, inbox, vendor):

@@ -138,11 +138,68 @@ async def test_closing_before_the_wait_keeps_the_id(emulator, client):
 
 
 async def test_an_error_of_a_listener_keeps_its_own_id(emulator, client):
-    """An error about another cover, raised by `on_update`, is not renamed."""
+    """An error about another cover, raised by `on_update`, is not renamed: ours is in a note."""
+    noted = []
 
     def fail(_):
         raise TransportError(task_id="another", reason="mine")
 
     with pytest.raises(TransportError) as caught:
-        await client.cover_for("song", callback_url=CALLBACK, on_update=fail)
+        await client.cover_for(
+            "song", callback_url=CALLBACK, on_update=fail, on_task_id=noted.append
+        )
     assert caught.value.task_id == "another"
+    assert_noted(caught.value, noted)
+
+
+def assert_noted(error, noted):
+    [task_id] = noted
+    assert error.__notes__ == [f"the cover that was asked for is task {task_id}"]
+
+
+class Broken:
+    """A schedule that knows no numbers."""
+
+    def delay(self, age, pressure):
+        return "soon"
+
+
+def fail(_):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("faulty", "error"),
+    [({"on_update": fail}, ZeroDivisionError), ({"schedule": Broken()}, TypeError)],
+    ids=["on_update", "schedule"],
+)
+async def test_a_bug_after_paying_is_raised_with_the_id(emulator, client, faulty, error):
+    """What a function of the caller's raises has the id of what was paid for in a note."""
+    noted = []
+    with pytest.raises(error) as caught:
+        await client.cover_for("song", callback_url=CALLBACK, on_task_id=noted.append, **faulty)
+    assert_noted(caught.value, noted)
+
+
+async def test_a_bug_of_who_is_told_the_id(client):
+    """Where noting the id fails, the id is in a note of the error."""
+    noted = []
+
+    def note(task_id):
+        noted.append(task_id)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        await client.cover_for("song", callback_url=CALLBACK, on_task_id=note)
+    assert_noted(caught.value, noted)
+
+
+async def test_a_deadline_of_the_callers_knows_the_id(emulator, client):
+    """Who loses patience finds the id on the cancellation that hangs on the timeout."""
+    noted = []
+    emulator.script_song("song", CoverScript(end="never"))
+    with pytest.raises(TimeoutError) as caught:
+        await asyncio.wait_for(
+            client.cover_for("song", callback_url=CALLBACK, on_task_id=noted.append), 0.2
+        )
+    assert_noted(caught.value.__cause__, noted)
