@@ -72,6 +72,17 @@ def checked(**bounds: Any) -> Callable[[Any, Any, Any], None]:
     return validate
 
 
+def not_below(other: str) -> Callable[[Any, Any, Any], None]:
+    """A validator of an attrs field that refuses a number below that of an earlier field."""
+
+    def validate(instance: Any, attribute: Any, value: Any) -> None:
+        if value < (least := getattr(instance, other)):
+            wanted = f"{attribute.name} must be at least {other}, which is {least:g}"
+            raise ValueError(f"{wanted}, not {shown(value)}")
+
+    return validate
+
+
 def is_one_word(value: object) -> TypeGuard[str]:
     """Whether it is a text that is not empty and has no blanks, control characters or the like."""
     return isinstance(value, str) and value != "" and value.isprintable() and " " not in value

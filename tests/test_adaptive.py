@@ -212,8 +212,8 @@ PRESSURES = st.floats(1, 1e3) | st.floats(min_value=1)
 SETTINGS = st.fixed_dictionaries(
     {
         "price": st.floats(1e-9, 1e9),
-        "minimum": st.floats(1e-3, 1e3),
-        "maximum": st.floats(1e-3, 1e3),
+        "minimum": st.floats(1e-3, 1),
+        "maximum": st.floats(1, 1e3),
         "jitter": st.floats(0, 0.99),
     }
 )
@@ -223,7 +223,7 @@ SETTINGS = st.fixed_dictionaries(
 def test_no_interval_leaves_its_bounds(history, age, pressure, settings):
     """Whatever is known, asked and set, the delay is between the minimum and the maximum."""
     delay = taught(*history, **settings).delay(age, pressure)
-    assert min(settings["minimum"], settings["maximum"]) <= delay <= settings["maximum"]
+    assert settings["minimum"] <= delay <= settings["maximum"]
 
 
 @given(HISTORIES, AGES, PRESSURES, PRESSURES)
@@ -346,6 +346,20 @@ def test_a_bad_setting_is_named(name, value, error):
     """A setting that cannot be used is refused by its name, with what is accepted."""
     with pytest.raises(error, match=f"^{name} must be a finite number (above|of at least) 0"):
         AdaptiveSchedule(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"minimum": 20}, "maximum must be at least minimum, which is 20, not 15.0"),
+        ({"maximum": 0.1}, "maximum must be at least minimum, which is 0.25, not 0.1"),
+    ],
+)
+def test_bounds_in_the_wrong_order_are_named(settings, said):
+    """A maximum below the minimum is refused, and either may be the default."""
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        AdaptiveSchedule(**settings)
+    assert AdaptiveSchedule(minimum=15).delay(0) == 15
 
 
 def test_settings_are_shown():

@@ -121,6 +121,22 @@ def test_fast_growth_is_at_its_maximum_at_once():
     assert [schedule.delay(age, 1) for age in (0, 2, 80)] == [2, 15, 15]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"initial": 0.5, "maximum": 1e308},
+        {"initial": 1, "factor": 2, "maximum": 1e308},
+        {"initial": 1e-300, "factor": 1e200},
+        {"initial": 1e308, "factor": 1e308, "maximum": 1e308},
+    ],
+)
+def test_growth_past_all_floats_ends_at_the_maximum(settings):
+    """No settings that are accepted make an interval that cannot be computed."""
+    schedule = ExponentialSchedule(**settings, jitter=0)
+    assert all(0 < schedule.delay(age, 1) <= schedule.maximum for age in (0, 1, 1e300, 1e308))
+    assert schedule._intervals[-1] == schedule.maximum
+
+
 # Jitter.
 
 

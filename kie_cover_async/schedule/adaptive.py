@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from attrs import define, field, frozen
 
-from kie_cover_async.arguments import checked, number, shown
+from kie_cover_async.arguments import checked, not_below, number, shown
 from kie_cover_async.models import CoverDetails
 
 # Seconds, from what has been told and seen of covers: most take 30 to 60, one took 146.
@@ -75,14 +75,15 @@ class AdaptiveSchedule:
     and looks together (Keller, "Optimum checking schedules for systems subject to random failure",
     1974). The pressure of a full budget raises the price.
 
-    `minimum` and `maximum` bound the interval, in seconds; `jitter` is the share by which it is
-    lengthened or shortened at random within them. One schedule may serve any number of clients:
-    it knows the last 400 generation times that any wait has seen, and begins with a guess.
+    `minimum` and `maximum`, which must not be less, bound the interval, in seconds; `jitter` is the
+    share by which it is lengthened or shortened at random within them. One schedule may serve any
+    number of clients: it knows the last 400 generation times that any wait has seen, and begins
+    with a guess.
     """
 
     price: float = field(default=0.3, validator=checked(above=0))
     minimum: float = field(default=0.25, validator=checked(above=0))
-    maximum: float = field(default=15.0, validator=checked(above=0))
+    maximum: float = field(default=15.0, validator=[checked(above=0), not_below("minimum")])
     jitter: float = field(default=0.1, validator=checked(at_least=0, below=1))
     _known: deque[float] = field(factory=lambda: deque(maxlen=_MEMORY), init=False, repr=False)
     _hazard: Hazard = field(factory=lambda: Hazard.seen_in(PRIOR), init=False, repr=False)

@@ -4,7 +4,7 @@ import random
 from bisect import bisect
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate, islice, repeat
 
 import backoff
 from attrs import field, frozen
@@ -17,10 +17,14 @@ _LONGEST_SERIES = 10_000
 
 def exponential(first: float, factor: float, longest: float) -> Iterator[float]:
     """`first`, `first * factor`, … never above `longest`, without end; from `backoff.expo`."""
-    values = backoff.expo(base=factor, factor=first, max_value=longest)
+    # Floats, since the sum of whole numbers that are each within all floats may not be.
+    values = backoff.expo(base=factor, factor=float(first), max_value=longest)
     # The distributions `backoff` and `python-backoff` prime their generators with different values.
     next(values)
-    return values
+    try:
+        yield from values
+    except OverflowError:  # of a power that is past all floats
+        yield from repeat(longest)
 
 
 @frozen(kw_only=True)
