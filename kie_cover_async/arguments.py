@@ -140,7 +140,8 @@ def checked_callable(_: Any, attribute: Any, value: Any) -> None:
 def checked_plain_callable(_: Any, attribute: Any, value: Any) -> None:
     """The same, of what nobody awaits: an async function would never be run."""
     a_callable(attribute.name, value)
-    if iscoroutinefunction(value):
+    # An object's own call counts; a class, which is called to make one, has that of `type`.
+    if value is not None and any(map(iscoroutinefunction, (value, type(value).__call__))):
         raise TypeError(f"{attribute.name} must be a plain function, not the async {shown(value)}")
 
 

@@ -14,6 +14,14 @@ NO_NUMBERS = ["5", True, [1]]
 async def observing(event: object) -> None: ...
 
 
+class Observing:
+    """One whose calls nobody would await; to make one is a plain call."""
+
+    def __init__(self, event: object = None) -> None: ...
+
+    async def __call__(self, event: object) -> None: ...
+
+
 CONSTRUCTOR = [
     *[({"request_timeout": value}, ValueError) for value in [0, *NO_SECONDS]],
     *[({"request_timeout": value}, TypeError) for value in [None, *NO_NUMBERS]],
@@ -30,7 +38,7 @@ CONSTRUCTOR = [
     *[({"schedule": value}, TypeError) for value in (None, 5, object())],
     *[({"retry": value}, TypeError) for value in (None, 5, {"attempts": 5})],
     *[({"budget": value}, TypeError) for value in (5, (10, 1.0))],
-    *[({"observer": value}, TypeError) for value in (5, "print", [], observing)],
+    *[({"observer": value}, TypeError) for value in (5, "print", [], observing, Observing())],
 ]
 
 WAITING = [
@@ -86,6 +94,12 @@ def test_the_constructor_refuses(named, error):
     with pytest.raises(error, match=rf"^{name}[a-z_.]* must (be|have) ") as caught:
         CoverClient(KEY, **named)
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("observer", [None, print, [].append, Observing])
+def test_a_plain_callable_is_an_observer(observer):
+    """Whatever can be called and is done then will do, a class too."""
+    CoverClient(KEY, observer=observer)
 
 
 @pytest.mark.parametrize(
