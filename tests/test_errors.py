@@ -50,7 +50,7 @@ EXAMPLES = {
         {"argument": "music_task_id", "given": "''"},
         "music_task_id must be a non-empty str without blanks or control characters, not ''",
     ),
-    ClientClosedError: ({}, "the client is closed"),
+    ClientClosedError: ({"reason": "the session is closed"}, "the session is closed"),
     ApiError: (SAID, "ApiError 418: said so"),
     AuthenticationError: (SAID, "AuthenticationError 418: said so"),
     ForbiddenError: (SAID, "ForbiddenError 418: said so"),

@@ -17,11 +17,17 @@ class InvalidTaskIdError(KieCoverError, ValueError):
         return f"{self.argument} must be {wanted}, not {self.given}"
 
 
+@error_class
 class ClientClosedError(KieCoverError, RuntimeError):
-    """The client is closed; calls that were running when it closed end with this error."""
+    """The client is closed, or the session lent to it; `reason` says which.
+
+    Calls that were running when the client closed end with this error.
+    """
+
+    reason: str = "the client is closed"
 
     def _what(self) -> str:
-        return "the client is closed"
+        return self.reason
 
 
 @error_class

@@ -27,6 +27,7 @@ _NEVER_CONNECTED = (
 
 # So aiohttp begins when it has found credentials beside the key, and sends nothing.
 _CLASH = "Cannot combine AUTHORIZATION header"
+_OWNER_CLOSED = "the session that was lent to the client is closed"
 _LEFT_OUT = "where it was raised is left out: the headers of the request there hold the API key"
 
 
@@ -118,7 +119,9 @@ class Exchange:
                 headers=self._headers,
             )
         if self._session.closed:
-            raise ClientClosedError(task_id=call.task_id)
+            if self._owned:
+                raise ClientClosedError(task_id=call.task_id)
+            raise ClientClosedError(task_id=call.task_id, reason=_OWNER_CLOSED)
         return self._session
 
     async def _exchange(self, session: aiohttp.ClientSession, call: Call[Any]) -> Answer:

@@ -117,10 +117,13 @@ async def test_a_session_that_its_owner_closed_is_no_more(emulator, connect, len
         client.wait_for_cover("id"),
         client.generate_cover("song", callback_url=CALLBACK),
     ):
-        with pytest.raises(ClientClosedError) as caught:
+        with pytest.raises(ClientClosedError, match="the session that was lent") as caught:
             await call
         assert not caught.value.maybe_accepted
     assert len(emulator.requests) == 1
+    await client.aclose()
+    with pytest.raises(ClientClosedError, match="the client is closed"):
+        await client.get_credits()
 
 
 async def test_an_owner_may_close_in_the_middle_of_a_wait(emulator, connect, lend, until):
@@ -131,7 +134,7 @@ async def test_an_owner_may_close_in_the_middle_of_a_wait(emulator, connect, len
     waiting = asyncio.create_task(client.wait_for_cover(task_id))
     await until(lambda: emulator.looks(task_id))
     await session.close()
-    with pytest.raises(ClientClosedError) as caught:
+    with pytest.raises(ClientClosedError, match="the session that was lent") as caught:
         await waiting
     assert caught.value.task_id == task_id
 
