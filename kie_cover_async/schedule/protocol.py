@@ -13,7 +13,8 @@ class Schedule(Protocol):
         """Seconds until the next look at a job that is `age` seconds old.
 
         `pressure` is 1 while the request budget keeps up, and one more for every second that its
-        queue will take.
+        queue will take. Only requests that have a place in flight queue there: of each client at
+        most `max_in_flight` are counted.
         """
         ...
 
