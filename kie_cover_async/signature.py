@@ -5,7 +5,7 @@ import re
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from attrs import field, frozen
 
@@ -24,9 +24,13 @@ _DIGEST_SIZE = 32
 
 @frozen
 class Keyring:
-    """The keys that may have signed, which are in no repr: during a rotation there are two."""
+    """The keys that may have signed, in no repr and no pickle: during a rotation there are two."""
 
     secrets: tuple[bytes, ...] = field(repr=False)
+
+    def __reduce__(self) -> NoReturn:
+        # The keys would go along, to wherever pickles are kept.
+        raise TypeError("a CallbackInbox with keys is not to be pickled or copied deeply")
 
 
 def a_keyring(keys: Keys) -> Keyring:

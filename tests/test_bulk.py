@@ -1,6 +1,8 @@
 import asyncio
+import copy
 import gc
 import logging
+import pickle
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import nullcontext, suppress
@@ -445,6 +447,17 @@ def test_a_stream_that_outlives_its_loop():
         runner.run(begin())
     held.clear()
     gc.collect()
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_a_stream_is_not_copied(again):
+    """A copy is refused, nothing is left of it, and the stream goes on."""
+    outcomes = stream(["a", "b"])
+    await anext(outcomes)
+    with pytest.raises(TypeError, match="an OutcomeStream is not to be pickled or copied"):
+        again(outcomes)
+    gc.collect()
+    assert await ids_of(outcomes) == ["b"]
 
 
 @pytest.mark.parametrize("ordered", [False, True])

@@ -1,7 +1,7 @@
 """What the caller of a bulk call holds, and may let go of."""
 
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from .outcome import CoverOutcome
 from .pool import Pool
@@ -22,6 +22,10 @@ class OutcomeStream:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+
+    def __reduce__(self) -> NoReturn:
+        # The end of either would be the end of what both stand for.
+        raise TypeError("an OutcomeStream is not to be pickled or copied: share it, or ask anew")
 
     def __aiter__(self) -> Self:
         return self

@@ -1,7 +1,9 @@
 """What an inbox takes, whom it tells, and what it remembers."""
 
 import asyncio
+import copy
 import logging
+import pickle
 
 import pytest
 
@@ -186,6 +188,17 @@ async def test_nothing_secret_is_said(caplog):
         assert not [text for text in said if secret in text]
     assert repr(inbox) == "<CallbackInbox of signed callbacks, 1 ids awaited>"
     assert repr(CallbackInbox()) == "<CallbackInbox of unsigned callbacks, 0 ids awaited>"
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, pickle.dumps], ids=["copied", "pickled"])
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
+async def test_the_keys_are_in_no_pickle(used, again):
+    """An inbox is not copied with its keys, and says so before anything else that hinders it."""
+    inbox = CallbackInbox(["old", KEY])
+    if used:
+        inbox.receive(sign_callback(TASK, KEY), body())
+    with pytest.raises(TypeError, match="a CallbackInbox with keys is not to be pickled"):
+        again(inbox)
 
 
 @pytest.mark.parametrize(
