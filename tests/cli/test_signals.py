@@ -64,7 +64,8 @@ async def test_on_a_terminal(on_terminal, emulator, number):
     async with on_terminal("wait", task_id, KIE_BASE_URL=emulator.url) as terminal:
         await terminal.until("GENERATING")
         terminal.process.send_signal(number)
+        await terminal.until("\x1b[?25h")
         ended = await terminal.end()
     assert ended.code == -number
-    assert "\x1b[?25h" in ended.out.rpartition("\x1b[?25l")[2]
+    assert "\x1b[?25l" not in ended.out.rpartition("\x1b[?25h")[2]
     assert "Traceback" not in ended.out
