@@ -1,6 +1,7 @@
 """The shape of `data`: JSON values to models and back, by a private cattrs converter.
 
-Strict in what matters (id, flag, images), lenient in what only informs (times, URLs, error texts).
+Strict in what matters (id, flag, the images of a success), lenient in what only informs (times,
+URLs, error texts).
 """
 
 import logging
@@ -15,7 +16,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from kie_cover_async.arguments import is_http_url, is_one_word, shown
 from kie_cover_async.errors import InvalidResponseError
-from kie_cover_async.models import CoverDetails, CoverResponse
+from kie_cover_async.models import CoverDetails, CoverResponse, CoverState
 
 _log = logging.getLogger(__name__)
 
@@ -66,15 +67,14 @@ def read_record(value: object) -> CoverDetails:
     an_id(value)
     if value.get("successFlag") in (None, "") and isinstance(value.get("status"), str):
         value = {**value, "successFlag": value["status"]}
-    details: CoverDetails = _converter.structure(value, CoverDetails)
-    return _without_no_error(details)
+    return _without_no_error(_structured(value))
 
 
 def structure_details(mapping: Mapping[str, Any]) -> CoverDetails:
     """Read a mapping in the shape of the API's `data`, or of `unstructure_details`.
 
-    Raises `InvalidResponseError`, and nothing else, where the id, the flag or the images cannot be
-    read; a time, URL or error text that cannot be read becomes `None` and is named in the log.
+    Raises `InvalidResponseError`, and nothing else, where the id, the flag or the images of a
+    success cannot be read; what else cannot be read is left out and named in the log.
     """
     try:
         return read_record(mapping)
@@ -89,6 +89,24 @@ def unstructure_details(details: CoverDetails) -> dict[str, Any]:
     """A JSON-ready dict in the API's camelCase; times as ISO 8601 with milliseconds and `Z`."""
     record: dict[str, Any] = _converter.unstructure(details, CoverDetails)
     return record
+
+
+def _structured(record: Mapping[Any, Any]) -> CoverDetails:
+    try:
+        return _converter.structure(record, CoverDetails)
+    except Unreadable as error:
+        if not error.path.startswith(".response") or _tells_success(record):
+            raise
+        path = error.path.removesuffix("[0]")
+    # How a job without images says so is no reason not to hear the rest.
+    response = record["response"]
+    odd = response if path == ".response" else response["images"]
+    _log.warning("%s cannot be read, left out: a %s", path[1:], type(odd).__name__)
+    return _converter.structure({**record, "response": None}, CoverDetails)
+
+
+def _tells_success(record: Mapping[Any, Any]) -> bool:
+    return CoverState.of(_flag(record.get("successFlag"), None)) is CoverState.SUCCESS
 
 
 def _without_no_error(details: CoverDetails) -> CoverDetails:
@@ -108,7 +126,7 @@ def _flag(value: object, _: Any) -> int | str | None:
 
 
 def _response(value: object, _: Any) -> CoverResponse:
-    if value is None or value == "":
+    if _is_blank(value):
         return CoverResponse()
     if not isinstance(value, (dict, Mapping)):
         raise unreadable(".response", value, "an object")
@@ -116,16 +134,21 @@ def _response(value: object, _: Any) -> CoverResponse:
 
 
 def _images(value: object) -> tuple[str, ...]:
-    if value is None:
+    if _is_blank(value):
         return ()
     if not isinstance(value, (list, tuple)):
         raise unreadable(".response.images", value, "an array of URLs")
     usable = tuple([url for url in value if is_http_url(url)])
-    if value and not usable:
+    # Null or blank entries are places for images to come.
+    if not usable and not all(map(_is_blank, value)):
         an_url(".response.images[0]", value[0])
     if len(usable) < len(value):
         _log.warning("%d of %d images are no URLs: left out", len(value) - len(usable), len(value))
     return usable
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _lenient(name: str, read: Callable[[Any], Any]) -> Hook:

@@ -43,8 +43,8 @@ FAULTS = {
     "a stall midway": (Fault.stall(midway=True), 1, TransportError),
     "truncated JSON": (Fault.truncated_json(), 1, InvalidResponseError),
     "a flag that is a list": (Fault.replace("data.successFlag", [1]), 1, InvalidResponseError),
-    "images that are a number": (
-        Fault.replace("data.response.images", 2),
+    "a success's images that are a number": (
+        Fault.replace("data", {"taskId": "a", "successFlag": 1, "response": {"images": 2}}),
         1,
         InvalidResponseError,
     ),
@@ -72,6 +72,19 @@ async def test_a_wait_survives(emulator, connect, fault, times, _):
     assert details.is_success
     met = [request.fault for request in emulator.requests]
     assert met == [None, *[fault] * times, None]
+
+
+async def test_a_wait_hears_states_beside_odd_images(emulator, connect):
+    """A job that runs goes on, one that failed has failed, and a success has images in a moment."""
+    client = connect(emulator)
+    places, none = (Fault.replace("data.response", odd) for odd in ({"images": [None, ""]}, []))
+    looks = [("pending", none), ("generating", places), ("success", places), "success"]
+    task_id = emulator.add_job(CoverScript(looks=looks))
+    assert (await client.wait_for_cover(task_id, timeout=30)).is_success
+    assert emulator.looks(task_id) == 4
+    task_id = emulator.add_job(CoverScript(looks=[("failure", none)]))
+    with pytest.raises(CoverFailedError):
+        await client.wait_for_cover(task_id, timeout=30)
 
 
 async def test_a_wait_survives_all_of_it(emulator, connect):

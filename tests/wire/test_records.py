@@ -237,23 +237,34 @@ def test_one_usable_image_is_enough(entry, warnings):
     assert warnings() == ["2 of 4 images are no URLs: left out"]
 
 
-@each("entry", NO_IMAGES)
+@each("entry", [entry for entry in NO_IMAGES if entry not in ("", None)])
 def test_no_usable_image_is_refused(entry):
-    """Where no entry is usable the first is named."""
+    """Where no entry of a success is usable the first is named."""
     error = refused(record(response={"images": [entry, entry]}))
     assert (error.path, error.expected) == ("$.response.images[0]", "an http or https URL")
     assert error.found == repr(entry)
 
 
 @pytest.mark.parametrize(
-    "response", [None, "", {}, {"images": None}, {"images": []}, {"images": (), "more": 1}]
+    "response",
+    [
+        *(None, "", " ", {}),
+        *({"images": images} for images in (None, [], (), "", " ", [None, None], ["", " ", None])),
+    ],
 )
 def test_no_images_yet(response):
-    """A response that is null or empty has no images, and a success without any is none yet."""
+    """A response that is null or blank has no images, and a success without any is none yet."""
     details = structure_details(record(response=response))
     assert details.images == ()
     assert details.is_terminal
     assert not details.is_success
+
+
+def test_places_for_images_to_come(warnings):
+    """Beside an entry that is something else they are no reason to wait for better."""
+    structure_details(record(response={"images": ["", None]}))
+    assert warnings() == ["2 of 2 images are no URLs: left out"]
+    assert refused(record(response={"images": [None, 7]})).path == "$.response.images[0]"
 
 
 def test_no_response_at_all():
@@ -263,16 +274,47 @@ def test_no_response_at_all():
 
 @each("response", [[], [IMAGE], IMAGE, 0, 1, True, False, 1.5, '{"images":[]}'])
 def test_a_response_of_another_type_is_refused(response):
-    """A response is an object, or nothing."""
+    """The response of a success is an object, or nothing."""
     error = refused(record(response=response))
     assert (error.path, error.expected) == ("$.response", "an object")
 
 
-@each("images", [IMAGE, "", {}, {"0": IMAGE}, 0, 1, True, False, 1.5])
+@each("images", [IMAGE, {}, {"0": IMAGE}, 0, 1, True, False, 1.5])
 def test_images_of_another_type_are_refused(images):
-    """Images are an array: a text is not one of letters."""
+    """Those of a success are an array: a text is not one of letters."""
     error = refused(record(response={"images": images}))
     assert (error.path, error.expected) == ("$.response.images", "an array of URLs")
+
+
+ODD_RESPONSES = [
+    ([IMAGE], "response cannot be read, left out: a list"),
+    (False, "response cannot be read, left out: a bool"),
+    ({"images": IMAGE}, "response.images cannot be read, left out: a str"),
+    ({"images": [7, None]}, "response.images cannot be read, left out: a list"),
+    ({"images": [None, ""]}, "2 of 2 images are no URLs: left out"),
+]
+
+
+@each("flag", [0, 2, 3, "3", " generate_cover_failed ", 4, None, ""])
+@pytest.mark.parametrize(("response", "line"), ODD_RESPONSES)
+def test_odd_images_of_no_success(flag, response, line, warnings):
+    """What a job without images says of them keeps nobody from its state: one line is logged."""
+    details = structure_details(record(successFlag=flag, response=response))
+    assert details.images == ()
+    assert details.state is CoverState.of(flag)
+    assert warnings() == [line]
+
+
+def test_odd_images_are_judged_by_the_status_too():
+    """Where a `status` stands in for the flag, it says whether there should be images."""
+    told = {"successFlag": None, "response": []}
+    assert structure_details(record(status="PENDING", **told)).state is CoverState.PENDING
+    assert refused(record(status="SUCCESS", **told)).path == "$.response"
+
+
+def test_odd_images_beside_a_flag_that_is_none():
+    """It is the flag that is refused."""
+    assert refused(record(successFlag=True, response=[])).path == "$.successFlag"
 
 
 # The times.
