@@ -13,6 +13,7 @@ from kie_cover_async import (
     CoverResponse,
     CoverState,
     InvalidResponseError,
+    TaskNotFoundError,
     structure_details,
     unstructure_details,
 )
@@ -79,7 +80,7 @@ def test_another_id_than_the_one_asked_for_is_refused(task_id):
     assert len(str(error)) < 300
 
 
-@each("data", [[], "text", 7, 1.5, True, [record()], "{}"])
+@each("data", ["text", " ", 7, 0, 1.5, True, False, [record()], [None], "{}"])
 @each("endpoint", ["record-info", "generate"])
 def test_data_that_is_no_object_is_refused(endpoint, data):
     """`data` has to be an object where a record or a new job is told."""
@@ -89,6 +90,20 @@ def test_data_that_is_no_object_is_refused(endpoint, data):
         "$.data",
         "an object",
     )
+
+
+@each("data", [None, {}, [], ""])
+def test_empty_data_is_no_record(data):
+    """However a server writes that there is nothing, a record is not found; elsewhere it is odd."""
+    assert type(heard("record-info", answer(envelope(200, data)))) is TaskNotFoundError
+    for endpoint in ("generate", "credit", "download-url"):
+        assert type(heard(endpoint, answer(envelope(200, data)))) is InvalidResponseError
+
+
+@each("data", [{"successFlag": None}, {"taskId": None}])
+def test_a_record_without_an_id_is_not_nothing(data):
+    """An object with any field was meant to be a record."""
+    assert heard("record-info", answer(envelope(200, data))).path == "$.data.taskId"
 
 
 # The flag.
