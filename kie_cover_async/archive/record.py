@@ -15,29 +15,13 @@ from kie_cover_async.wire import unstructure_details
 
 from .files import as_it_lies, problem_with
 from .rows import cover_of, image_of
+from .tables import FILE, SCHEMA, TASK, check_tables, check_version, somebody_elses
 from .values import ArchivedCover, SavedImage
 
 NAME = "covers.sqlite3"
-VERSION = 1
-
 # Another process writes for milliseconds; a disk that is asleep may take seconds.
 _PATIENCE = 30.0
 
-_SCHEMA = f"""
-CREATE TABLE tasks (
-    place INTEGER PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, state TEXT NOT NULL,
-    details TEXT, expires_at REAL, error TEXT, added_at REAL NOT NULL
-);
-CREATE INDEX tasks_by_state ON tasks (state);
-CREATE TABLE files (
-    task_id TEXT NOT NULL, number INTEGER NOT NULL, url TEXT NOT NULL, name TEXT NOT NULL,
-    sha256 TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
-    width INTEGER NOT NULL, height INTEGER NOT NULL,
-    PRIMARY KEY (task_id, number)
-) WITHOUT ROWID;
-PRAGMA user_version = {VERSION}
-"""
-_TASK = "task_id, state, details, expires_at, error, added_at"
 _LEARN = """
 INSERT INTO tasks (task_id, state, details, expires_at, added_at) VALUES (?, 'pending', ?, ?, ?)
 ON CONFLICT (task_id) DO UPDATE SET details = excluded.details, expires_at = excluded.expires_at
@@ -48,8 +32,9 @@ ON CONFLICT (task_id) DO UPDATE SET state = 'failed', error = excluded.error
 WHERE state != 'saved'
 """
 _SET_STATE = "UPDATE tasks SET state = ?, error = NULL WHERE task_id = ?"
+_IMAGES = f"SELECT {FILE} FROM files WHERE task_id = ?"  # noqa: S608 - ours
 _SELECT = "SELECT task_id, state, NULL, expires_at, error, added_at FROM tasks WHERE task_id = ?"
-_KEEP = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_KEEP = f"INSERT OR REPLACE INTO files ({FILE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 # The images of a job whose completion is not known live at least so long from its beginning.
 _EXPIRES = f"coalesce(expires_at, added_at + {RETENTION.total_seconds():.0f})"
 # Condition for covers that are not saved, and whose images are deleted before a moment.
@@ -81,7 +66,8 @@ class Record:
     A commit survives the end of the process at once. A loss of power may take the last ones, but
     for those of `add`: what they say of files is found again from the files themselves.
 
-    Raises `ValueError` where the file is a record of a later version, or none of ours.
+    Raises `ValueError` where the file is a record of a later version, or none of ours; it is
+    not altered then.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -127,7 +113,7 @@ class Record:
 
     def images(self, task_id: str) -> list[SavedImage]:
         """Those that were saved of a cover."""
-        rows = self._execute("SELECT * FROM files WHERE task_id = ?", task_id).fetchall()
+        rows = self._execute(_IMAGES, task_id).fetchall()
         return [image_of(row, self._folder) for row in rows]
 
     def keep(self, task_id: str, image: SavedImage) -> None:
@@ -194,20 +180,18 @@ class Record:
 
     def _open(self, path: Path) -> None:
         [version] = self._execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise ValueError(
-                f"{path} is a record of version {version}, and this release reads up to {VERSION}"
-            )
+        check_version(path, version)
         if version == 0:
             self._make(path)
+        check_tables(path, self._connection)
         self._execute("PRAGMA journal_mode = WAL")
         self._execute("PRAGMA synchronous = NORMAL")
 
     def _make(self, path: Path) -> None:
         with self._transaction():
             if self._execute("SELECT * FROM sqlite_master").fetchone():
-                raise ValueError(f"{path} is a database of somebody else's")
-            for statement in _SCHEMA.split(";"):
+                raise somebody_elses(path)
+            for statement in SCHEMA.split(";"):
                 self._execute(statement)
 
     @contextmanager
@@ -233,7 +217,7 @@ class Record:
         return self._execute(statement, *values).rowcount > 0
 
     def _placed(self, which: str, *values: Any) -> list[tuple[int, ArchivedCover]]:
-        rows = self._execute(f"SELECT place, {_TASK} FROM tasks {which}", *values)  # noqa: S608 - ours
+        rows = self._execute(f"SELECT place, {TASK} FROM tasks {which}", *values)  # noqa: S608 - ours
         # As long as it is open this process sees what was there then, of the images, too.
         with closing(rows):
             return [(place, cover_of(row, tuple(self.images(row[0])))) for place, *row in rows]

@@ -286,14 +286,53 @@ async def test_a_record_of_a_later_version(opened):
         await opened()
 
 
-async def test_a_database_of_somebody_elses(opened, tmp_path):
-    """No table of ours is put into it."""
+@pytest.mark.parametrize("version", [0, 1, -1])
+async def test_a_database_of_somebody_elses(opened, tmp_path, version):
+    """Nothing of it is altered, whatever its version is."""
     path = tmp_path / "covers.sqlite3"
     with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE theirs (a)")
+        connection.execute("CREATE TABLE tasks (task_id, state)")
+        connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
-    with pytest.raises(ValueError, match="somebody else's"):
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"covers\.sqlite3 is a database of somebody else's"):
         await opened(tmp_path)
+    assert path.read_bytes() == before
+    assert not (tmp_path / "covers.sqlite3-wal").exists()
+
+
+async def alter(archive, statement):
+    """Close it, and have somebody else do this to its record."""
+    await archive.aclose()
+    with sqlite3.connect(archive.folder / "covers.sqlite3") as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("tasks", "error"), ("files", "width"), ("files", "url")]
+)
+async def test_a_record_that_lacks_a_column(opened, table, column):
+    """The error names the file, the table and the column."""
+    archive = await opened()
+    await alter(archive, f"ALTER TABLE {table} DROP COLUMN {column}")
+    says = (
+        rf"covers\.sqlite3 is a database of somebody else's, or damaged: {table} has no {column}$"
+    )
+    with pytest.raises(ValueError, match=says):
+        await opened()
+
+
+async def test_a_record_with_more_columns(client, opened, cover):
+    """They are nobody's business, and everything goes on."""
+    archive = await opened()
+    first = await archive.save(client, await cover("a"))
+    for table in ("tasks", "files"):
+        await alter(archive, f"ALTER TABLE {table} ADD COLUMN mine TEXT DEFAULT 'a note'")
+    archive = await opened()
+    second = await archive.save(client, await cover("b"))
+    assert await archive.covers() == [first, second]
+    assert (await archive.verify()).checked == 4
 
 
 async def test_a_record_that_is_none(opened, tmp_path):
