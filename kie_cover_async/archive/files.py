@@ -88,6 +88,18 @@ def _digest(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells the file from any other that gets its name, or `None` where there is none.
+
+    Of a file that is held open, on a local disk: there no other file has its number meanwhile.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def sync_folder(folder: Path) -> None:
     """Let the names in the folder be those that a loss of power leaves."""
     # Windows opens no folder, and keeps names without being asked to.

@@ -13,7 +13,7 @@ from attrs import evolve
 from kie_cover_async.models import RETENTION, CoverDetails
 from kie_cover_async.wire import unstructure_details
 
-from .files import as_it_lies, problem_with
+from .files import as_it_lies, identity, problem_with
 from .rows import cover_of, image_of
 from .tables import FILE, SCHEMA, TASK, check_tables, check_version, somebody_elses
 from .values import ArchivedCover, SavedImage
@@ -76,6 +76,7 @@ class Record:
         self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
         try:
             self._open(path)
+            self._file = identity(path)
         except BaseException:
             self._connection.close()
             raise
@@ -85,12 +86,13 @@ class Record:
         self._connection.close()
 
     def check_place(self) -> None:
-        """Raises `sqlite3.OperationalError` where the file has lost its name since it was opened.
+        """Raises `sqlite3.OperationalError` where its name leads to another file now, or to none.
 
         SQLite would go on to write into what nobody finds any more.
         """
-        if not (self._folder / NAME).exists():
-            raise sqlite3.OperationalError("it was removed or moved while the archive was open")
+        if identity(self._folder / NAME) != self._file:
+            said = "it was removed, moved or replaced while the archive was open"
+            raise sqlite3.OperationalError(said)
 
     def add(self, task_ids: Sequence[str]) -> list[str]:
         """Note these as pending; those that were not known."""

@@ -361,11 +361,33 @@ async def test_a_folder_that_is_removed_meanwhile(client, opened, cover):
     shutil.rmtree(archive.folder)
     for call in (archive.add(["a"]), archive.save(client, details), archive.covers()):
         with pytest.raises(
-            OSError, match=r"covers\.sqlite3 cannot be used: it was removed or moved"
+            OSError, match=r"covers\.sqlite3 cannot be used: it was removed, moved or replaced"
         ):
             await call
     await archive.aclose()
     assert await (await opened()).pending() == []
+
+
+@pytest.mark.parametrize("moved", [".", "covers.sqlite3"], ids=["the folder", "the record"])
+async def test_a_folder_that_is_made_anew_meanwhile(client, opened, cover, tmp_path, moved):
+    """Who has the old one open is told, and does not write where nobody would look."""
+    archive, details = await opened(), await cover()
+    await archive.add(["before"])
+    (archive.folder / moved).rename(tmp_path / "elsewhere")
+    new = await opened()
+    for call in (archive.add(["a"]), archive.save(client, details), archive.pending()):
+        with pytest.raises(OSError, match=r"covers\.sqlite3 .* it was removed, moved or replaced"):
+            await call
+    assert ids(await new.covers()) == ids(await new.pending()) == []
+
+
+async def test_a_folder_that_becomes_a_file(opened):
+    """It is as good as removed."""
+    archive = await opened()
+    shutil.rmtree(archive.folder)
+    archive.folder.write_text("mine")
+    with pytest.raises(OSError, match="it was removed, moved or replaced"):
+        await archive.pending()
 
 
 async def test_a_folder_that_is_a_file(opened, tmp_path):
