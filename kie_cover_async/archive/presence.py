@@ -1,22 +1,36 @@
 """Who else is at work in the folder: a lock that ends with its process, however that ends."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Seconds for somebody else to sweep the folder and to open the record.
 _PATIENCE = 30.0
+
+_IS_FOR = "which only says that the folder is in use"
+_REMOVE = "remove it while nobody uses the folder, and it is made anew"
 
 
 class Presence:
     """Holds a shared lock while it is open; who gets the exclusive one knows to be alone.
 
     The locks are SQLite's, on a file that stays empty, since these are the same on all systems.
+
+    Raises `OSError` where there can be no such file, and `ValueError` where it is another one.
     """
 
     def __init__(self, folder: Path, when_alone: Callable[[], object]) -> None:
         path = folder / ".in-use"
-        self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        with _failures_of(path):
+            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+            self._open(when_alone)
+
+    def close(self) -> None:
+        """Be gone."""
+        self._connection.close()
+
+    def _open(self, when_alone: Callable[[], object]) -> None:
         try:
             if self._is_alone():
                 when_alone()
@@ -25,10 +39,6 @@ class Presence:
         except BaseException:
             self._connection.close()
             raise
-
-    def close(self) -> None:
-        """Be gone."""
-        self._connection.close()
 
     def _is_alone(self) -> bool:
         try:
@@ -42,3 +52,20 @@ class Presence:
         self._connection.execute("BEGIN")
         # A transaction has its lock from its first reading on.
         self._connection.execute("SELECT * FROM sqlite_master").fetchall()
+
+
+@contextmanager
+def _failures_of(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises inside into an error that names the file, and what helps."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OSError(f"{path} cannot be used: {error}{_hint(path, str(error))}") from error
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path} cannot be read, {_IS_FOR}: {error}; {_REMOVE}") from error
+
+
+def _hint(path: Path, said: str) -> str:
+    if path.is_dir():
+        return f"; {_REMOVE}"
+    return "; may we write to the folder?" if "unable to open" in said else ""

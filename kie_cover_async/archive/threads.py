@@ -122,15 +122,18 @@ class Threads:
         except FileExistsError:
             said = os.strerror(errno.ENOTDIR)
             raise NotADirectoryError(errno.ENOTDIR, said, str(self._folder)) from None
-        with failures_of(self._folder):
-            self._opened.append(Presence(self._folder, self._when_alone))
-            self._record = Record(self._folder)
-            self._opened.append(self._record)
+        self._opened.append(Presence(self._folder, self._when_alone))
+        self._record = self._open_record()
+        self._opened.append(self._record)
 
     def _when_alone(self) -> None:
         sweep(self._folder)
         # Nobody else is to meet a record that is only half made.
-        Record(self._folder).close()
+        self._open_record().close()
+
+    def _open_record(self) -> Record:
+        with failures_of(self._folder):
+            return Record(self._folder)
 
     def _close(self) -> None:
         # In the record's thread: both belong to it.

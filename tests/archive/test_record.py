@@ -407,18 +407,37 @@ async def test_a_record_that_cannot_be_opened(opened, tmp_path):
 
 
 async def test_a_folder_that_cannot_be_marked(opened, tmp_path):
-    """The error of a folder in which no file can be opened names it, and nothing stays open."""
-    (tmp_path / ".in-use").mkdir()
-    with pytest.raises(OSError, match="cannot be used: unable to open") as caught:
+    """The error names the file that cannot be made, and nothing stays open."""
+    (tmp_path / ".in-use").symlink_to(tmp_path / "nowhere" / "file")
+    with pytest.raises(OSError, match=r"/\.in-use cannot be used: unable .*; may we write"):
         await opened(tmp_path)
-    assert str(tmp_path) in str(caught.value)
+
+
+async def test_a_mark_that_is_a_folder(opened, tmp_path):
+    """The error names it and says what helps, and that helps."""
+    (tmp_path / ".in-use").mkdir()
+    with pytest.raises(OSError, match=r"/\.in-use cannot be used: .*; remove it while nobody uses"):
+        await opened(tmp_path)
+    (tmp_path / ".in-use").rmdir()
+    assert await (await opened(tmp_path)).pending() == []
 
 
 async def test_a_mark_that_is_no_database(opened, tmp_path):
-    """It is not taken for somebody else who is at work."""
+    """It is not taken for somebody else who is at work, nor for the record."""
+    await (await opened(tmp_path)).aclose()
     (tmp_path / ".in-use").write_bytes(b"this is no database, and never was one" * 100)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match=r"/\.in-use cannot be read, .*; remove it while"):
         await opened(tmp_path)
+
+
+async def test_a_mark_that_is_held(opened, tmp_path, monkeypatch):
+    """Whoever sweeps for longer than anybody should is not swept aside."""
+    monkeypatch.setattr("kie_cover_async.archive.presence._PATIENCE", 0.01)
+    connection = sqlite3.connect(tmp_path / ".in-use")
+    connection.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(OSError, match=r"/\.in-use cannot be used: database is locked$"):
+        await opened(tmp_path)
+    connection.close()
 
 
 @pytest.mark.parametrize(
