@@ -2,8 +2,10 @@
 
 import os
 from contextlib import suppress
+from errno import EINVAL
 from hashlib import sha256
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from attrs import frozen
@@ -54,8 +56,8 @@ def find_whole(folder: Path, stem: str) -> Whole | None:
 
 
 def whole_at(path: Path) -> Whole:
-    """What lies there; raises `NoImageError`, and `FileNotFoundError` where nothing does."""
-    with path.open("rb") as file:
+    """What lies there; raises `NoImageError`, and `OSError` where no file can be read."""
+    with _opened(path) as file:
         found = read_format(file)
         size = file.seek(0, os.SEEK_END)
         return Whole(path=path, format=found, sha256=_digest(file), size=size)
@@ -72,12 +74,26 @@ def as_it_lies(image: SavedImage) -> SavedImage:
 def problem_with(image: SavedImage) -> Problem | None:
     """What keeps it from being as it was saved; it is read for that."""
     try:
-        with image.path.open("rb") as file:
+        with _opened(image.path) as file:
             return None if _digest(file) == image.sha256 else "altered"
     except FileNotFoundError:
         return "missing"
     except OSError:
         return "unreadable"
+
+
+def _opened(path: Path) -> BinaryIO:
+    """To be read; raises `OSError` at once for a pipe or a device, which may never end."""
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - `Path.open` takes none
+    if S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(EINVAL, "no regular file", str(path))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Otherwise a pipe is open only once somebody writes into it.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _digest(file: BinaryIO) -> str:

@@ -132,5 +132,6 @@ def _write_all(file: BinaryIO, piece: bytes | memoryview) -> None:
 def sweep(folder: Path) -> None:
     """Remove what others have left half written; for when there are no others."""
     for entry in folder.iterdir():
-        if _PART.fullmatch(entry.name):
+        # A folder of such a name is none of ours.
+        if _PART.fullmatch(entry.name) and not entry.is_dir():
             entry.unlink(missing_ok=True)

@@ -51,8 +51,8 @@ class ArchivedCover:
 class Finding:
     """A recorded image that is not on disk any more as it was saved.
 
-    `unreadable` is one that the system does not let us read: a right that is missing, a folder in
-    its place, a disk that is broken.
+    `unreadable` is one that the system does not let us read: a right that is missing, a folder or
+    a pipe in its place, a disk that is broken.
     """
 
     task_id: str

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -169,19 +170,24 @@ async def test_verifying(client, archive, cover):
 
 async def test_verifying_what_cannot_be_read(client, archive, cover):
     """It is found like what is missing, the rest is verified, and saving brings it back."""
-    covers = [await cover(task_id, images=1) for task_id in ("a", "b", "c")]
-    [first], [second], [third] = [(await archive.save(client, each)).images for each in covers]
-    for image in (first, second):
+    covers = [await cover(task_id, images=1) for task_id in ("a", "b", "c", "d", "e")]
+    saved = [await archive.save(client, each) for each in covers]
+    first, second, third, fourth, fifth = (each.images[0] for each in saved)
+    for image in (first, second, third, fourth):
         image.path.unlink()
     first.path.mkdir()
     second.path.symlink_to(second.path)
-    third.path.write_bytes(b"other")
+    os.mkfifo(third.path)
+    fourth.path.symlink_to("/dev/zero")
+    fifth.path.write_bytes(b"other")
     report = await archive.verify()
-    assert report.checked == 3
+    assert report.checked == 5
     assert [(each.task_id, each.problem) for each in report.findings] == [
         ("a", "unreadable"),
         ("b", "unreadable"),
-        ("c", "altered"),
+        ("c", "unreadable"),
+        ("d", "unreadable"),
+        ("e", "altered"),
     ]
     first.path.rmdir()
     for details in covers:

@@ -71,11 +71,18 @@ async def test_a_whole_image_without_a_record_is_adopted(emulator, client, opene
     assert len(fetched(emulator)) == 2
 
 
+def pipe(path):
+    """Nobody ever writes into it."""
+    path.unlink()
+    os.mkfifo(path)
+
+
 SPOILT = {
     "missing": lambda path: path.unlink(),
     "altered": lambda path: path.write_bytes(path.read_bytes()[:-5] + b"12345"),
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-5]),
     "empty": lambda path: path.write_bytes(b""),
+    "a pipe": pipe,
 }
 
 
@@ -90,7 +97,7 @@ async def test_what_is_not_whole_is_fetched_again(emulator, client, archive, cov
     assert len(fetched(emulator)) == 3
 
 
-@pytest.mark.parametrize("kind", ["missing", "cut off", "empty"])
+@pytest.mark.parametrize("kind", ["missing", "cut off", "empty", "a pipe"])
 async def test_what_is_not_whole_is_not_adopted(emulator, client, opened, cover, kind):
     """Without a record, too, the one image that is not whole is fetched."""
     details, archive = await cover(), await opened()
