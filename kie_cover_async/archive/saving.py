@@ -24,6 +24,8 @@ from .values import ArchivedCover, SavedImage
 
 # A link that is too old answers with one of these; a fresh one may do better.
 _STALE = {403, 404, 410}
+# A host may send two bytes at a time, each piece of which takes forty in memory.
+_MOST_PIECES = 1000
 
 
 class Client(Protocol):
@@ -144,6 +146,8 @@ class Saver:
             if size > self._largest:
                 raise _refused(image, f"it has more than {self._largest} bytes")
             batch.append(piece)
+            if len(batch) >= _MOST_PIECES:
+                batch = [b"".join(batch)]
             if size - written >= ROOM:
                 await self.threads.begin(partial(part.write, batch, anew=not written))
                 batch, written = [], size

@@ -237,8 +237,42 @@ async def test_a_large_image_is_written_as_it_comes(client, emulator, archive, c
     assert image.sha256 == sha256(content).hexdigest()
 
 
-def _large_png():
-    size = 4_500_000
+class Piece(bytes):
+    """Counts how many of its kind are in memory, and were at most."""
+
+    alive = most = 0
+
+    def __init__(self, _):
+        Piece.alive += 1
+        Piece.most = max(Piece.most, Piece.alive)
+
+    def __del__(self):
+        Piece.alive -= 1
+
+
+class InPieces:
+    """A client whose image comes two bytes at a time."""
+
+    def __init__(self, content):
+        self.content, self.downloads = content, self
+
+    async def fetch(self, _url, receive, **_):
+        return await receive(self.pieces())
+
+    async def pieces(self):
+        for start in range(0, len(self.content), 2):
+            yield Piece(self.content[start : start + 2])
+
+
+async def test_an_image_in_small_pieces(archive, cover):
+    """However small they are, few of them are in memory, and the image is put together right."""
+    details, content = await cover(images=1), _large_png(20_000)
+    [image] = (await archive.save(InPieces(content), details)).images
+    assert image.path.read_bytes() == content
+    assert Piece.most < 1100
+
+
+def _large_png(size=4_500_000):
     header = b"\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0\0\0\0\0"
     data = size.to_bytes(4, "big") + b"IDAT" + os.urandom(size) + b"\0\0\0\0"
     return b"\x89PNG\r\n\x1a\n" + header + data + b"\0\0\0\0IEND\0\0\0\0"
