@@ -109,6 +109,38 @@ async def test_once_more(collect, emulator):
     assert emulator.requests == []
 
 
+async def test_files_that_are_gone(collect, emulator, folder):
+    """A saved cover that is asked for again is collected again, and of it what is missing."""
+    whole, gone = done(emulator, 2)
+    before, _ = await collect(whole, gone)
+    [first] = folder.glob(f"{gone}-1.png")
+    content = first.read_bytes()
+    first.unlink()
+    emulator.requests.clear()
+    lines, said = await collect()
+    assert (lines, emulator.requests) == ({}, [])
+    assert "nothing is pending" in said
+    lines, said = await collect(whole, gone, gone)
+    assert lines == {gone: before[gone]}
+    assert said.startswith("1 cover saved in ")
+    assert said.endswith("; 1 saved before\n")
+    assert first.read_bytes() == content
+    requests = [request.endpoint for request in emulator.requests]
+    assert sorted(requests) == ["image", "record-info"]
+
+
+async def test_files_that_are_gone_beyond_the_limit(collect, emulator, folder):
+    """The cover is pending, and the next run goes on with it."""
+    task_id, other = done(emulator, 2)
+    await collect(task_id)
+    for path in folder.glob("*.png"):
+        path.unlink()
+    lines, said = await collect(other, task_id, limit=1)
+    assert [*lines] == [other]
+    assert said.endswith("1 is still pending: run the same command again\n")
+    assert await pending(folder) == [task_id]
+
+
 async def test_what_is_pending_goes_first(collect, emulator, folder):
     """Ids of earlier runs are worked on without being given again, and before new ones."""
     earlier, new = done(emulator), done(emulator)

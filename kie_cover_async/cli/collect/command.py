@@ -45,7 +45,8 @@ def collect(
     """Wait for covers and save their images, and go on from where it stopped.
 
     The ids are noted in the folder first, so that the same command, or one without ids, goes on
-    after Ctrl-C or a crash: what is there is not fetched again, what is pending is waited for.
+    after Ctrl-C or a crash: what is there is not fetched again, what is pending is waited for. An
+    id that is given and whose files are gone is collected again.
 
     Writes a line for each cover. Exits with 1 where one failed or is not done; with --listen
     callbacks, signed with a key in KIE_CALLBACK_KEY, have it look when a cover is done.

@@ -25,7 +25,7 @@ class Haul:
     """An observer of a client and a count of covers, and a renderable that shows both.
 
     `pending` counts the covers of the archive that are still to be saved, by this run or by
-    another; `here` those that were asked for and had been saved before.
+    another; `here` those that were asked for, had been saved before and are still there.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:

@@ -67,7 +67,7 @@ class Intake:
         for task_id in task_ids:
             if task_id not in self._seen and (known := await self._archive.find(task_id)):
                 self._seen.add(task_id)
-                self._meet(known)
+                await self._meet(known)
 
     def _begin(self, task_ids: list[str]) -> None:
         self._seen.update(task_ids)
@@ -75,11 +75,17 @@ class Intake:
         for task_id in task_ids:
             self._wait_for(task_id)
 
-    def _meet(self, known: ArchivedCover) -> None:
+    async def _meet(self, known: ArchivedCover) -> None:
         """A cover that the archive knew, and not as pending, when this run began."""
-        if known.state == "saved":
-            self._lines.haul.here += 1
-        elif known.state == "failed":
+        if known.state == "failed":
             self._lines.failed_before(known)
-        else:  # since then: somebody else is at work in this folder
+        elif known.state == "saved" and await asyncio.to_thread(_lie_there, known):
+            self._lines.haul.here += 1
+        else:  # its files are gone, or somebody else is at work in this folder
+            await self._archive.retry([known.task_id])
             self._begin([known.task_id])
+
+
+def _lie_there(cover: ArchivedCover) -> bool:
+    """Whether its files do; what is in them is not read for that."""
+    return all(image.path.exists() for image in cover.images)
