@@ -181,16 +181,22 @@ class Record:
         return self._placed(which, *values, after, size)
 
     def _open(self, path: Path) -> None:
-        [version] = self._execute("PRAGMA user_version").fetchone()
-        check_version(path, version)
+        check_version(path, version := self._version())
         if version == 0:
             self._make(path)
         check_tables(path, self._connection)
         self._execute("PRAGMA journal_mode = WAL")
         self._execute("PRAGMA synchronous = NORMAL")
 
+    def _version(self) -> int:
+        [version] = self._execute("PRAGMA user_version").fetchone()
+        return int(version)
+
     def _make(self, path: Path) -> None:
         with self._transaction():
+            # Of several that open a new folder in one moment, none may have found itself alone.
+            if self._version():
+                return
             if self._execute("SELECT * FROM sqlite_master").fetchone():
                 raise somebody_elses(path)
             for statement in SCHEMA.split(";"):

@@ -4,11 +4,13 @@ import asyncio
 import os
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from kie_cover_async.archive.record import Record
 from kie_cover_async.emulator import CoverScript, Fault
 
 SAVER = Path(__file__).with_name("saver.py")
@@ -87,6 +89,15 @@ async def test_the_living_are_not_swept_away(client, emulator, opened, cover, un
     await opened()
     left = {path.name for path in first.folder.glob(".*.part")}
     assert left == {".mine.part", ".fedcba9876543210.part"}
+
+
+def test_the_tables_are_made_once(tmp_path):
+    """Who found no tables a moment ago, and finds another's now, takes them for what they are."""
+    path = tmp_path / "covers.sqlite3"
+    with closing(Record(tmp_path)) as record, closing(Record(tmp_path)) as late:
+        record.add(["a"])
+        late._make(path)
+        assert [cover.task_id for cover in late.covers()] == ["a"]
 
 
 async def test_two_archives_open_a_new_folder_at_once(opened):
