@@ -45,7 +45,7 @@ def base_url_in_use(given: str | URL | None, *, allow_http: bool) -> URL:
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
         # Not shown: it may hold a password.
         raise ValueError(f"{name} must have no credentials, no query and no fragment")
-    if url.scheme == "http" and not (allow_http or _is_loopback(url.host or "")):
+    if url.scheme == "http" and not (allow_http or is_loopback(url.host or "")):
         raise ValueError(
             f"{name} must be https, not {str(url)!r}: the key would cross the network readable; "
             "plain http is accepted for loopback, and elsewhere with allow_http=True"
@@ -88,7 +88,8 @@ def _verifies_certificates(session: aiohttp.ClientSession) -> bool:
     return tls is not False and getattr(tls, "verify_mode", None) is not CERT_NONE
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether what is sent there does not leave this machine, so that nobody else may see it."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

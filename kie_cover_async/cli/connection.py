@@ -14,12 +14,16 @@ from kie_cover_async import CoverClient, RequestBudget, __version__, wire
 from kie_cover_async.arguments import number
 from kie_cover_async.events import Observer
 from kie_cover_async.inbox import Inbox
-from kie_cover_async.settings import API_KEY_VARIABLE, api_key_in_use, base_url_in_use
+from kie_cover_async.settings import (
+    API_KEY_VARIABLE,
+    api_key_in_use,
+    base_url_in_use,
+    is_loopback,
+)
 from kie_cover_async.transport import Exchange
 
 from .output import Refused, refusing
 
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _RAW_TIMEOUT = 30.0
 
 
@@ -91,7 +95,7 @@ def needs_proxy(url: URL) -> bool:
     """Whether the environment names a proxy for this URL; raises `Refused` for one of no use."""
     host = url.host or ""
     proxy = getproxies().get(url.scheme)
-    if not proxy or host in _LOOPBACK or proxy_bypass(host):
+    if not proxy or is_loopback(host) or proxy_bypass(host):
         return False
     if not proxy.startswith("http://"):
         # Not shown: it may hold a password.

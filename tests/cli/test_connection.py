@@ -97,6 +97,9 @@ PROXY = {"HTTPS_PROXY": "http://p:1"}
         ({**PROXY, "NO_PROXY": "*"}, "https://api.kie.ai", False),
         (PROXY, "https://localhost:8443", False),
         (PROXY, "https://[::1]:8443", False),
+        ({"HTTP_PROXY": "http://p:1"}, "http://LOCALHOST:8080", False),
+        ({"HTTP_PROXY": "http://p:1"}, "http://127.0.0.2:8080", False),
+        ({"HTTP_PROXY": "http://p:1"}, "http://127.255.0.3", False),
     ],
 )
 def test_when_there_is_a_proxy(monkeypatch, variables, url, needed):
