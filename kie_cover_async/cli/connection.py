@@ -11,7 +11,7 @@ from attrs import frozen
 from yarl import URL
 
 from kie_cover_async import CoverClient, RequestBudget, __version__, wire
-from kie_cover_async.arguments import number
+from kie_cover_async.arguments import NO_URL, is_http_url, number
 from kie_cover_async.events import Observer
 from kie_cover_async.inbox import Inbox
 from kie_cover_async.settings import (
@@ -25,6 +25,8 @@ from kie_cover_async.transport import Exchange
 from .output import Refused, refusing
 
 _RAW_TIMEOUT = 30.0
+# All of these are read by aiohttp before it takes one.
+_PROXIED = {"http", "https", "ws", "wss"}
 
 
 @asynccontextmanager
@@ -93,14 +95,28 @@ async def raw_answer(task_id: str, base_url: str | None) -> RawAnswer:
 
 def needs_proxy(url: URL) -> bool:
     """Whether the environment names a proxy for this URL; raises `Refused` for one of no use."""
-    host = url.host or ""
-    proxy = getproxies().get(url.scheme)
-    if not proxy or is_loopback(host) or proxy_bypass(host):
+    host, proxies = url.host or "", getproxies()
+    if not proxies.get(url.scheme) or is_loopback(host) or proxy_bypass(host):
         return False
-    if not proxy.startswith("http://"):
-        # Not shown: it may hold a password.
-        raise Refused(f"{url.scheme}_proxy must be an http proxy: http://host:port")
+    for scheme in _PROXIED & proxies.keys():
+        proxy, is_used = proxies[scheme], scheme == url.scheme
+        if not _can_be_read(proxy) or (is_used and not _is_http(proxy)):
+            # Not shown: it may hold a password.
+            raise Refused(f"{scheme}_proxy must be an http proxy: http://host:port")
     return True
+
+
+def _can_be_read(proxy: str) -> bool:
+    try:
+        url = URL(proxy)
+        f"{url.user}{url.password}".encode("latin-1")  # as aiohttp sends it
+    except NO_URL:
+        return False
+    return ":" not in (url.user or "")
+
+
+def _is_http(proxy: str) -> bool:
+    return proxy.startswith("http://") and is_http_url(proxy)
 
 
 def _settings(base_url: str | None) -> tuple[URL, str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from yarl import URL
 from kie_cover_async import TransportError
 from kie_cover_async.cli import verbs
 from kie_cover_async.cli.connection import needs_proxy
-from kie_cover_async.cli.output import FAILED, Refused
+from kie_cover_async.cli.output import FAILED, USAGE, Refused
 
 
 @define
@@ -109,13 +109,46 @@ def test_when_there_is_a_proxy(monkeypatch, variables, url, needed):
     assert needs_proxy(URL(url)) is needed
 
 
-@pytest.mark.parametrize("proxy", ["socks5://u:pass@p:1", "https://u:pass@p:1", "u:pass@p:1"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "socks5://u:pass@p:1",
+        "https://u:pass@p:1",
+        "u:pass@p:1",
+        "http://u:pass@p:808O",
+        "http://u:pass@127.0.0.1:99999",
+        "http://u:pass@[::1",
+        "http://u:pass@",
+        "http://u:pass@..:1",
+        "http://u:pass@p 1",
+        "http://u:pass@\udce9:1",
+        "http://u%3A:pass@p:1",
+        "http://u:pass%E2%82%AC@p:1",
+    ],
+)
 async def test_a_proxy_of_no_use(monkeypatch, key, proxy):
     """A proxy that cannot be used is refused: a request past it would be a surprise."""
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     with pytest.raises(Refused, match="https_proxy must be an http proxy") as caught:
         await verbs.credits(None, as_json=True)
     assert "pass" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("proxy", "refused"), [("http://p:808O", True), ("socks5://p:1", False)])
+def test_a_proxy_for_other_requests(monkeypatch, proxy, refused):
+    """One that cannot be read would end requests that are none of its business."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://p:1")
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(Refused, match="http_proxy must be") if refused else nullcontext():
+        assert needs_proxy(URL("https://api.kie.ai"))
+
+
+async def test_a_proxy_that_nothing_can_be_made_of(run):
+    """All that is said of it is which variable it stands in."""
+    proxy = "http://u:pass@127.0.0.1:99999"
+    ended = await run("credits", "--base-url", "https://api.invalid", HTTPS_PROXY=proxy)
+    assert (ended.code, ended.out) == (USAGE, "")
+    assert ended.err == "kie-cover: https_proxy must be an http proxy: http://host:port\n"
 
 
 async def test_no_key(monkeypatch):
