@@ -10,6 +10,7 @@ from attrs import frozen
 from rich.text import Text
 
 from kie_cover_async import CoverClient
+from kie_cover_async.arguments import shown
 from kie_cover_async.callbacks import CallbackInbox, CoverCallback
 from kie_cover_async.settings import API_KEY_VARIABLE
 
@@ -19,7 +20,7 @@ from .connection import connected
 from .many import outcome_fields, outcome_text
 from .output import Refused, one_line, say
 from .reception import Reception
-from .serving import Address, is_a_path, serving
+from .serving import Address, is_a_host, is_a_path, serving
 
 Write = Callable[[str | Text], None]
 
@@ -37,11 +38,9 @@ class ListenSettings:
 
 async def hear(settings: ListenSettings) -> NoReturn:
     """Listen until it is cancelled; raises `Refused` where that cannot be had."""
-    if not is_a_path(settings.path):
-        raise Refused(f"--path must be such as /kie/callback, not {settings.path!r}")
+    address = _address(settings)
     keys = callback_keys()
     reception = Reception(CallbackInbox(keys or None))
-    address = Address(settings.host, settings.port, settings.path)
     async with (
         _looking(settings.base_url) as client,
         serving(reception.receive, address) as url,
@@ -59,6 +58,14 @@ async def hear(settings: ListenSettings) -> NoReturn:
                     await _confirm(client, reception, write, as_json=settings.as_json)
         finally:
             say(reception.summary())
+
+
+def _address(settings: ListenSettings) -> Address:
+    if not is_a_host(settings.host):
+        raise Refused(f"--host must be such as 127.0.0.1, not {shown(settings.host)}")
+    if not is_a_path(settings.path):
+        raise Refused(f"--path must be such as /kie/callback, not {shown(settings.path)}")
+    return Address(settings.host, settings.port, settings.path)
 
 
 async def _pass_on(reception: Reception, write: Write, *, as_json: bool) -> NoReturn:

@@ -10,15 +10,18 @@ from aiohttp import web
 from attrs import frozen
 from yarl import URL
 
+from kie_cover_async.arguments import is_http_url, shown
 from kie_cover_async.callbacks.web import Receive, callback_routes
 
 from .output import LOGGED, Refused
 
 # Seconds for answers that are being written when Ctrl-C comes.
 _LAST_WORDS = 0.5
-_ADDRESS = re.compile(r"(?P<host>[^\s/:@]+|\[[0-9A-Fa-f:.]+\]):(?P<port>\d+)(?P<path>/.*)?")
+_ADDRESS = re.compile(r"(?P<host>[^\s/:@]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})(?P<path>/.*)?")
+_HOST = re.compile(r"[^@/?#\[\]]+")
 _PATH = re.compile(r"/[^\s{}?#]*")
 _USUAL_PATH = "/kie/callback"
+_EXAMPLE = f"127.0.0.1:8080{_USUAL_PATH}"
 _LAST_PORT = 65535
 
 
@@ -35,9 +38,16 @@ class Address:
         """`HOST:PORT` or `HOST:PORT/path`; raises `Refused` for anything else."""
         found = _ADDRESS.fullmatch(text)
         path = _USUAL_PATH if found is None else found["path"] or _USUAL_PATH
-        if found is None or int(found["port"]) > _LAST_PORT or not is_a_path(path):
-            raise Refused(f"{option} must be such as 127.0.0.1:8080{_USUAL_PATH}, not {text!r}")
-        return cls(found["host"].strip("[]"), int(found["port"]), path)
+        host, port = ("", 0) if found is None else (found["host"].strip("[]"), int(found["port"]))
+        if not is_a_host(host) or port > _LAST_PORT or not is_a_path(path):
+            raise Refused(f"{option} must be such as {_EXAMPLE}, not {shown(text)}")
+        return cls(host, port, path)
+
+
+def is_a_host(host: str) -> bool:
+    """Whether it can be the host of a callback URL."""
+    written = f"[{host}]" if ":" in host else host
+    return _HOST.fullmatch(host) is not None and is_http_url(f"http://{written}/")
 
 
 def is_a_path(path: str) -> bool:

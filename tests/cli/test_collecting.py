@@ -319,11 +319,16 @@ async def test_callbacks_of_anybody(collect, emulator, monkeypatch):
     assert "Anybody may send them: KIE_CALLBACK_KEY has no key.\n" in said
 
 
-@pytest.mark.parametrize("listen", ["8080", ":8080", "host", "a b:1", "h:65536", "h:1/{x}", "h:1?"])
+NO_PLACES = ["8080", ":8080", "host", "a b:1", "h:65536", "h:1/{x}", "h:1?"]
+ODD_PLACES = ["..:0", f"{'a' * 70}.com:0", "\udce9:0/a", f"h:{'1' * 5000}", "h:\u0661", "h?:1"]
+
+
+@pytest.mark.parametrize("listen", [*NO_PLACES, *ODD_PLACES])
 async def test_no_place_to_listen(collect, listen):
     """An address that is none is refused, with one that is."""
-    with pytest.raises(Refused, match=r"--listen must be such as 127.*, not"):
+    with pytest.raises(Refused, match=r"--listen must be such as 127.*, not") as refused:
         await collect("an-id", listen=listen)
+    assert len(str(refused.value)) < 150
 
 
 @pytest.mark.parametrize(

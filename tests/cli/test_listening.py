@@ -20,6 +20,7 @@ from kie_cover_async.cli.callback_keys import callback_keys
 from kie_cover_async.cli.listening import ListenSettings, hear
 from kie_cover_async.cli.output import DONE, INTERRUPTED, USAGE, Refused
 from kie_cover_async.cli.reception import Reception
+from kie_cover_async.cli.serving import is_a_host
 from kie_cover_async.emulator import CallbackPlan, CoverScript
 
 KEY = "a-callback-key"
@@ -274,6 +275,24 @@ async def test_no_path(path):
     with pytest.raises(Refused, match="--path must be such as /kie/callback, not ") as refused:
         await hear(settings)
     assert str(refused.value).endswith(repr(path))
+
+
+NO_HOSTS = ["", " ", "..", "\udce9", f"{'a' * 70}.com", "me@h", "h/x", "h?x", "h#x", "[::1]"]
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+async def test_no_host(run, host):
+    """A host is refused that no URL could have, in one line and before anything is bound."""
+    ended = await run("listen", "--port", "0", "--host", host)
+    assert (ended.code, ended.out) == (USAGE, "")
+    assert ended.err.startswith("kie-cover: --host must be such as 127.0.0.1, not '")
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "::1", "::1%1", "10.0.0.1", "example"])
+def test_hosts(host):
+    """Names and addresses of either kind will do, and a zone after one."""
+    assert is_a_host(host)
 
 
 def test_keys(monkeypatch):
