@@ -19,7 +19,7 @@ from .output import LOGGED, Refused
 _LAST_WORDS = 0.5
 _ADDRESS = re.compile(r"(?P<host>[^\s/:@]+|\[[0-9A-Fa-f:.]+\]):(?P<port>[0-9]{1,5})(?P<path>/.*)?")
 _HOST = re.compile(r"[^@/?#\[\]]+")
-_PATH = re.compile(r"/[^\s{}?#]*")
+_PATH = re.compile(r"/[^\s{}?#%]*")
 _USUAL_PATH = "/kie/callback"
 _EXAMPLE = f"127.0.0.1:8080{_USUAL_PATH}"
 _LAST_PORT = 65535
@@ -51,8 +51,11 @@ def is_a_host(host: str) -> bool:
 
 
 def is_a_path(path: str) -> bool:
-    """Whether it can be the whole of a path in a callback URL."""
-    return _PATH.fullmatch(path) is not None
+    """Whether it can be the whole of a path in a callback URL, with nothing encoded yet."""
+    if not _PATH.fullmatch(path):
+        return False
+    # Dots that stand for folders, and what no UTF-8 is made of, are gone from a URL.
+    return URL.build(scheme="http", host="h", path=path).path == path
 
 
 @asynccontextmanager

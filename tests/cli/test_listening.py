@@ -268,9 +268,22 @@ async def test_a_port_that_is_taken(run, emulator):
     assert ended.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("path", ["kie", "", "/{kie}", "/a b", "/kie?key=1"])
+@pytest.mark.parametrize("path", ["/", "/kie/", "/a//b..c", "/\u00e9", "/a:b;c=d,e+f", "/<|>"])
+async def test_paths(started, poster, path):
+    """Whatever the path, callbacks are heard at the URL that is said."""
+    keys = {"KIE_CALLBACK_KEY": KEY, "KIE_API_KEY": ""}
+    async with started("listen", "--port", "0", "--path", path, **keys) as command:
+        assert await poster.post(await address(command)) == 200
+        assert (await command.document())["taskId"] == TASK
+
+
+NO_PATHS = ["kie", "", "/{kie}", "/a b", "/kie?key=1"]
+OTHERS_IN_A_URL = ["/a%2Fb", "/%41", "/a%", "/./a", "/a/..", "/\udce9"]
+
+
+@pytest.mark.parametrize("path", [*NO_PATHS, *OTHERS_IN_A_URL])
 async def test_no_path(path):
-    """A path is refused that no URL could have."""
+    """A path is refused that no URL could have, or would have in other words."""
     settings = ListenSettings(host="127.0.0.1", port=0, path=path, base_url=None, as_json=True)
     with pytest.raises(Refused, match="--path must be such as /kie/callback, not ") as refused:
         await hear(settings)
