@@ -316,6 +316,17 @@ def test_keys(monkeypatch):
     assert callback_keys() == []
 
 
+@pytest.mark.parametrize(
+    "command", ["listen --port 0", "collect an-id --listen 127.0.0.1:0", "emulator"]
+)
+async def test_no_keys(run, tmp_path, command):
+    """Keys that are no UTF-8 can sign nothing, which is said at once and without them."""
+    out = ("--out", str(tmp_path / "covers")) if command.startswith("collect") else ()
+    ended = await run(*command.split(), *out, KIE_CALLBACK_KEY="secret, \udce9")
+    assert (ended.code, ended.out) == (USAGE, "")
+    assert ended.err == "kie-cover: KIE_CALLBACK_KEY must be UTF-8 (it is not shown here)\n"
+
+
 async def test_counts():
     """Whatever comes is counted by what it is, and what is refused stays refused."""
     reception = Reception(CallbackInbox(KEY))
