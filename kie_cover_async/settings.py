@@ -36,9 +36,17 @@ def api_key_in_use(given: str | None) -> str:
     return key
 
 
-def base_url_in_use(given: str | URL | None, *, allow_http: bool) -> URL:
-    """The API's base URL, given, from the environment, or the vendor's; https but for loopback."""
-    name = "base_url"
+def base_url_in_use(
+    given: str | URL | None,
+    *,
+    allow_http: bool,
+    name: str = "base_url",
+    http_is: str = "accepted for loopback, and elsewhere with allow_http=True",
+) -> URL:
+    """The API's base URL, given, from the environment, or the vendor's; https but for loopback.
+
+    `name` and `http_is` are for errors: what it is called where it is given, and what is accepted.
+    """
     if given is None:
         name, given = BASE_URL_VARIABLE, os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
     url = an_http_url(name, given)
@@ -48,7 +56,7 @@ def base_url_in_use(given: str | URL | None, *, allow_http: bool) -> URL:
     if url.scheme == "http" and not (allow_http or is_loopback(url.host or "")):
         raise ValueError(
             f"{name} must be https, not {str(url)!r}: the key would cross the network readable; "
-            "plain http is accepted for loopback, and elsewhere with allow_http=True"
+            f"plain http is {http_is}"
         )
     return url
 

@@ -125,7 +125,10 @@ def _settings(base_url: str | None) -> tuple[URL, str]:
             f"no API key: get one at https://kie.ai/api-key, then: export {API_KEY_VARIABLE}=…"
         )
     with refusing():
-        return base_url_in_use(base_url, allow_http=False), api_key_in_use(None)
+        url = base_url_in_use(
+            base_url, allow_http=False, name="--base-url", http_is="accepted for loopback only"
+        )
+        return url, api_key_in_use(None)
 
 
 @asynccontextmanager

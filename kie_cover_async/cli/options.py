@@ -21,7 +21,8 @@ Out = Annotated[str, typer.Option(metavar="FOLDER", help="Where the images go.")
 Json = Annotated[bool, typer.Option("--json", help="Write JSON lines on a terminal too.")]
 BaseUrl = Annotated[
     str | None,
-    typer.Option(envvar="KIE_BASE_URL", metavar="URL", help="Another service of the same API."),
+    # No `envvar`: an error has to say where the URL came from.
+    typer.Option(metavar="URL", help="Another service of the same API; KIE_BASE_URL if not given."),
 ]
 
 

@@ -161,9 +161,22 @@ async def test_no_key(monkeypatch):
 @pytest.mark.parametrize("url", ["http://api.kie.ai", "ftp://x", "nonsense", "https://u:p@x"])
 async def test_a_base_url_of_no_use(key, url):
     """What the client refuses is refused here, and the key is in no text about it."""
-    with pytest.raises(Refused, match="base_url must") as caught:
+    with pytest.raises(Refused, match="--base-url must") as caught:
         await verbs.credits(url, as_json=True)
     assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["--base-url", "KIE_BASE_URL"])
+async def test_where_a_base_url_came_from(run, name):
+    """It is called as it was given, and nothing is offered that the command has not."""
+    url = "http://api.invalid"
+    given = {name: url} if name == "KIE_BASE_URL" else {"KIE_BASE_URL": "https://api.invalid"}
+    ended = await run("credits", *([name, url] if name == "--base-url" else []), **given)
+    assert (ended.code, ended.out) == (USAGE, "")
+    assert ended.err == (
+        f"kie-cover: {name} must be https, not '{url}': the key would cross the network readable; "
+        "plain http is accepted for loopback only\n"
+    )
 
 
 async def test_a_key_of_no_use(monkeypatch):
