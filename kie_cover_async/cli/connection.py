@@ -25,6 +25,8 @@ from kie_cover_async.transport import Exchange
 from .output import Refused, refusing
 
 _RAW_TIMEOUT = 30.0
+# One request in thirty years; the time that some lower ones take is past all numbers.
+_LOWEST_RATE = 1e-9
 # All of these are read by aiohttp before it takes one.
 _PROXIED = {"http", "https", "ws", "wss"}
 
@@ -55,6 +57,7 @@ def budget_of(rate: float | None) -> RequestBudget | None:
         return RequestBudget.unlimited()
     with refusing():
         number("--rate", rate, above=0)
+        number("--rate", rate, at_least=_LOWEST_RATE)
         whole = max(1, round(rate))
         return RequestBudget(whole, per=whole / rate)
 

@@ -214,10 +214,13 @@ def test_rates(rate, budget):
     assert repr(budget_of(rate)) == budget
 
 
-@pytest.mark.parametrize("rate", [0, -1, float("nan"), 5e-324])
-def test_rates_that_are_none(rate):
+@pytest.mark.parametrize(
+    ("rate", "wanted"),
+    [(0, "above 0"), (-1, "above 0"), (float("nan"), "above 0"), (5e-324, "of at least 1e-09")],
+)
+def test_rates_that_are_none(rate, wanted):
     """A rate at which nothing would ever be asked is refused."""
-    with pytest.raises(Refused, match="must be a finite number above 0"):
+    with pytest.raises(Refused, match=f"^--rate must be a finite number {wanted}, not {rate}"):
         budget_of(rate)
 
 
