@@ -8,7 +8,7 @@ from math import inf
 from rich.console import Console
 
 from kie_cover_async import CoverDetails, unstructure_details
-from kie_cover_async.arguments import an_http_url, number
+from kie_cover_async.arguments import a_task_id, an_http_url, number
 from kie_cover_async.events import Observer
 
 from .board import Board, Changes, can_draw, live
@@ -19,6 +19,7 @@ from .record import raw_lines, record_lines
 
 async def get(task_id: str, base_url: str | None, *, as_json: bool) -> int:
     """One look, repeated after passing failures."""
+    a_task_id("ID", task_id)
     async with connected(base_url) as client:
         details = await client.get_cover_details(task_id)
     _show(details, as_json=as_json)
@@ -27,6 +28,7 @@ async def get(task_id: str, base_url: str | None, *, as_json: bool) -> int:
 
 async def get_raw(task_id: str, base_url: str | None, *, as_json: bool) -> int:
     """One look, and its answer as it came."""
+    a_task_id("ID", task_id)
     answer = await raw_answer(task_id, base_url)
     if as_json:
         emit_json(
@@ -53,6 +55,7 @@ async def wait(
     as_json: bool,
 ) -> int:
     """Wait for a cover, watched on a terminal, with a line for every change elsewhere."""
+    a_task_id("ID", task_id)
     seconds, budget = seconds_of(timeout), budget_of(rate)
     with quiet(), _watching([task_id]) as observer:
         async with connected(base_url, observer, budget) as client:
@@ -74,6 +77,7 @@ async def generate(
     music_task_id: str, callback_url: str, base_url: str | None, *, as_json: bool
 ) -> int:
     """Ask for a cover. The new id is said as well as written: it has been paid for."""
+    a_task_id("SONG", music_task_id)
     with refusing():
         an_http_url("--callback-url", callback_url)
     async with connected(base_url) as client:

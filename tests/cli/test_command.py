@@ -129,12 +129,21 @@ async def test_an_error_through_a_pipe(run, emulator):
     assert "a-key" not in ended.out + ended.err
 
 
-async def test_an_id_that_can_be_none(run, emulator):
-    """It is refused before anything is asked."""
-    ended = await run("get", "an id", KIE_BASE_URL=emulator.url)
-    assert ended.code == USAGE
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["get"], "ID"),
+        (["get", "--raw"], "ID"),
+        (["wait"], "ID"),
+        (["generate", "--callback-url", "http://x"], "SONG"),
+    ],
+)
+async def test_an_id_that_can_be_none(run, emulator, arguments, name):
+    """It is refused before anything is asked, and called as the help does."""
+    ended = await run(*arguments, "an id", KIE_BASE_URL=emulator.url)
+    assert (ended.code, ended.out) == (USAGE, "")
     wanted = "a non-empty str without blanks or control characters"
-    assert ended.err == f"kie-cover: task_id must be {wanted}, not 'an id'\n"
+    assert ended.err == f"kie-cover: {name} must be {wanted}, not 'an id'\n"
     assert not emulator.requests
 
 
