@@ -6,6 +6,7 @@ from math import inf
 
 from attrs import frozen
 
+from kie_cover_async.arguments import shown
 from kie_cover_async.emulator import CallbackPlan, CoverEmulator, Fault
 
 from .callback_keys import callback_keys
@@ -38,6 +39,7 @@ class EmulatorSettings:
 
 async def emulate(settings: EmulatorSettings, *, as_json: bool) -> int:
     """Emulate until it is cancelled; raises `Refused` where the port cannot be had."""
+    _check(settings)
     with refusing():
         emulator = CoverEmulator(
             port=settings.port,
@@ -61,6 +63,16 @@ async def emulate(settings: EmulatorSettings, *, as_json: bool) -> int:
         return await for_ever
     finally:
         await emulator.aclose()
+
+
+def _check(settings: EmulatorSettings) -> None:
+    """Refuse by the options' names what the emulator would by those of its own arguments."""
+    if settings.failure_rate + settings.stuck_rate > 1:
+        raise Refused("--failure-rate and --stuck-rate must be at most 1 together")
+    try:
+        settings.seed.encode()
+    except UnicodeEncodeError:
+        raise Refused(f"--seed must be UTF-8, not {shown(settings.seed)}") from None
 
 
 def seconds_or_range(text: str) -> tuple[float, float]:

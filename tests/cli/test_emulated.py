@@ -113,6 +113,22 @@ async def test_a_port_that_is_taken(run, emulator):
     assert ended.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "refusal"),
+    [
+        ("--failure-rate 0.7 --stuck-rate 0.7", "--failure-rate and --stuck-rate must be"),
+        ("--seed \udce9", r"--seed must be UTF-8, not '\udce9'"),
+        ("--generation-time soon", "--generation-time must be seconds"),
+    ],
+)
+async def test_options_of_no_use(run, arguments, refusal):
+    """They are called as they were given."""
+    ended = await run("emulator", *arguments.split())
+    assert (ended.code, ended.out) == (USAGE, "")
+    assert ended.err.startswith(f"kie-cover: {refusal}")
+    assert ended.err.count("\n") == 1
+
+
 async def test_faults(started):
     """With a fault rate of 1 no answer is right, and more than one thing goes wrong."""
     async with started("emulator", "--fault-rate", "1", "--seed", "1") as command:
