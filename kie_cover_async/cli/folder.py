@@ -11,6 +11,8 @@ from .output import Refused
 @asynccontextmanager
 async def archive_in(folder: str) -> AsyncIterator[CoverArchive]:
     """The archive in the folder that `--out` names; raises `Refused` where there can be none."""
+    if not folder:
+        raise Refused("--out must name a folder, not ''")
     async with AsyncExitStack() as stack:
         try:
             archive = await stack.enter_async_context(CoverArchive(folder))

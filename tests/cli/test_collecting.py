@@ -275,6 +275,12 @@ async def test_no_folder(collect, tmp_path, has_ids):
         await collect(*ids, out=str(file))
 
 
+async def test_a_folder_without_a_name(collect):
+    """A variable of the shell's that is not set names none."""
+    with pytest.raises(Refused, match="--out must name a folder, not ''"):
+        await collect("an-id", out="")
+
+
 async def test_ids_that_cannot_be_read(collect, tmp_path):
     """They end the run with the reason."""
     with pytest.raises(Refused, match="cannot read ids: Is a directory"):
