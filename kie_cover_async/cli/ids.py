@@ -26,7 +26,7 @@ def opened(arguments: Sequence[str], file: str | None) -> Iterator[AsyncIterator
     Raises `Refused` where there are none or the file cannot be opened; a file that cannot be read
     is `Refused` by the iteration.
     """
-    if not arguments and not file:
+    if not arguments and file is None:
         raise Refused(f"no ids: give some, or --file FILE, or {STDIN} to read them from stdin")
     with opened_in_batches(arguments, file) as batches:
         yield _one_by_one(batches)
@@ -37,6 +37,8 @@ def opened_in_batches(
     arguments: Sequence[str], file: str | None
 ) -> Iterator[AsyncGenerator[list[Any], None]]:
     """The same, as many at a time as come together; none at all, where none are given."""
+    if file == "":  # a variable of the shell's that is not set, say
+        raise Refused("--file must name a file, not ''")
     sources = [*((name, name == STDIN) for name in arguments), *([(file, True)] if file else [])]
     with ExitStack() as stack:
         yield _batches(

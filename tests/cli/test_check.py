@@ -182,6 +182,8 @@ async def test_a_file_is_not_read_at_once(tmp_path):
     ("arguments", "file", "said"),
     [
         ([], None, "no ids: give some, or --file FILE"),
+        ([], "", "--file must name a file, not ''"),
+        (["a"], "", "--file must name a file, not ''"),
         (["a"], "/nowhere/ids", "cannot open /nowhere/ids: No such file"),
         ([], "/", "cannot read ids: Is a directory"),
     ],

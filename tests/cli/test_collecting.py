@@ -281,6 +281,15 @@ async def test_a_folder_without_a_name(collect):
         await collect("an-id", out="")
 
 
+@pytest.mark.parametrize("ids", [(), ("an-id",)])
+async def test_a_file_without_a_name(collect, emulator, folder, ids):
+    """It is not taken for none: somebody meant to give ids."""
+    folder.mkdir()
+    with pytest.raises(Refused, match="--file must name a file, not ''"):
+        await collect(*ids, file="")
+    assert not emulator.requests
+
+
 async def test_ids_that_cannot_be_read(collect, tmp_path):
     """They end the run with the reason."""
     with pytest.raises(Refused, match="cannot read ids: Is a directory"):
