@@ -119,8 +119,7 @@ class Exchange:
                 headers=self._headers,
             )
         if self._session.closed:
-            if self._owned:
-                raise ClientClosedError(task_id=call.task_id)
+            # Our own is closed when no call is left that could come here.
             raise ClientClosedError(task_id=call.task_id, reason=_OWNER_CLOSED)
         return self._session
 

@@ -287,6 +287,15 @@ async def test_a_wait_on_a_terminal(on_terminal, emulator):
     assert "\x1b[?25h" in board + record
 
 
+async def test_a_terminal_without_a_known_width(on_terminal, emulator):
+    """Results are printed nevertheless."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    async with on_terminal("get", task_id, KIE_BASE_URL=emulator.url, COLUMNS="0") as terminal:
+        ended = await terminal.end()
+    assert ended.code == DONE
+    assert task_id in ended.out
+
+
 async def test_json_on_a_terminal(on_terminal, emulator):
     """Whoever wants JSON gets it on a terminal too, without a colour in it."""
     async with on_terminal("credits", "--json", KIE_BASE_URL=emulator.url) as terminal:
