@@ -18,12 +18,11 @@ class Ticket:
     :param flow: whose turn it takes; `None` is a flow of its own.
     """
 
-    __slots__ = ("_called", "_flow", "_is_single", "is_hurried", "is_withdrawn", "turns")
+    __slots__ = ("_called", "_flow", "is_hurried", "is_withdrawn", "turns")
 
     def __init__(self, flow: Hashable = None, *, is_hurried: bool = False) -> None:
-        self._is_single = flow is None
-        self._flow = object() if flow is None else flow
-        self._called = asyncio.Event()
+        self._flow = flow
+        self._called: asyncio.Event | None = None  # most requests never queue
         self.turns: Turns | None = None
         self.is_hurried: bool = is_hurried
         self.is_withdrawn: bool = False
@@ -36,7 +35,9 @@ class Ticket:
     @property
     def flow(self) -> Hashable:
         """Whose turn it takes."""
-        return _RUNNING_OUT if self.is_hurried and self._is_single else self._flow
+        if self._flow is not None:
+            return self._flow
+        return _RUNNING_OUT if self.is_hurried else self
 
     def hurry(self) -> None:
         """Let it go before others of its flow; one that is a flow of its own, before all.
@@ -51,14 +52,17 @@ class Ticket:
     def withdraw(self) -> None:
         """End its queueing with `WithdrawnError`."""
         self.is_withdrawn = True
-        self._called.set()
+        self.call()
 
     def call(self) -> None:
         """Wake whoever waits."""
-        self._called.set()
+        if self._called is not None:
+            self._called.set()
 
     async def called(self) -> None:
         """Wait for that; raises `WithdrawnError`."""
+        if self._called is None:
+            self._called = asyncio.Event()
         await self._called.wait()
         self._called.clear()
         self.check_wanted()

@@ -131,8 +131,7 @@ class SharedLooks:
         """
         heard, is_lost = None, False
         while heard is None:
-            serving = [each for each in self._flights.get(task_id, ()) if each.serves(flow)]
-            flight = serving[0] if serving else None
+            flight = self._serving(task_id, flow)
             if flight is None:
                 # Who has waited for a look that was lost is not sent to the end of the queue.
                 flight = _Flight(on_sent, flow, Ticket(flow, is_hurried=is_lost))
@@ -149,28 +148,33 @@ class SharedLooks:
         for flight in self._flights.get(task_id, ()):
             flight.ticket.hurry()
 
+    def _serving(self, task_id: str, flow: Hashable) -> _Flight | None:
+        for flight in self._flights.get(task_id, ()):
+            if flight.serves(flow):
+                return flight
+        return None
+
     async def _lead(self, task_id: str, flight: _Flight) -> Heard | None:
-        flights = self._flights.setdefault(task_id, [])
-        flights.append(flight)
         heard: Heard | None = None
+        self._flights.setdefault(task_id, []).append(flight)
         try:
-            heard = await self._made(task_id, flight)
+            heard = await self._look(task_id, partial(self._leave, task_id, flight), flight.ticket)
+        except KieCoverError as error:
+            heard = error
+        except WithdrawnError:
+            heard = await flight.other()
         finally:
-            flights.remove(flight)
-            if not flights:
-                del self._flights[task_id]
-            flight.end(heard)
-            if flight.instead is None:
-                self._tell(task_id, heard, is_lost=heard is None and flight.has_left)
+            self._end(task_id, flight, heard)
         return heard
 
-    async def _made(self, task_id: str, flight: _Flight) -> Heard | None:
-        try:
-            return await self._look(task_id, partial(self._leave, task_id, flight), flight.ticket)
-        except KieCoverError as error:
-            return error
-        except WithdrawnError:
-            return await flight.other()
+    def _end(self, task_id: str, flight: _Flight, heard: Heard | None) -> None:
+        flights = self._flights[task_id]
+        flights.remove(flight)
+        if not flights:
+            del self._flights[task_id]
+        flight.end(heard)
+        if flight.instead is None:
+            self._tell(task_id, heard, is_lost=heard is None and flight.has_left)
 
     def _leave(self, task_id: str, flight: _Flight) -> None:
         for other in self._flights[task_id]:
