@@ -160,3 +160,12 @@ async def test_who_is_withdrawn(is_given):
         await limit.acquire(ticket)
     limit.release()
     assert limit._free == 1
+
+
+async def test_who_is_withdrawn_before_it_queues():
+    """It takes no place, not even a free one."""
+    limit, ticket = InFlightLimit(1), Ticket()
+    ticket.withdraw()
+    with pytest.raises(WithdrawnError):
+        await limit.acquire(ticket)
+    assert limit._free == 1
