@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 
-# The flow of single requests whose time runs out.
+# The line of single requests whose time runs out.
 _RUNNING_OUT = object()
 
 
@@ -18,10 +18,10 @@ class Ticket:
     :param flow: whose turn it takes; `None` is a flow of its own.
     """
 
-    __slots__ = ("_called", "_flow", "is_hurried", "is_withdrawn", "turns")
+    __slots__ = ("_called", "flow", "is_hurried", "is_withdrawn", "turns")
 
     def __init__(self, flow: Hashable = None, *, is_hurried: bool = False) -> None:
-        self._flow = flow
+        self.flow: Hashable = flow
         self._called: asyncio.Event | None = None  # most requests never queue
         self.turns: Turns | None = None
         self.is_hurried: bool = is_hurried
@@ -33,10 +33,10 @@ class Ticket:
         return flow if isinstance(flow, cls) else cls(flow)
 
     @property
-    def flow(self) -> Hashable:
-        """Whose turn it takes."""
-        if self._flow is not None:
-            return self._flow
+    def line(self) -> Hashable:
+        """What those that queue with it have in common."""
+        if self.flow is not None:
+            return self.flow
         return _RUNNING_OUT if self.is_hurried else self
 
     def hurry(self) -> None:
@@ -101,7 +101,7 @@ class Turns:
     """
 
     def __init__(self, changed: Callable[[], object]) -> None:
-        self._flows: OrderedDict[Hashable, _Line] = OrderedDict()
+        self._lines: OrderedDict[Hashable, _Line] = OrderedDict()
         self._changed = changed
         self._count = 0
 
@@ -111,42 +111,42 @@ class Turns:
     @property
     def first(self) -> Ticket:
         """Whose turn it is."""
-        return next(iter(next(iter(self._flows.values()))))
+        return next(iter(next(iter(self._lines.values()))))
 
     def join(self, ticket: Ticket) -> None:
         """Come last in its flow."""
         ticket.turns = self
         self._count += 1
-        self._flows.setdefault(ticket.flow, _Line()).add(ticket)
-        if ticket.flow is _RUNNING_OUT:
-            self._flows.move_to_end(_RUNNING_OUT, last=False)
+        self._lines.setdefault(ticket.line, _Line()).add(ticket)
+        if ticket.line is _RUNNING_OUT:
+            self._lines.move_to_end(_RUNNING_OUT, last=False)
 
     def leave(self, ticket: Ticket) -> None:
         """Be gone; does nothing for one that is."""
         if ticket.turns is self:
             ticket.turns = None
             self._count -= 1
-            line = self._flows[ticket.flow]
+            line = self._lines[ticket.line]
             line.remove(ticket)
             if not line:
-                del self._flows[ticket.flow]
+                del self._lines[ticket.line]
 
     def serve(self, ticket: Ticket) -> None:
         """It has its turn, and the next one of its flow comes after those of all the others."""
-        if ticket.flow is not _RUNNING_OUT:
-            self._flows.move_to_end(ticket.flow)
+        if ticket.line is not _RUNNING_OUT:
+            self._lines.move_to_end(ticket.line)
         self.leave(ticket)
 
     def hurry(self, ticket: Ticket) -> None:
         """Let it go before those of its flow that do not hurry."""
-        flow = ticket.flow
-        self._flows[flow].remove(ticket)
-        ticket.is_hurried = True
-        if ticket.flow is flow:
-            self._flows[flow].add(ticket)
-        else:
-            # It was alone in its flow, and is among those whose time runs out now.
-            del self._flows[flow]
-            self._count -= 1
+        if ticket.flow is None:
+            self.leave(ticket)
+            ticket.is_hurried = True
             self.join(ticket)
+        else:
+            # Its flow keeps its place among the others.
+            line = self._lines[ticket.line]
+            line.remove(ticket)
+            ticket.is_hurried = True
+            line.add(ticket)
         self._changed()

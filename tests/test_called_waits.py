@@ -181,6 +181,19 @@ async def test_a_look_that_is_cancelled_confirms_nothing():
     assert house.api.looked_at == [1, 30]
 
 
+async def test_a_look_that_is_cancelled_after_the_confirming_one():
+    """What a callback told of has been seen by then, and is not looked for again."""
+    house = House(GENERATING, GENERATING, COVER, latency=0.5)
+    waiting = house.start(awaits_call=True)
+    house.call_at(1)
+    await asyncio.sleep(3)
+    poll = asyncio.create_task(house.looks.look(ID))
+    await asyncio.sleep(0.1)
+    poll.cancel()
+    assert await waiting is COVER
+    assert house.api.looked_at == [1, 3, 6.5]
+
+
 async def test_a_flood_of_callbacks():
     """However many callbacks come, they make a wait look once in a second."""
     house = House(GENERATING)

@@ -31,6 +31,21 @@ class Listener:
         return shown(await looks.look(ID, lambda: self.left.append(now()), flow))
 
 
+class BulkCall:
+    """Ten requests of a bulk call, and behind them looks of the same at one id."""
+
+    def __init__(self, api: ScriptedApi, budget: RequestBudget, looks: int) -> None:
+        self.looks = SharedLooks(api.look)
+        self.before = [asyncio.create_task(budget.acquire("a bulk")) for _ in range(10)]
+        self.listeners = [Listener(self.looks, flow="a bulk") for _ in range(looks)]
+
+    async def end(self) -> list[float]:
+        """When the ten have left, of which nothing is left."""
+        moments = await asyncio.gather(*self.before)
+        assert nothing_left(self.looks)
+        return moments
+
+
 def nothing_left(looks: SharedLooks) -> bool:
     return not looks.ears and not looks._flights and not pending_timers()
 
@@ -61,15 +76,12 @@ async def test_no_look_queues_with_those_of_a_bulk_call(flow):
     """A look that a bulk call has queued is overtaken by others, and shares what they bring."""
     budget = RequestBudget(1)
     api = ScriptedApi(COVER, latency=0.5, budget=budget)
-    looks = SharedLooks(api.look)
-    queue = [asyncio.create_task(budget.acquire("a bulk")) for _ in range(10)]
-    bulk = [asyncio.create_task(looks.look(ID, flow="a bulk")) for _ in range(2)]
+    bulk = BulkCall(api, budget, looks=2)
     await asyncio.sleep(3.6)
-    others = [asyncio.create_task(looks.look(ID, flow=flow)) for _ in range(2)]
-    assert {shown(await each) for each in (*others, *bulk)} == {COVER}
+    others = [Listener(bulk.looks, flow=flow) for _ in range(2)]
+    assert [await each.task for each in (*others, *bulk.listeners)] == [COVER] * 4
     assert (api.looked_at, now()) == ([5], 5.5)
-    assert await asyncio.gather(*queue) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
-    assert nothing_left(looks)
+    assert await bulk.end() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
 
 
 async def test_looks_of_one_flow_are_joined():
@@ -85,35 +97,30 @@ async def test_who_gave_way_to_a_look_that_is_lost():
     """The next look is theirs, and they need not queue for it behind all the others again."""
     budget = RequestBudget(1)
     api = ScriptedApi(NEVER, COVER, budget=budget)
-    looks = SharedLooks(api.look)
-    queue = [asyncio.create_task(budget.acquire("a bulk")) for _ in range(10)]
-    bulk = [Listener(looks, flow="a bulk") for _ in range(2)]
+    bulk = BulkCall(api, budget, looks=2)
     await asyncio.sleep(0.5)
-    lost = Listener(looks)
+    lost = Listener(bulk.looks)
     await asyncio.sleep(2)
     lost.task.cancel()
-    assert [await each.task for each in bulk] == [COVER] * 2
+    assert [await each.task for each in bulk.listeners] == [COVER] * 2
     assert api.looked_at == [2, 3]
-    assert [each.left for each in (lost, *bulk)] == [[2]] * 3
-    await asyncio.gather(*queue)
-    assert nothing_left(looks)
+    assert [each.left for each in (lost, *bulk.listeners)] == [[2]] * 3
+    await bulk.end()
 
 
 async def test_who_gave_way_may_go():
     """Cancelling one who shares another's look harms nobody else, and leaves nothing."""
     budget = RequestBudget(1)
     api = ScriptedApi(COVER, latency=5, budget=budget)
-    looks = SharedLooks(api.look)
-    queue = [asyncio.create_task(budget.acquire("a bulk")) for _ in range(10)]
-    bulk = [Listener(looks, flow="a bulk") for _ in range(3)]
+    bulk = BulkCall(api, budget, looks=3)
     await asyncio.sleep(0.5)
-    other = Listener(looks)
+    other = Listener(bulk.looks)
     await asyncio.sleep(2)
-    bulk[0].task.cancel()
-    assert [await each.task for each in (other, *bulk[1:])] == [COVER] * 3
+    gone, *stay = bulk.listeners
+    gone.task.cancel()
+    assert [await each.task for each in (other, *stay)] == [COVER] * 3
     assert (api.looked_at, now()) == ([2], 7)
-    await asyncio.gather(*queue)
-    assert nothing_left(looks)
+    await bulk.end()
 
 
 async def test_other_ids_are_not_joined():

@@ -5,7 +5,7 @@ environment; `output` says what goes where and what the exit code means. `many` 
 that take many ids, from wherever `ids` finds them. `board`, `tally` and `record` are what people
 see of waits, of many of them and of covers, `stage`, `scene` and `report` of the `demo`. `emulated`
 is the emulator in a terminal of its own. `collect` has the images on disk; `listening` and
-`reception` are for callbacks, which `serving` lets in.
+`reception` are for callbacks, which `serving` lets in. `signals` has SIGTERM do what Ctrl-C does.
 """
 
 import sys

@@ -41,7 +41,7 @@ class Listener(Protocol):
         """That a look has left."""
 
     def look_is_lost(self) -> None:
-        """That nobody will hear what the look that has left brings."""
+        """That a look was cancelled, and nobody hears what it brings."""
 
 
 def nothing() -> None:
@@ -51,13 +51,12 @@ def nothing() -> None:
 class _Flight:
     """A look on its way: who wants to know that it has left, and the future of what it brings."""
 
-    __slots__ = ("_ended", "_flow", "_on_sent", "has_left", "instead", "ticket")
+    __slots__ = ("_ended", "_on_sent", "has_left", "instead", "ticket")
 
-    def __init__(self, on_sent: OnSent, flow: Hashable, ticket: Ticket) -> None:
+    def __init__(self, on_sent: OnSent, ticket: Ticket) -> None:
         self.has_left = False
         self.ticket = ticket
         self.instead: asyncio.Future[Heard | None] | None = None
-        self._flow = flow
         self._on_sent = [on_sent]
         self._ended: asyncio.Future[Heard | None] | None = None  # most looks are joined by nobody
 
@@ -72,7 +71,7 @@ class _Flight:
         One of a bulk call may have ten thousand others before it, which no other call is to queue
         behind; a single call has none.
         """
-        return self.has_left or self._flow is None or self._flow == flow
+        return self.has_left or self.ticket.flow is None or self.ticket.flow == flow
 
     def give_way_to(self, other: "_Flight") -> None:
         """Another look at the same id has left, and brings what this one would."""
@@ -134,7 +133,7 @@ class SharedLooks:
             flight = self._serving(task_id, flow)
             if flight is None:
                 # Who has waited for a look that was lost is not sent to the end of the queue.
-                flight = _Flight(on_sent, flow, Ticket(flow, is_hurried=is_lost))
+                flight = _Flight(on_sent, Ticket(flow, is_hurried=is_lost))
                 heard = await self._lead(task_id, flight)
             else:
                 heard = await flight.join(on_sent)
@@ -174,7 +173,7 @@ class SharedLooks:
             del self._flights[task_id]
         flight.end(heard)
         if flight.instead is None:
-            self._tell(task_id, heard, is_lost=heard is None and flight.has_left)
+            self._tell(task_id, heard)
 
     def _leave(self, task_id: str, flight: _Flight) -> None:
         for other in self._flights[task_id]:
@@ -184,12 +183,12 @@ class SharedLooks:
             ear.look_leaves()
         flight.leave()
 
-    def _tell(self, task_id: str, heard: Heard | None, *, is_lost: bool) -> None:
+    def _tell(self, task_id: str, heard: Heard | None) -> None:
         for ear in self.ears.get(task_id, ()):
-            if heard is not None:
-                ear.hear(_own(heard))
-            elif is_lost:
+            if heard is None:
                 ear.look_is_lost()
+            else:
+                ear.hear(_own(heard))
 
 
 def _own(heard: Heard) -> Heard:

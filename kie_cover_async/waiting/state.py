@@ -33,7 +33,7 @@ _IMAGES_GRACE, _IMAGES_INTERVAL = 10.0, 1.0
 # The last look comes this many seconds before the deadline, at most this share of the timeout.
 _LAST_LOOK, _LAST_LOOK_SHARE = 1.0, 0.1
 # From so many seconds before the deadline a look in a queue hurries, or from this share of the
-# timeout. Its second would not do: what hurries queues, too, and so does the last look after it.
+# timeout: well before the last look, since those that hurry queue with each other.
 _HURRY, _HURRY_SHARE = 10.0, 0.2
 
 
