@@ -47,7 +47,10 @@ async def _status(request: web.Request, receive: Receive) -> HTTPStatus:
 
 
 async def _body(request: web.Request) -> bytes:
-    """The body, unpacked, or as much of it as shows that it is too large."""
+    """Return the body, unpacked, or as much of it as shows that it is too large."""
+    if not request.can_read_body:
+        # A middleware has read it, and aiohttp keeps what `read`, `text`, `json` and `post` read.
+        return await request.read()
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk

@@ -25,8 +25,8 @@ class Site:
         self.heard = []
         inbox.subscribe(TASK, lambda: self.heard.append(TASK))
 
-    async def start(self):
-        app = web.Application()
+    async def start(self, **settings):
+        app = web.Application(**settings)
         app.add_routes(self.inbox.routes("/callbacks/a-long-secret"))
         self.runner = web.AppRunner(app)
         await self.runner.setup()
@@ -53,10 +53,11 @@ class Site:
 
 
 @pytest.fixture
-async def site():
+async def site(request):
+    """A parameter of the test is how its application is made."""
     async with ClientSession() as caller:
         site = Site(CallbackInbox(KEY), caller)
-        await site.start()
+        await site.start(**getattr(request, "param", {}))
         yield site
     await site.runner.cleanup()
 
@@ -121,6 +122,74 @@ async def test_a_compressed_body(site):
     packed = {"Content-Encoding": "gzip", **sign_callback(TASK, KEY)}
     assert (await site.post(gzip.compress(BODY.encode()), packed))[0] == 200
     assert (await site.post(gzip.compress(padded(50 * 2**20).encode()), packed))[0] == 413
+
+
+def body_is_read_by(read, **settings):
+    """Return how to make an application in which a middleware reads the body first."""
+
+    @web.middleware
+    async def middleware(request, handler):
+        await read(request)
+        return await handler(request)
+
+    return {"middlewares": [middleware], **settings}
+
+
+async def several_times(request):
+    await request.read()
+    await request.json()
+    await request.post()
+
+
+MIDDLEWARES = {
+    "read": body_is_read_by(web.Request.read),
+    "text": body_is_read_by(web.Request.text),
+    "json": body_is_read_by(web.Request.json),
+    "post": body_is_read_by(web.Request.post),
+    "several times": body_is_read_by(several_times),
+}
+
+
+@pytest.mark.parametrize("site", MIDDLEWARES.values(), ids=MIDDLEWARES, indirect=True)
+@pytest.mark.parametrize("media_type", ["application/json", "application/x-www-form-urlencoded"])
+async def test_middleware_may_read_the_body_first(site, media_type):
+    """A callback whose body a middleware has read is received like any other."""
+    headers = {"Content-Type": media_type, **sign_callback(TASK, KEY)}
+    assert await site.post(BODY, headers) == (200, "OK")
+    assert await site.post(in_parts(BODY), headers) == (200, "OK")
+    packed = {"Content-Encoding": "gzip", **headers}
+    assert await site.post(gzip.compress(BODY.encode()), packed) == (200, "OK")
+    assert await site.post(BODY, {}) == (401, "Unauthorized")
+    assert site.heard == [TASK]
+
+
+UNLIMITED = body_is_read_by(web.Request.read, client_max_size=0)
+
+
+@pytest.mark.parametrize("site", [UNLIMITED], indirect=True)
+async def test_body_read_by_a_middleware_has_the_same_cap(site):
+    """A body that a middleware has read may have 64 KiB and not a byte more."""
+    headers = sign_callback(TASK, KEY)
+    assert await site.post(padded(CAP), headers) == (200, "OK")
+    assert (await site.post(padded(CAP + 1), headers))[0] == 413
+    assert (await site.post(in_parts(padded(2 << 20)), headers))[0] == 413
+
+
+APPS_LIMIT = body_is_read_by(web.Request.read, client_max_size=1000)
+
+
+@pytest.mark.parametrize("site", [APPS_LIMIT], indirect=True)
+async def test_app_may_have_a_lower_cap(site):
+    """A body that is too large for the application is refused with 413 by its middleware."""
+    headers = sign_callback(TASK, KEY)
+    assert await site.post(BODY, headers) == (200, "OK")
+    assert (await site.post(padded(1001), headers))[0] == 413
+
+
+@pytest.mark.parametrize("site", [MIDDLEWARES["read"]], indirect=True)
+async def test_empty_body_read_by_a_middleware(site):
+    """An empty body is answered with 400, whether or not a middleware has read it."""
+    assert await site.post(b"", sign_callback(TASK, KEY)) == (400, "Bad Request")
 
 
 BROKEN = {

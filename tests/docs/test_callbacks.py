@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import uvicorn
@@ -15,18 +16,33 @@ from kie_cover_async.emulator import CoverScript
 KEY = "test-webhook-hmac-key"
 
 
+@web.middleware
+async def aiohttp_middleware(request, handler):
+    await request.text()
+    return await handler(request)
+
+
 @asynccontextmanager
-async def on_aiohttp(example, listening):
-    runner = web.AppRunner(example("callbacks_aiohttp.py")["make_app"]())
+async def on_aiohttp(example, listening, *, middlewares=()):
+    app = example("callbacks_aiohttp.py")["make_app"]()
+    app.middlewares.extend(middlewares)
+    runner = web.AppRunner(app)
     await runner.setup()
     await web.SockSite(runner, listening).start()
     yield
     await runner.cleanup()
 
 
+async def fastapi_middleware(request, call_next):
+    await request.body()
+    return await call_next(request)
+
+
 @asynccontextmanager
-async def on_fastapi(example, listening):
+async def on_fastapi(example, listening, *, middlewares=()):
     app = example("callbacks_fastapi.py")["app"]
+    for middleware in middlewares:
+        app.middleware("http")(middleware)
     config = uvicorn.Config(app, http="h11", ws="none", log_config=None)
     config.load()
     server = uvicorn.Server(config)
@@ -50,7 +66,15 @@ class Service:
         return (await self.post("/callbacks/secret", data=body, headers=headers))[0]
 
 
-@pytest.fixture(params=[on_aiohttp, on_fastapi])
+SERVICES = {
+    "aiohttp": on_aiohttp,
+    "aiohttp, read first by a middleware": partial(on_aiohttp, middlewares=[aiohttp_middleware]),
+    "fastapi": on_fastapi,
+    "fastapi, read first by a middleware": partial(on_fastapi, middlewares=[fastapi_middleware]),
+}
+
+
+@pytest.fixture(params=SERVICES.values(), ids=SERVICES)
 async def service(request, emulator, example, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
