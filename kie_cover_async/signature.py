@@ -43,6 +43,14 @@ def a_keyring(keys: Keys) -> Keyring:
     return Keyring(secrets)
 
 
+def is_key(text: str) -> bool:
+    """Return whether it can be a key: printable, not empty and without whitespace around it.
+
+    Anything else is a key with the line break or the byte order mark of the file it was read from.
+    """
+    return text != "" and text.isprintable() and text == text.strip()
+
+
 def sign(task_id: str, key: bytes, timestamp: str) -> bytes:
     """The standard Base64 of HMAC-SHA256 over `taskId.timestamp`."""
     return b64encode(hmac.digest(key, f"{task_id}.{timestamp}".encode(), "sha256"))
@@ -88,13 +96,12 @@ def verify(
 def _secret(key: object) -> bytes:
     if not isinstance(key, str):
         raise TypeError(f"keys must be str, not a {type(key).__name__}")
-    try:
-        secret = key.encode()
-    except UnicodeEncodeError:
-        secret = b""
-    if not secret:
-        raise ValueError("keys must be texts that are not empty (they are not shown here)")
-    return secret
+    if not is_key(key):
+        raise ValueError(
+            "keys must be printable texts, not empty and without whitespace around them "
+            "(they are not shown here)"
+        )
+    return key.encode()
 
 
 def _signature_headers(headers: Headers) -> dict[str, list[object]]:

@@ -2,6 +2,8 @@
 
 import os
 
+from kie_cover_async.signature import is_key
+
 from .output import Refused
 
 CALLBACK_KEY_VARIABLE = "KIE_CALLBACK_KEY"
@@ -12,9 +14,8 @@ def callback_keys() -> list[str]:
 
     Raises `Refused` for what nothing can be signed with.
     """
-    keys = os.environ.get(CALLBACK_KEY_VARIABLE, "")
-    try:
-        keys.encode()
-    except UnicodeEncodeError:
-        raise Refused(f"{CALLBACK_KEY_VARIABLE} must be UTF-8 (it is not shown here)") from None
-    return [key for key in map(str.strip, keys.split(",")) if key]
+    given = os.environ.get(CALLBACK_KEY_VARIABLE, "").split(",")
+    keys = [key for key in map(str.strip, given) if key]
+    if not all(map(is_key, keys)):
+        raise Refused(f"{CALLBACK_KEY_VARIABLE} must be printable UTF-8 (it is not shown here)")
+    return keys

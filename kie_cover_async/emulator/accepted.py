@@ -82,12 +82,14 @@ def ids(_: Any, attribute: Any, value: Any) -> None:
 
 def key(name: str) -> Validator:
     """What was given is not shown: it may be the key with a blank too many."""
-    refusal = f"{name} must be a text that is not empty, or None"
+    refusal = (
+        f"{name} must be a printable text, not empty and without whitespace around it, or None"
+    )
 
     def validate(_: Any, __: Any, value: Any) -> None:
         if not isinstance(value, str):
             raise TypeError(f"{refusal}, not a {type(value).__name__}")
-        if not value:
+        if not (value and value.isprintable() and value == value.strip()):
             raise ValueError(refusal)
 
     return validate

@@ -1,6 +1,7 @@
 """Whether a callback is genuine: the vendor's scheme, and everything that is not it."""
 
 import time
+from functools import partial
 
 import pytest
 from hypothesis import example, given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from kie_cover_async import InvalidResponseError, InvalidTaskIdError, SignatureError
-from kie_cover_async.callbacks import sign_callback, verify_signature
+from kie_cover_async.callbacks import CallbackInbox, sign_callback, verify_signature
 
 KEY = "test-webhook-hmac-key"
 TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
@@ -161,6 +162,13 @@ def test_a_key_in_any_script():
         ("", ValueError),
         ([], ValueError),
         (["secret", ""], ValueError),
+        ("secret\n", ValueError),
+        ("secret\r\n", ValueError),
+        (["new", " secret"], ValueError),
+        ("secret\t", ValueError),
+        ("secret\u00a0", ValueError),
+        ("\ufeffsecret", ValueError),
+        ("secret\nnew", ValueError),
         ("secret\ud800", ValueError),
         (b"secret", TypeError),
         ([b"secret"], TypeError),
@@ -170,9 +178,10 @@ def test_a_key_in_any_script():
 )
 def test_keys_that_are_none(keys, error):
     """Keys that cannot be used are refused by name, and not shown."""
-    with pytest.raises(error, match=r"keys must") as caught:
-        verify(GENUINE, keys=keys)
-    assert "secret" not in str(caught.value)
+    for use in (partial(verify, GENUINE), CallbackInbox):
+        with pytest.raises(error, match=r"keys must") as caught:
+            use(keys=keys)
+        assert "secret" not in str(caught.value)
 
 
 def test_keys_are_not_a_switch():
@@ -205,6 +214,8 @@ def test_what_cannot_be_signed():
         sign_callback("", KEY)
     with pytest.raises(TypeError, match="keys must be str"):
         sign_callback(TASK, b"key")
+    with pytest.raises(ValueError, match=r"keys must be printable texts, .* without whitespace"):
+        sign_callback(TASK, "key\n")
     with pytest.raises(TypeError, match="timestamp must be"):
         sign_callback(TASK, KEY, timestamp=0.5)
 

@@ -309,8 +309,8 @@ def test_hosts(host):
 
 
 def test_keys(monkeypatch):
-    """Keys are parted by commas, and blanks around them are none of theirs."""
-    monkeypatch.setenv("KIE_CALLBACK_KEY", " one,, two three ,")
+    """Keys are separated by commas, and whitespace around them is not part of them."""
+    monkeypatch.setenv("KIE_CALLBACK_KEY", " one,, two three\n,")
     assert callback_keys() == ["one", "two three"]
     monkeypatch.delenv("KIE_CALLBACK_KEY")
     assert callback_keys() == []
@@ -319,12 +319,14 @@ def test_keys(monkeypatch):
 @pytest.mark.parametrize(
     "command", ["listen --port 0", "collect an-id --listen 127.0.0.1:0", "emulator"]
 )
-async def test_no_keys(run, tmp_path, command):
-    """Keys that are no UTF-8 can sign nothing, which is said at once and without them."""
+@pytest.mark.parametrize("keys", ["secret, \udce9", "secret\nnew", "\ufeffsecret"])
+async def test_keys_that_cannot_sign_are_refused(run, tmp_path, command, keys):
+    """Keys that are not printable UTF-8 are refused in one line, which does not show them."""
     out = ("--out", str(tmp_path / "covers")) if command.startswith("collect") else ()
-    ended = await run(*command.split(), *out, KIE_CALLBACK_KEY="secret, \udce9")
+    ended = await run(*command.split(), *out, KIE_CALLBACK_KEY=keys)
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.err == "kie-cover: KIE_CALLBACK_KEY must be UTF-8 (it is not shown here)\n"
+    refusal = "KIE_CALLBACK_KEY must be printable UTF-8 (it is not shown here)"
+    assert ended.err == f"kie-cover: {refusal}\n"
 
 
 async def test_counts():

@@ -164,11 +164,25 @@ def test_no_answer_to_yes_or_no():
         CallbackPlan(beyond_loopback="no")
 
 
-@pytest.mark.parametrize(("value", "error"), [("", ValueError), (b"secret", TypeError)])
-def test_no_key(value, error):
-    """A key is a text; it is not shown even where it is none."""
-    with pytest.raises(error, match="the callback key must be a text that is not empty") as caught:
-        CoverEmulator(callback_key=value)
+REFUSED_KEYS = [
+    "",
+    " ",
+    "secret\n",
+    " secret",
+    "\tsecret",
+    "\ufeffsecret",
+    "secret\ud800",
+    b"secret",
+]
+
+
+@pytest.mark.parametrize("setting", ["api_key", "callback_key"])
+@pytest.mark.parametrize("value", REFUSED_KEYS)
+def test_key_with_whitespace_around_it_is_refused(setting, value):
+    """A key is a printable text without whitespace around it; one that is refused is not shown."""
+    error = TypeError if isinstance(value, bytes) else ValueError
+    with pytest.raises(error, match=r"key must be a printable text, not empty and") as caught:
+        CoverEmulator(**{setting: value})
     assert "secret" not in str(caught.value)
 
 
