@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 import re
 import traceback
@@ -194,6 +195,32 @@ def test_copied_and_pickled(kind, again):
     assert type(other) is kind
     assert facts(other) == facts(error) == COMMON | EXAMPLES[kind][0]
     assert str(other) == str(error)
+
+
+@every_class
+def test_args_hold_the_message_and_survive_json(kind):
+    """A backend that stores `args` as JSON, as Celery does, keeps the words of an error."""
+    error = example(kind)
+    stored = json.loads(json.dumps({"exc_type": kind.__name__, "exc_message": error.args}))
+    assert stored == {"exc_type": kind.__name__, "exc_message": [str(error)]}
+
+
+@every_class
+def test_args_follow_the_facts(kind):
+    """A fact that is set later stands in `args` as in the message."""
+    error = kind(**EXAMPLES[kind][0])
+    error.task_id = "task-1"
+    assert error.args == (str(error),)
+    assert error.args[0].endswith("; task task-1")
+
+
+@every_class
+def test_args_can_be_assigned(kind):
+    """Code that puts its own words into `args` finds them there; a copy has the message again."""
+    error = example(kind)
+    error.args = ("while drawing", *error.args)
+    assert error.args == ("while drawing", str(error))
+    assert pickled(error).args == copy.copy(error).args == (str(error),)
 
 
 def test_a_copy_has_a_traceback_of_its_own():

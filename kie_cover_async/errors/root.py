@@ -16,7 +16,8 @@ def error_class(cls: type[_E]) -> type[_E]:
 
     Only an error with facts of its own needs this: making the methods takes time on import.
     """
-    return attrs.define(kw_only=True, slots=False, eq=False, str=False)(cls)
+    # attrs treats it as any class: with `auto_exc` the facts would become its `args`.
+    return attrs.define(kw_only=True, slots=False, eq=False, str=False, auto_exc=False)(cls)
 
 
 def _rebuild(cls: type["KieCoverError"], facts: dict[str, Any]) -> "KieCoverError":
@@ -48,6 +49,18 @@ class KieCoverError(Exception):
     request_id: str | None = None
     safe_to_repeat: bool = False
     maybe_accepted: bool = False
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Return the message: Celery's JSON results store `args` and the class's name, no more.
+
+        Arguments that other code has assigned are returned instead.
+        """
+        return super().args or (str(self),)
+
+    @args.setter
+    def args(self, args: tuple[Any, ...]) -> None:
+        Exception.__init__(self, *args)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _rebuild, (type(self), self._facts())
