@@ -22,6 +22,9 @@ from .values import ArchivedCover, SavedImage
 _IMAGE = ("number", "file", "url", "sha256", "size", "media_type", "width", "height")
 _COVER = ("task_id", "state", "added_at", "expires_at", "error")
 _COLUMNS = _COVER + _IMAGE
+# A spreadsheet evaluates a cell that begins with one of the first seven (OWASP, "CSV injection").
+# The apostrophe is here so that removing one always restores the text.
+_ESCAPED = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
 @frozen
@@ -80,8 +83,14 @@ def _table_rows(covers: Iterable[ArchivedCover]) -> str:
     rows = csv.DictWriter(text, _COLUMNS)
     for cover in covers:
         for image in cover.images or (None,):
-            rows.writerow({**_cover_fields(cover), **(_image_fields(image) if image else {})})
+            cells = {**_cover_fields(cover), **(_image_fields(image) if image else {})}
+            rows.writerow({name: _escaped(value) for name, value in cells.items()})
     return text.getvalue()
+
+
+def _escaped(value: Any) -> Any:
+    """Mark a text with an apostrophe if a spreadsheet would take it for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_ESCAPED) else value
 
 
 def _cover_fields(cover: ArchivedCover) -> dict[str, Any]:

@@ -234,6 +234,31 @@ async def test_csv(client, archive, cover, tmp_path):
     ]
 
 
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(1)", '=HYPERLINK("http://x")', "'=1", "''"]
+
+
+async def test_a_table_holds_no_formula(archive, tmp_path):
+    """A text that a spreadsheet would run begins with an apostrophe; without that it is the id."""
+    await archive.add([*FORMULAS, "1+1", "a='"])
+    await archive.export(tmp_path / "covers.csv")
+    with (tmp_path / "covers.csv").open(encoding="utf-8", newline="") as file:
+        ids = [row["task_id"] for row in csv.DictReader(file)]
+    assert ids == [*(f"'{formula}" for formula in FORMULAS), "1+1", "a='"]
+    await archive.export(tmp_path / "covers.jsonl")
+    lines = (tmp_path / "covers.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["task_id"] for line in lines] == [*FORMULAS, "1+1", "a='"]
+
+
+async def test_a_table_holds_no_formula_in_a_files_name(client, archive, cover, tmp_path):
+    """An id that is not fit for a name has files whose names begin with a plus."""
+    saved = await archive.save(client, await cover("=1+1", images=1))
+    await archive.export(tmp_path / "covers.csv")
+    with (tmp_path / "covers.csv").open(encoding="utf-8", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert row["file"] == f"'{saved.images[0].path.name}"
+    assert (row["number"], row["url"]) == ("1", saved.images[0].url)
+
+
 async def test_half_a_character(archive, client, cover, tmp_path):
     """A text that the service cut off in the middle of an emoji is kept as it is."""
     failed = CoverDetails(task_id="a", success_flag=3, error_message="sorry \ud83d")
