@@ -15,7 +15,7 @@ from .collect import command as collecting
 from .demo import play
 from .emulated import EmulatorSettings, emulate
 from .listening import ListenSettings, hear
-from .options import BaseUrl, File, Json, Out, Rate, TaskId, TaskIds, share
+from .options import BaseUrl, File, Json, Out, Rate, TaskId, TaskIds, id_argument, share
 from .output import INTERRUPTED, OutputLost, emit, lost, run, show_log, wants_json
 from .signals import ended_like_by_ctrl_c
 
@@ -153,7 +153,7 @@ def wait(
     epilog="Example: kie-cover generate 5c79be8e0a6a4bd0 --callback-url https://example.com/done"
 )
 def generate(
-    music_task_id: Annotated[str, typer.Argument(metavar="SONG", help="The music task's id.")],
+    music_task_id: Annotated[str, id_argument("SONG", "The music task's id.")],
     callback_url: Annotated[
         str,
         typer.Option(

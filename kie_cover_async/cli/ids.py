@@ -6,17 +6,47 @@ import os
 import stat
 import sys
 from codecs import BOM_UTF8
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
-from .output import Refused
+from attrs import frozen
+
+from .output import Refused, say
 
 STDIN = "-"
 
 _CHUNK = 1 << 16
+# As much as is read of an answer of the API's.
+_LONGEST_LINE = 1 << 20
+# No id begins like this, and JSON does; what jq prints for a missing member is a word of it.
+_BEGINS_JSON, _JSON_WORDS = ("{", "[", '"'), {"null", "true", "false"}
+
+
+class NoIds(Refused):
+    """There are files of ids, and none of them has an id in it."""
+
+
+@frozen
+class NotAnId:
+    """A text that holds no id; its repr, which the error about it shows, says why."""
+
+    text: str
+    problem: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"{self.problem}: {self.text}"
+
+
+@frozen
+class _File:
+    name: str
+    descriptor: int
 
 
 @contextmanager
@@ -24,7 +54,7 @@ def opened(arguments: Sequence[str], file: str | None) -> Iterator[AsyncIterator
     """The ids that are given as arguments, `-` for stdin among them, and those of the file.
 
     Raises `Refused` where there are none or the file cannot be opened; a file that cannot be read
-    is `Refused` by the iteration.
+    as lines of text, or has no ids, is `Refused` by the iteration.
     """
     if not arguments and file is None:
         raise Refused(f"no ids: give some, or --file FILE, or {STDIN} to read them from stdin")
@@ -55,11 +85,11 @@ def are_at_hand(arguments: Sequence[str], file: str | None) -> bool:
 
 
 @contextmanager
-def _open(name: str) -> Iterator[int]:
+def _open(name: str) -> Iterator[_File]:
     if name == STDIN:
         if sys.stdin is None:
             raise Refused("stdin is closed")
-        yield sys.stdin.fileno()
+        yield _File("stdin", sys.stdin.fileno())
         return
     try:
         # A named pipe opened like this needs no writer yet, and is waited for when it is read.
@@ -67,7 +97,7 @@ def _open(name: str) -> Iterator[int]:
     except OSError as error:
         raise Refused(f"cannot open {name}: {error.strerror}") from None
     try:
-        yield descriptor
+        yield _File(name, descriptor)
     finally:
         os.close(descriptor)
 
@@ -79,32 +109,75 @@ async def _one_by_one(batches: AsyncGenerator[list[Any], None]) -> AsyncIterator
                 yield task_id
 
 
-async def _batches(sources: Sequence[str | int]) -> AsyncGenerator[list[Any], None]:
+async def _batches(sources: Sequence[str | _File]) -> AsyncGenerator[list[Any], None]:
+    empty = []
     for is_given, group in groupby(sources, lambda source: isinstance(source, str)):
         if is_given:
             yield [*group]
             continue
-        for descriptor in group:
-            async with aclosing(_lines(cast("int", descriptor))) as batches:
+        for file in cast("Iterator[_File]", group):
+            count = 0
+            async with aclosing(_lines(file)) as batches:
                 async for lines in batches:
-                    # Windows marks a text as UTF-8, and two such files may have been joined.
-                    stripped = (line.removeprefix(BOM_UTF8).strip() for line in lines)
-                    yield [an_id(line) for line in stripped if line]
+                    found = _ids_in(lines)
+                    count += len(found)
+                    yield found
+            if not count:
+                empty.append(file.name)
+    if empty:
+        error = NoIds(f"no ids in {' and '.join(empty)}")
+        if len(empty) == len(sources):
+            raise error
+        say(f"kie-cover: {error}")
 
 
-def an_id(line: bytes) -> Any:
-    """The id that a line is, or the `taskId` of a line of JSON, as this command writes them."""
-    text = line.decode(errors="surrogateescape")
-    if text.startswith("{"):
-        with suppress(ValueError, RecursionError):
-            return json.loads(text).get("taskId", text)
-    return text
+def _ids_in(lines: Iterable[bytes]) -> list[Any]:
+    # Windows marks a text as UTF-8, and two such files may have been joined.
+    stripped = (line.removeprefix(BOM_UTF8).strip() for line in lines)
+    return [an_id(line.decode(errors="surrogateescape")) for line in stripped if line]
 
 
-async def _lines(descriptor: int) -> AsyncGenerator[list[bytes], None]:
-    rest = b""
-    while chunk := await _chunk(descriptor):
-        *lines, rest = (rest + chunk).split(b"\n")
+def an_id(text: str) -> Any:
+    """Return the id that is the text, or that is in it: a JSON string, a `taskId`, a `data.taskId`.
+
+    Return a `NotAnId` for other JSON and for bytes that are not UTF-8; it is refused as any other
+    value that cannot be an id.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return NotAnId(text, "text that is not UTF-8")
+    if not text.startswith(_BEGINS_JSON) and text not in _JSON_WORDS:
+        return text
+    try:
+        found = _id_in(json.loads(text))
+    except (ValueError, RecursionError):
+        return NotAnId(text, "unreadable JSON")
+    return found if isinstance(found, str) else NotAnId(text, "JSON without a string taskId")
+
+
+def _id_in(document: Any) -> Any:
+    if not isinstance(document, dict):
+        return document
+    if "taskId" not in document and isinstance(document.get("data"), dict):
+        document = document["data"]
+    return document.get("taskId")
+
+
+async def _lines(file: _File) -> AsyncGenerator[list[bytes], None]:
+    rest, count = b"", 0
+    while chunk := await _chunk(file.descriptor):
+        text = rest + chunk
+        if (nul := text.find(b"\0")) >= 0:
+            line = count + text.count(b"\n", 0, nul) + 1
+            raise Refused(f"{file.name} has a NUL in line {line}: save it as UTF-8, not as UTF-16")
+        *lines, rest = text.split(b"\n")
+        count += len(lines)
+        if len(rest) > _LONGEST_LINE:
+            raise Refused(
+                f"line {count + 1} of {file.name} is longer than {_LONGEST_LINE:,} bytes: "
+                "each id must be on a line of its own"
+            )
         yield lines
     yield [rest]
 

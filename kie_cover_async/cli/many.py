@@ -85,7 +85,7 @@ def outcome_fields(outcome: CoverOutcome) -> dict[str, Any]:
     if outcome.error is None:
         return unstructure_details(outcome.result())
     # The error of an id that can be none does not know it.
-    return {**error_fields(outcome.error), "taskId": outcome.task_id}
+    return {**error_fields(outcome.error), "taskId": str(outcome.task_id)}
 
 
 def outcome_text(outcome: CoverOutcome) -> Text:

@@ -4,10 +4,31 @@ from typing import Annotated, Any
 
 import typer
 
-TaskId = Annotated[str, typer.Argument(metavar="ID", help="The cover task's id, not the song's.")]
+from kie_cover_async.arguments import shown
+
+from .ids import NotAnId, an_id
+
+
+def _read(given: Any) -> Any:
+    """Return the id or ids of an argument; raise `BadParameter` for JSON without an id.
+
+    The words of JSON are refused because `--json true`, say, would make an id of `true`.
+    """
+    if isinstance(given, (list, tuple)):
+        return [*map(_read, given)]
+    read = None if given is None else an_id(given)
+    if isinstance(read, NotAnId):
+        raise typer.BadParameter(f"an id is expected, not {shown(read)}")
+    return read
+
+
+def id_argument(name: str, told: str) -> Any:
+    return typer.Argument(metavar=name, help=told, callback=_read)
+
+
+TaskId = Annotated[str, id_argument("ID", "The cover task's id, not the song's.")]
 TaskIds = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="ID...", help="The cover tasks' ids; - reads them from stdin."),
+    list[str] | None, id_argument("ID", "The cover tasks' ids; - reads them from stdin.")
 ]
 File = Annotated[
     str | None,

@@ -14,10 +14,12 @@ from rich.console import Console
 from kie_cover_async import (
     CoverDetails,
     CoverOutcome,
+    InvalidTaskIdError,
     RateLimitedError,
     RequestBudget,
     ServerError,
 )
+from kie_cover_async.arguments import a_task_id
 from kie_cover_async.cli import ids, many
 from kie_cover_async.cli.connection import budget_of
 from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, Refused
@@ -98,13 +100,31 @@ async def test_a_single_wait_from_arguments(emulator, capsys):
     assert heard.err.endswith(": SUCCESS\n")
 
 
-@pytest.mark.usefixtures("key")
-async def test_no_ids_at_all(emulator, capsys, tmp_path):
-    """A file without a line in it is no failure, and there is nothing to be said."""
+@pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\t\n", b"\xef\xbb\xbf\n"])
+async def test_a_file_without_ids_is_refused(tmp_path, content):
+    """A file that is empty or blank is a mistake, and is named."""
+    file = tmp_path / "ids.txt"
+    file.write_bytes(content)
+    with pytest.raises(Refused, match=f"^no ids in {file}$"):
+        await drawn(file=str(file))
+
+
+async def test_a_blank_stdin_and_an_empty_file_are_refused(stdin, tmp_path):
+    """Each place that was searched for ids is named."""
     file = tmp_path / "ids.txt"
     file.touch()
-    assert await many.check(asked(emulator, file=str(file))) == DONE
-    assert capsys.readouterr() == ("", "")
+    stdin.write(b"\n")
+    stdin.close()
+    with pytest.raises(Refused, match=f"^no ids in stdin and {file}$"):
+        await drawn("-", file=str(file))
+
+
+async def test_an_empty_file_beside_other_ids_is_named(tmp_path, capsys):
+    """The other ids are used, and stderr names the file that has none."""
+    file = tmp_path / "ids.txt"
+    file.touch()
+    assert await drawn("a", file=str(file)) == ["a"]
+    assert capsys.readouterr().err == f"kie-cover: no ids in {file}\n"
 
 
 @pytest.mark.usefixtures("key")
@@ -130,13 +150,106 @@ async def test_ids_from_everywhere(stdin, tmp_path):
     assert await drawn("a", "-", "g", file=str(file)) == ["a", "b", "c", "g", "d", "e", "f"]
 
 
-async def test_what_a_line_is():
-    """A line may be what this command writes; what is neither id nor JSON is given as it is."""
-    assert ids.an_id(b"an-id") == "an-id"
-    assert ids.an_id(b'{"taskId": "an-id", "successFlag": 1}') == "an-id"
-    for odd in (b'{"id": 5}', b"{an-id", b"{" * 5, b'{"a":' + b"[" * 100_000):
-        assert ids.an_id(odd) == odd.decode()
-    assert ids.an_id(b"\xff") == "\udcff"
+@pytest.mark.parametrize(
+    ("text", "task_id"),
+    [
+        ("an-id", "an-id"),
+        ("12345", "12345"),
+        ('"an-id"', "an-id"),
+        ('{"taskId": "an-id", "successFlag": 1}', "an-id"),
+        ('{"code":200,"msg":"success","data":{"taskId":"an-id"}}', "an-id"),
+        ('{"taskId": "an-id", "data": {"taskId": "another"}}', "an-id"),
+        ("grüße", "grüße"),
+    ],
+)
+def test_the_id_in_a_line(text, task_id):
+    """A line is an id, a JSON string, what this command writes, or an answer of the API."""
+    assert ids.an_id(text) == task_id
+
+
+NO_ID = "JSON without a string taskId"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('["an-id"]', NO_ID),
+        ('{"id":"an-id"}', NO_ID),
+        ('{"taskId":5}', NO_ID),
+        ('{"taskId":null,"data":{"taskId":"an-id"}}', NO_ID),
+        ('{"code":422,"msg":"no","data":null}', NO_ID),
+        ('{"data":["an-id"]}', NO_ID),
+        ("[]", NO_ID),
+        ("null", NO_ID),
+        ("true", NO_ID),
+        ("false", NO_ID),
+        ("{an-id", "unreadable JSON"),
+        ("[", "unreadable JSON"),
+        ('"an-id",', "unreadable JSON"),
+        ('{"a":' + "[" * 100_000, "unreadable JSON"),
+        ("caf\udce9", "text that is not UTF-8"),
+        ('{"taskId":"caf\udce9"}', "text that is not UTF-8"),
+    ],
+)
+def test_a_line_without_an_id(text, problem):
+    """Other JSON is kept as it is, and an error about it names what it is."""
+    given = ids.an_id(text)
+    assert str(given) == text
+    with pytest.raises(InvalidTaskIdError) as caught:
+        a_task_id("task_id", given)
+    assert f", not {problem}: {text[:20]}" in caught.value._what()
+
+
+@pytest.mark.usefixtures("key")
+async def test_lines_of_json(emulator, capsys, tmp_path):
+    """Strings and answers of the API are polled; of other JSON nothing is sent, and it is named."""
+    first, second = emulator.add_job(age=60), emulator.add_job(age=60)
+    answer = {"code": 200, "msg": "success", "data": {"taskId": second}}
+    lines = [json.dumps(first), json.dumps(answer), '["an-id"]', "null"]
+    file = tmp_path / "ids.txt"
+    file.write_text("\n".join(lines), "utf-8")
+    assert await many.check(asked(emulator, file=str(file))) == FAILED
+    written = documents(capsys)
+    assert written.keys() == {first, second, '["an-id"]', "null"}
+    assert written["null"]["error"] == "InvalidTaskIdError"
+    assert NO_ID in written["null"]["message"]
+    assert {request.task_id for request in emulator.requests} == {first, second}
+    await many.check(asked(emulator, file=str(file), as_json=False))
+    assert '["an-id"]  InvalidTaskIdError  task_id must be' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+async def test_another_encoding_is_refused(tmp_path, encoding):
+    """UTF-16, which a shell of Windows writes, is refused by name before an id is drawn."""
+    file = tmp_path / "ids.txt"
+    file.write_text("an-id\nanother\n", encoding)
+    said = f"^{file} has a NUL in line 1: save it as UTF-8, not as UTF-16$"
+    with ids.opened([], str(file)) as given, pytest.raises(Refused, match=said):
+        await anext(given)
+
+
+async def test_a_nul_is_refused(stdin):
+    """A NUL is named, with its line, also if it comes later."""
+    with ids.opened(["-"], None) as given:
+        stdin.write(b"one\ntwo\n")
+        assert await anext(given) == "one"
+        assert await anext(given) == "two"
+        stdin.write(b"three\nfo\0ur\n")
+        with pytest.raises(Refused, match=r"^stdin has a NUL in line 4: "):
+            await anext(given)
+
+
+async def test_an_endless_line_is_not_read_to_its_end(tmp_path):
+    """A line that is too long for an id or an answer of the API is refused while it is read."""
+    file = tmp_path / "ids.txt"
+    file.write_bytes(b"an-id\n" + b"x" * (8 << 20))
+    with file.open("rb", buffering=0) as opened:
+        lines = ids._lines(ids._File("ids.txt", opened.fileno()))
+        assert b"an-id" in await anext(lines)
+        with pytest.raises(Refused, match=r"^line 2 of ids\.txt is longer than 1,048,576 bytes: "):
+            async for _ in lines:
+                pass
+        assert opened.tell() < 2 << 20
 
 
 async def test_ids_come_as_they_are_written(stdin):
@@ -172,7 +285,7 @@ async def test_a_file_is_not_read_at_once(tmp_path):
     file.write_text("an-id\n" * 100_000)
     descriptor = os.open(file, os.O_RDONLY)
     with closing(os.fdopen(descriptor)):
-        lines = ids._lines(descriptor)
+        lines = ids._lines(ids._File("ids.txt", descriptor))
         await anext(lines)
         assert os.lseek(descriptor, 0, os.SEEK_CUR) < file.stat().st_size / 5
         await lines.aclose()

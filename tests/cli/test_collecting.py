@@ -296,6 +296,37 @@ async def test_ids_that_cannot_be_read(collect, tmp_path):
         await collect(file=str(tmp_path))
 
 
+@pytest.mark.parametrize("content", ["", " \n\n"])
+async def test_a_file_without_ids_and_nothing_pending(collect, emulator, tmp_path, content):
+    """There is nothing to do, and that is a mistake in the file."""
+    file = tmp_path / "ids.txt"
+    file.write_text(content)
+    with pytest.raises(Refused, match=f"^no ids in {file}, and nothing is pending$"):
+        await collect(file=str(file))
+    assert not emulator.requests
+
+
+async def test_a_file_without_ids_while_covers_are_pending(collect, emulator, folder, tmp_path):
+    """The file is named, and the covers of an earlier run are collected."""
+    task_id = done(emulator)
+    async with CoverArchive(folder) as archive:
+        await archive.add([task_id])
+    file = tmp_path / "ids.txt"
+    file.touch()
+    lines, said = await collect(file=str(file))
+    assert lines[task_id]["state"] == "saved"
+    assert said.startswith(f"kie-cover: no ids in {file}\n1 cover saved in ")
+
+
+async def test_a_line_of_json_without_an_id(collect, emulator, folder, tmp_path):
+    """It is refused by name, and is not noted."""
+    file = tmp_path / "ids.txt"
+    file.write_text('["an-id"]\n')
+    lines, _ = await collect(file=str(file), code=FAILED)
+    assert "not JSON without a string taskId" in lines['["an-id"]']["message"]
+    assert await pending(folder) == []
+
+
 async def test_for_people(collect, emulator, folder):
     """Where nobody asks for JSON a line has the id, what became of it, and the files or why not."""
     task_id = emulator.add_job(CoverScript(looks=["success"]), task_id="a")

@@ -101,6 +101,34 @@ def test_usage(typed, arguments):
     assert err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["get", "--json", "true"],
+        ["check", "an-id", "--json", "true"],
+        ["wait", "--json", "true"],
+        ["collect", "--retry-failed", "false"],
+        ["generate", "null", "--callback-url", "http://x"],
+        ["get", '{"id":"an-id"}'],
+        ["check", "an-id", '["an-id"]'],
+    ],
+)
+def test_an_argument_of_json_without_an_id(typed, arguments):
+    """A value that was meant for a flag, or JSON of another kind, is refused by name."""
+    code, out, err = typed(*arguments)
+    assert (code, out) == (USAGE, "")
+    assert "an id is expected, not JSON without a string taskId: " in err
+
+
+@pytest.mark.parametrize("command", ["get", "check", "wait"])
+async def test_an_argument_of_json_with_an_id(run, emulator, command):
+    """What `jq` prints without --raw-output is the id that it quotes."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    ended = await run(command, f'"{task_id}"', KIE_BASE_URL=emulator.url)
+    assert ended.code == DONE
+    assert [record["taskId"] for record in ended.documents] == [task_id]
+
+
 async def test_completion(run):
     """A shell that asks what may come next is told."""
     asking = {"_KIE_COVER_COMPLETE": "complete_bash", "COMP_WORDS": "kie-cover ge"}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kie_cover_async.cli.options import BaseUrl, File, Json, Out, Rate
+from kie_cover_async.cli.options import BaseUrl, File, Json, Out, Rate, id_argument
 from kie_cover_async.cli.output import run, wants_json
 
 from .run import CollectSettings, saved
@@ -14,9 +14,7 @@ EXAMPLE = "Example: kie-cover collect --file ids.txt --out covers"
 
 Ids = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[ID...]", help="More covers; - reads them from stdin. None: what is pending."
-    ),
+    id_argument("ID", "More covers; - reads them from stdin. None: what is pending."),
 ]
 
 

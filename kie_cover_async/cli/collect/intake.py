@@ -7,6 +7,8 @@ from contextlib import aclosing
 from kie_cover_async import CoverDetails, InvalidTaskIdError
 from kie_cover_async.archive import ArchivedCover, CoverArchive
 from kie_cover_async.arguments import a_task_id
+from kie_cover_async.cli.ids import NoIds
+from kie_cover_async.cli.output import Refused, say
 
 from .lines import Lines
 
@@ -33,10 +35,15 @@ class Intake:
             yield task_id
 
     async def note(self, batches: AsyncGenerator[list[str], None]) -> None:
-        """Note all of these; raises `Refused` where they cannot be read."""
-        async with aclosing(batches):
-            async for batch in batches:
-                await self._note([each for each in batch if self._is_an_id(each)])
+        """Note all of these; raises `Refused` if they cannot be read, or nothing is to be done."""
+        try:
+            async with aclosing(batches):
+                async for batch in batches:
+                    await self._note([each for each in batch if self._is_an_id(each)])
+        except NoIds as error:
+            if not self._seen:
+                raise Refused(f"{error}, and nothing is pending") from None
+            say(f"kie-cover: {error}")
         self._waiting.put_nowait(None)
 
     def _sort(self, pending: Sequence[ArchivedCover]) -> Iterator[CoverDetails]:

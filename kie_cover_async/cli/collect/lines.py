@@ -37,7 +37,7 @@ class Lines:
         self.haul.fail(end)
         fields = {"taskId": None, "state": _STATES.get(end), **error_fields(error)}
         # The error of an id that can be none does not know it.
-        fields["taskId"] = task_id
+        fields["taskId"] = str(task_id)
         self._write(task_id, end, f"{type(error).__name__}: {error}", fields)
 
     def failed_before(self, cover: ArchivedCover) -> None:
