@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Seconds for somebody else to sweep the folder and to open the record.
-_PATIENCE = 30.0
+from .locks import ATTEMPT, when_unlocked
 
 _IS_FOR = "which only says that the folder is in use"
 _REMOVE = "remove it while nobody uses the folder, and it is made anew"
@@ -15,27 +14,31 @@ _REMOVE = "remove it while nobody uses the folder, and it is made anew"
 class Presence:
     """Holds a shared lock while it is open; who gets the exclusive one knows to be alone.
 
-    The locks are SQLite's, on a file that stays empty, since these are the same on all systems.
+    The locks are SQLite's, on a database without tables, since these are the same on all systems.
+    Another process holds the exclusive lock while it sweeps the folder and opens the record;
+    `is_wanted` is asked meanwhile whether to go on waiting for it.
 
     Raises `OSError` where there can be no such file, and `ValueError` where it is another one.
     """
 
-    def __init__(self, folder: Path, when_alone: Callable[[], object]) -> None:
-        path = folder / ".in-use"
-        with _failures_of(path):
-            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
-            self._open(when_alone)
+    def __init__(
+        self, folder: Path, when_alone: Callable[[], object], is_wanted: Callable[[], bool]
+    ) -> None:
+        self._path = folder / ".in-use"
+        with _failures_of(self._path):
+            self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            self._open(when_alone, is_wanted)
 
     def close(self) -> None:
         """Be gone."""
         self._connection.close()
 
-    def _open(self, when_alone: Callable[[], object]) -> None:
+    def _open(self, when_alone: Callable[[], object], is_wanted: Callable[[], bool]) -> None:
         try:
             if self._is_alone():
                 when_alone()
                 self._connection.execute("COMMIT")
-            self._be_seen()
+            self._be_seen(is_wanted)
         except BaseException:
             self._connection.close()
             raise
@@ -47,10 +50,13 @@ class Presence:
             return False
         return True
 
-    def _be_seen(self) -> None:
-        self._connection.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}")
+    def _be_seen(self, is_wanted: Callable[[], bool]) -> None:
+        self._connection.execute(f"PRAGMA busy_timeout = {ATTEMPT * 1000:.0f}")
         self._connection.execute("BEGIN")
         # A transaction has its lock from its first reading on.
+        when_unlocked(self._path, self._read, is_wanted)
+
+    def _read(self) -> None:
         self._connection.execute("SELECT * FROM sqlite_master").fetchall()
 
 

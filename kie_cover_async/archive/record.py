@@ -14,13 +14,12 @@ from kie_cover_async.models import RETENTION, CoverDetails
 from kie_cover_async.wire import unstructure_details
 
 from .files import as_it_lies, identity, problem_with
+from .locks import ATTEMPT
 from .rows import cover_of, image_of
 from .tables import FILE, SCHEMA, TASK, check_tables, check_version, somebody_elses
 from .values import ArchivedCover, SavedImage
 
 NAME = "covers.sqlite3"
-# Another process writes for milliseconds; a disk that is asleep may take seconds.
-_PATIENCE = 30.0
 
 _LEARN = """
 INSERT INTO tasks (task_id, state, details, expires_at, added_at) VALUES (?, 'pending', ?, ?, ?)
@@ -73,7 +72,7 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         path = folder / NAME
-        self._connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+        self._connection = sqlite3.connect(path, timeout=ATTEMPT, isolation_level=None)
         try:
             self._open(path)
             self._file = identity(path)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .files import sync_folder
+from .locks import when_unlocked
 from .notes import Note, Notes, Outcome
 from .parts import sweep
 from .presence import Presence
-from .record import Record, failures_of
+from .record import NAME, Record, failures_of
 
 T = TypeVar("T")
 
@@ -81,7 +82,8 @@ class Threads:
     async def ask(self, question: Callable[[Record], T]) -> T:
         """Work on the record, in its thread."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._clerk, self._answer, question)
+        with self.in_use():
+            return await loop.run_in_executor(self._clerk, self._answer, question)
 
     async def note(self, change: Callable[[Record], T], *, names_changed: bool = False) -> T:
         """Like `ask`, and in one transaction with what others note about then.
@@ -112,9 +114,19 @@ class Threads:
         return self._answer(lambda record: record.together([note.change for note in notes]))
 
     def _answer(self, question: Callable[[Record], T]) -> T:
-        with failures_of(self._folder):
+        def attempt() -> T:
             self._record.check_place()
             return question(self._record)
+
+        return self._when_unlocked(attempt)
+
+    def _when_unlocked(self, attempt: Callable[[], T]) -> T:
+        with failures_of(self._folder):
+            return when_unlocked(self._folder / NAME, attempt, self._is_wanted)
+
+    def _is_wanted(self) -> bool:
+        """Return whether the archive is still used: without users it must not delay the end."""
+        return not self._unused.is_set()
 
     def _open(self) -> None:
         try:
@@ -122,7 +134,7 @@ class Threads:
         except FileExistsError:
             said = os.strerror(errno.ENOTDIR)
             raise NotADirectoryError(errno.ENOTDIR, said, str(self._folder)) from None
-        self._opened.append(Presence(self._folder, self._when_alone))
+        self._opened.append(Presence(self._folder, self._when_alone, self._is_wanted))
         self._record = self._open_record()
         self._opened.append(self._record)
 
@@ -132,8 +144,7 @@ class Threads:
         self._open_record().close()
 
     def _open_record(self) -> Record:
-        with failures_of(self._folder):
-            return Record(self._folder)
+        return self._when_unlocked(lambda: Record(self._folder))
 
     def _close(self) -> None:
         # In the record's thread: both belong to it.

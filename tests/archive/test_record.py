@@ -463,7 +463,7 @@ async def test_a_mark_that_is_no_database(opened, tmp_path):
 
 async def test_a_mark_that_is_held(opened, tmp_path, monkeypatch):
     """Whoever sweeps for longer than anybody should is not swept aside."""
-    monkeypatch.setattr("kie_cover_async.archive.presence._PATIENCE", 0.01)
+    monkeypatch.setattr("kie_cover_async.archive.locks.PATIENCE", 0.01)
     connection = sqlite3.connect(tmp_path / ".in-use")
     connection.execute("BEGIN EXCLUSIVE")
     with pytest.raises(OSError, match=r"/\.in-use cannot be used: database is locked$"):
