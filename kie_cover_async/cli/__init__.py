@@ -5,7 +5,8 @@ environment; `output` says what goes where and what the exit code means. `many` 
 that take many ids, from wherever `ids` finds them. `board`, `tally` and `record` are what people
 see of waits, of many of them and of covers, `stage`, `scene` and `report` of the `demo`. `emulated`
 is the emulator in a terminal of its own. `collect` has the images on disk; `listening` and
-`reception` are for callbacks, which `serving` lets in. `signals` has SIGTERM do what Ctrl-C does.
+`reception` are for callbacks, which `serving` lets in. `signals` has SIGTERM do what Ctrl-C does,
+and `threads` keeps a hung name server from delaying the end.
 """
 
 import sys

@@ -24,6 +24,8 @@ from kie_cover_async import (
     unstructure_details,
 )
 
+from .threads import in_daemon_threads
+
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 LOGGED = "kie_cover_async"
@@ -178,7 +180,7 @@ def refusing() -> Iterator[None]:
 def run(work: Coroutine[Any, Any, int], *, as_json: bool) -> NoReturn:
     """Run a command to its end and leave with its exit code."""
     try:
-        code = asyncio.run(work)
+        code = asyncio.run(in_daemon_threads(work, say))
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Refused as refused:

@@ -1,0 +1,85 @@
+"""What the command waits for elsewhere has a line, and does not keep the command from ending."""
+
+import asyncio
+import sqlite3
+import sys
+
+import pytest
+
+from kie_cover_async.archive import CoverArchive
+from kie_cover_async.cli.output import FAILED, INTERRUPTED
+
+COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
+HOST, UNKNOWN = "hung.example", "unknown.example"
+
+# Python imports a module of this name when it starts.
+SITECUSTOMIZE = f"""
+import socket, threading
+
+def getaddrinfo(host, *rest, find=socket.getaddrinfo, **more):
+    if host == {HOST!r}:
+        threading.Event().wait()
+    if host == {UNKNOWN!r}:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return find(host, *rest, **more)
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+@pytest.fixture
+def hung(tmp_path):
+    """Options of a command whose name server never answers a question about one host.
+
+    Another host is unknown to it.
+    """
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    return {"command": COMMAND, "PYTHONPATH": str(tmp_path)}
+
+
+async def test_a_wait_ends_in_time_although_the_name_server_hangs(run, hung):
+    """The timeout of a wait ends the process too, not only the wait."""
+    arguments = ("wait", "an-id", "--timeout", "0.2", "--base-url", f"https://{HOST}")
+    async with asyncio.timeout(30):
+        ended = await run(*arguments, **hung)
+    assert ended.code == FAILED
+    assert ended.err.startswith("kie-cover: no cover after 0.2 s")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("wait", "an-id", "--base-url", f"https://{HOST}"), ("listen", "--host", HOST)],
+    ids=["a client", "a server"],
+)
+async def test_a_hung_name_server_is_named_and_can_be_interrupted(started, hung, arguments):
+    """The line names the host whose address is waited for; the first Ctrl-C ends the process."""
+    async with asyncio.timeout(30), started(*arguments, **hung) as command:
+        line = await command.talk()
+        command.interrupt()
+        ended = await command.end()
+    assert line == f"waiting for the name server to find the address of {HOST}\n"
+    assert (ended.code, ended.out, ended.err) == (INTERRUPTED, "", "")
+
+
+@pytest.fixture
+async def locked(tmp_path):
+    """A folder whose record another program has locked."""
+    async with CoverArchive(tmp_path / "covers") as archive:
+        await archive.add(["an-id"])
+    connection = sqlite3.connect(tmp_path / "covers" / "covers.sqlite3", isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    yield tmp_path / "covers"
+    connection.close()
+
+
+async def test_a_locked_record_is_named_and_can_be_interrupted(started, locked, emulator):
+    """The line names the record; the first Ctrl-C ends the process, and the cover is pending."""
+    arguments = ("collect", "another-id", "--out", str(locked), "--base-url", emulator.url)
+    async with asyncio.timeout(30), started(*arguments) as command:
+        line = await command.talk()
+        command.interrupt()
+        ended = await command.end()
+    record = locked / "covers.sqlite3"
+    assert line == f"waiting for {record}, which another program has locked\n"
+    assert (ended.code, ended.out) == (INTERRUPTED, "")
+    assert ended.err == "1 is still pending: run the same command again\n"
