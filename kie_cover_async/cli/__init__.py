@@ -6,7 +6,8 @@ that take many ids, from wherever `ids` finds them. `board`, `tally` and `record
 see of waits, of many of them and of covers, `stage`, `scene` and `report` of the `demo`. `emulated`
 is the emulator in a terminal of its own. `collect` has the images on disk; `listening` and
 `reception` are for callbacks, which `serving` lets in. `signals` has SIGTERM do what Ctrl-C does,
-and `threads` keeps a hung name server from delaying the end.
+`threads` keeps a hung name server from delaying the end, and `failures` names what a command gets
+through by itself.
 """
 
 import sys

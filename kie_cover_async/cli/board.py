@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from kie_cover_async import KieCoverError, RateLimitedError
+from kie_cover_async import KieCoverError
 from kie_cover_async.events import BudgetHeld, CoverLooked, Event
 
 from .output import emit, one_line, paper, say
@@ -92,10 +92,8 @@ class Changes:
         self._said: dict[str, str] = {}
 
     def hear(self, event: Event) -> None:
-        """Take in an event of the client's."""
-        if isinstance(event, BudgetHeld):
-            say(f"too many requests: all of them stop for {event.seconds:.1f} s")
-        elif isinstance(event, CoverLooked) and not isinstance(event.error, RateLimitedError):
+        """Take in an event of the client's; temporary failures are not said here."""
+        if isinstance(event, CoverLooked) and not (event.error and event.error.transient):
             self._looked(event)
 
     def _looked(self, look: CoverLooked) -> None:

@@ -17,6 +17,7 @@ from kie_cover_async import (
 from . import verbs
 from .board import watched
 from .connection import budget_of, connected
+from .failures import reporting_failures
 from .ids import STDIN, opened
 from .output import (
     DONE,
@@ -63,7 +64,7 @@ async def _all(asked: Asked, begin: Begin) -> int:
     try:
         with quiet(), opened(asked.ids, asked.file) as ids:
             async with (
-                connected(asked.base_url, tally.hear, budget) as client,
+                connected(asked.base_url, reporting_failures(tally.hear), budget) as client,
                 begin(client, ids) as outcomes,
             ):
                 with watched(tally) as write:

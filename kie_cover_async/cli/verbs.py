@@ -13,6 +13,7 @@ from kie_cover_async.events import Observer
 
 from .board import Board, Changes, can_draw, live
 from .connection import budget_of, connected, raw_answer
+from .failures import reporting_failures
 from .output import DONE, emit, emit_json, emit_printed, one_line, quiet, refusing, say
 from .record import raw_lines, record_lines
 
@@ -112,7 +113,7 @@ def _show(details: CoverDetails, *, as_json: bool) -> None:
 def _watching(task_ids: Iterable[str]) -> Iterator[Observer]:
     """An observer that shows what waits are doing, for as long as this lasts."""
     if not can_draw(sys.stderr):
-        yield Changes().hear
+        yield reporting_failures(Changes().hear)
         return
     board = Board(task_ids)
     with live(board, console=Console(stderr=True, markup=False, highlight=False)):

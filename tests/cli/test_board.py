@@ -6,7 +6,7 @@ import pytest
 from attrs import define
 from rich.console import Console
 
-from kie_cover_async import CoverDetails, RateLimitedError, ServerError
+from kie_cover_async import CoverDetails, RateLimitedError, ServerError, TaskNotFoundError
 from kie_cover_async.cli.board import Board, Changes, can_draw
 from kie_cover_async.events import BudgetHeld, CoverLooked, RequestDone
 
@@ -74,24 +74,23 @@ def test_a_refusal_is_counted_down():
 
 
 def test_changes(capsys):
-    """Where there is no board, what changed has a line, and what did not has none."""
+    """Where there is no board, what changed has a line; what did not, and a temporary failure, has
+    none."""
     changes = Changes()
     generating = CoverDetails(task_id="one", success_flag=2)
     for event in (
         looked("one", generating, age=1),
         looked("one", generating, age=2),
         REQUEST,
-        BudgetHeld(seconds=1.0, error=REFUSAL),
-        looked("one", REFUSAL, age=3),
-        looked("one", ServerError(code=500, task_id="one", request_id="a"), age=4),
-        looked("one", ServerError(code=500, task_id="one", request_id="b"), age=5),
+        looked("one", ServerError(code=500, task_id="one"), age=3),
+        looked("one", TaskNotFoundError(code=200, msg="success", task_id="one"), age=4),
+        looked("one", TaskNotFoundError(code=200, msg="success", task_id="one"), age=5),
         looked("one", generating, age=6),
     ):
         changes.hear(event)
     assert capsys.readouterr().err.splitlines() == [
         "one at 1.0 s: GENERATING",
-        "too many requests: all of them stop for 1.0 s",
-        "one at 4.0 s: ServerError 500; task one; cf-ray a",
+        "one at 4.0 s: no record of this id (200: success); task one",
         "one at 6.0 s: GENERATING",
     ]
 

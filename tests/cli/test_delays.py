@@ -61,6 +61,15 @@ async def test_a_hung_name_server_is_named_and_can_be_interrupted(started, hung,
     assert (ended.code, ended.out, ended.err) == (INTERRUPTED, "", "")
 
 
+async def test_an_unknown_host_is_a_failure_and_not_a_delay(run, hung):
+    """A name server that answers in time is not named, whatever it answers."""
+    arguments = ("wait", "an-id", "--timeout", "1.2", "--base-url", f"https://{UNKNOWN}")
+    ended = await run(*arguments, **hung)
+    failure, timeout = ended.err.splitlines()
+    assert failure.startswith("temporary failure: no usable answer: ClientConnectorDNSError: ")
+    assert timeout.startswith("kie-cover: no cover after 1.2 s")
+
+
 @pytest.fixture
 async def locked(tmp_path):
     """A folder whose record another program has locked."""

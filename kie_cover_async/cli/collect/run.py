@@ -11,6 +11,7 @@ from kie_cover_async.callbacks import CallbackInbox
 from kie_cover_async.cli.board import watched
 from kie_cover_async.cli.callback_keys import CALLBACK_KEY_VARIABLE, callback_keys
 from kie_cover_async.cli.connection import budget_of, connected
+from kie_cover_async.cli.failures import reporting_failures
 from kie_cover_async.cli.folder import archive_in
 from kie_cover_async.cli.ids import are_at_hand, opened_in_batches
 from kie_cover_async.cli.output import DONE, FAILED, OutputLost, Refused, quiet, say
@@ -73,10 +74,11 @@ def _tell(haul: Haul) -> None:
 
 async def _collect(settings: CollectSettings, haul: Haul) -> None:
     budget, timeout = budget_of(settings.rate), seconds_of(settings.timeout)
+    observer = reporting_failures(haul.hear)
     with _opened_ids(settings) as batches:
         async with (
             _heard(settings.listen) as inbox,
-            connected(settings.base_url, haul.hear, budget, inbox) as client,
+            connected(settings.base_url, observer, budget, inbox) as client,
             archive_in(settings.out) as archive,
         ):
             if settings.retry_failed:
