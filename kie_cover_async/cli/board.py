@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
 from attrs import define
@@ -17,6 +17,7 @@ from kie_cover_async.events import BudgetHeld, CoverLooked, Event
 
 from .output import emit, one_line, paper, say
 from .record import STYLES
+from .signals import suspended_by_ctrl_z
 
 FRAMES_PER_SECOND = 10
 
@@ -113,18 +114,28 @@ def can_draw(stream: TextIO | None) -> bool:
 def live(shown: RenderableType, *, console: Console) -> Iterator[None]:
     """Draw it on the terminal, again and again, and wipe it off in the end.
 
+    Ctrl-Z wipes it off too and shows the cursor; it is drawn again when the command continues.
     What is said meanwhile stands above it, where stderr is a terminal. What is written to stdout is
     data, and goes where it went before.
     """
-    with Live(
-        shown,
-        console=console,
-        refresh_per_second=FRAMES_PER_SECOND,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=can_draw(sys.stderr),
-    ):
-        yield
+    is_on_stderr = can_draw(sys.stderr)
+
+    def draw() -> None:
+        # A new one each time: a `Live` that is started again erases lines above its own.
+        drawing = Live(
+            shown,
+            console=console,
+            refresh_per_second=FRAMES_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=is_on_stderr,
+        )
+        stack.enter_context(drawing)
+
+    with ExitStack() as stack:
+        draw()
+        with suspended_by_ctrl_z(before=stack.close, after=draw):
+            yield
 
 
 @contextmanager

@@ -1,7 +1,11 @@
-"""What else may end the command, in the way that Ctrl-C does: the terminal is left as it was."""
+"""What else may end the command, in the way that Ctrl-C does, and what stops it for a while.
 
+The terminal is left as it was.
+"""
+
+import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -34,3 +38,32 @@ def ended_like_by_ctrl_c() -> Iterator[None]:
         # Whoever sent it is to see that it was heard.
         if came:
             signal.raise_signal(came[0])
+
+
+@contextmanager
+def suspended_by_ctrl_z(
+    before: Callable[[], object], after: Callable[[], object]
+) -> Iterator[None]:
+    """Call *before* when Ctrl-Z is about to stop the process, and *after* when it continues.
+
+    Both run in the event loop, and never while it is in the middle of a line.
+    """
+    number = getattr(signal, "SIGTSTP", None)
+    if number is None or signal.getsignal(number) is not signal.SIG_DFL:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        before()
+        loop.remove_signal_handler(number)
+        # This returns when the process continues.
+        signal.raise_signal(number)
+        loop.add_signal_handler(number, stop)
+        after()
+
+    loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(number)

@@ -1,10 +1,21 @@
 import os
 import signal
+import sys
 
 import pytest
 
-from kie_cover_async.cli.signals import ended_like_by_ctrl_c
+from kie_cover_async.cli.output import INTERRUPTED
+from kie_cover_async.cli.signals import ended_like_by_ctrl_c, suspended_by_ctrl_z
 from kie_cover_async.emulator import CoverScript
+
+SHOWN, HIDDEN, UP = "\x1b[?25h", "\x1b[?25l", "\x1b[1A"
+CTRL_C, CTRL_Z, ENTER = b"\x03", b"\x1a", b"\n"
+
+# A shell that has the terminal to itself, and so can stop a command and have it continue.
+LOG_IN = "import os, fcntl, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+EXECUTE = "os.execvp(sys.argv[1], sys.argv[1:])"
+SCRIPT = '"$@"; echo stopped; read line; fg'
+SHELL = (sys.executable, "-c", LOG_IN + EXECUTE, "/bin/sh", "-m", "-c", SCRIPT, "sh")
 
 SIGNALS = [signal.SIGTERM, signal.SIGHUP]
 
@@ -69,3 +80,38 @@ async def test_on_a_terminal(on_terminal, emulator, number):
     assert ended.code == -number
     assert "\x1b[?25l" not in ended.out.rpartition("\x1b[?25h")[2]
     assert "Traceback" not in ended.out
+
+
+async def test_stopped_and_continued(on_terminal, emulator):
+    """Ctrl-Z leaves the cursor visible and nothing drawn; continued, the command draws again."""
+    task_id = emulator.add_job(CoverScript(end="never"))
+    command = (*SHELL, sys.executable, "-m", "kie_cover_async.cli")
+    arguments = ("wait", task_id, "--base-url", emulator.url)
+    async with on_terminal(*arguments, command=command) as terminal:
+        await terminal.until("GENERATING")
+        os.write(terminal.master, CTRL_Z)
+        await terminal.until("stopped\r\n")
+        drawn, _, left = terminal.shown.rpartition(SHOWN)
+        assert HIDDEN in drawn
+        assert HIDDEN not in left
+        assert task_id not in left
+        terminal.shown = ""
+        os.write(terminal.master, ENTER)
+        await terminal.until("GENERATING")
+        assert HIDDEN in terminal.shown
+        # What the shell has written meanwhile stays.
+        assert UP not in terminal.shown.partition("GENERATING")[0]
+        os.write(terminal.master, CTRL_C)
+        ended = await terminal.end()
+    assert ended.code == INTERRUPTED
+    assert HIDDEN not in ended.out.rpartition(SHOWN)[2]
+    assert "Traceback" not in ended.out
+
+
+def test_a_process_that_ignores_ctrl_z():
+    """What the parent process has told this one to ignore is not taken over."""
+    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    with suspended_by_ctrl_z(before=pytest.fail, after=pytest.fail):
+        os.kill(os.getpid(), signal.SIGTSTP)
+        assert signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN
+    signal.signal(signal.SIGTSTP, before)
