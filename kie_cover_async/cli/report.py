@@ -1,13 +1,13 @@
 """The demo's end: what happened to each cover, what it cost, and where to go from here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 from rich.box import SIMPLE_HEAD
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,14 @@ from .stage import Cover, Phase, Stage
 
 PLAIN_INTERVAL = 0.5
 """Seconds between two looks of the plain loop that the waits are compared with."""
+
+_COLUMNS = ("#", "ended", "time", "looks", "files")
+# Covers on a line, and the columns of each; the widest layout first.
+_LAYOUTS = ((2, _COLUMNS), (1, _COLUMNS), (1, ("#", "ended", "files")))
+# More than any layout needs.
+_ANY_WIDTH = 200
+# Letters of a file's name that tell the covers apart.
+_LETTERS = 6
 
 
 @frozen(kw_only=True)
@@ -58,9 +66,9 @@ def _plain_looks(cover: Cover) -> int:
 
 
 def printed(stage: Stage, folder: Path) -> Iterator[RenderableType]:
-    """The end for people, on 80 columns and 24 lines."""
+    """The end for people, in 24 lines if there are 80 columns."""
     totals = Totals.of(stage)
-    yield _table(stage.covers)
+    yield _Covers(stage.covers)
     for at, news in stage.news:
         yield Text(f"{at:5.1f} s  {news}")
     yield Text.assemble(
@@ -84,27 +92,48 @@ def printed(stage: Stage, folder: Path) -> Iterator[RenderableType]:
     )
 
 
-def _table(covers: list[Cover]) -> Table:
-    """Two covers to a line, so that all are seen at once."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for _ in range(2):
-        table.add_column("#", justify="right")
-        table.add_column("ended", min_width=11)
-        for name in ("time", "looks", "images"):
-            table.add_column(name, justify="right")
-    half = ceil(len(covers) / 2)
-    for left, right in zip(covers[:half], covers[half:], strict=True):
-        table.add_row(*_cells(left), *_cells(right))
+@frozen
+class _Covers:
+    """A renderable table of the covers, in the first layout that fits its terminal."""
+
+    covers: list[Cover]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        layouts = [_table(self.covers, at_once, names) for at_once, names in _LAYOUTS]
+        fits = (
+            table
+            for table in layouts
+            if console.measure(table, options=options.update_width(_ANY_WIDTH)).maximum
+            <= options.max_width
+        )
+        yield next(fits, layouts[-1])
+
+
+def _table(covers: list[Cover], at_once: int, names: Sequence[str]) -> Table:
+    """Return a table with *at_once* covers on a line, numbered from top to bottom."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for _ in range(at_once):
+        for name in names:
+            is_text = name in {"ended", "files"}
+            table.add_column(name, justify="left" if is_text else "right", overflow="fold")
+    height = ceil(len(covers) / at_once)
+    for line in range(height):
+        cells = [_cells(cover) for cover in covers[line::height]]
+        table.add_row(*(each[name] for each in cells for name in names))
     return table
 
 
-def _cells(cover: Cover) -> Iterator[Text]:
+def _cells(cover: Cover) -> dict[str, Text]:
     sign, style = LOOKS[cover.phase]
-    yield Text(f"{cover.number:02}", "dim")
-    yield Text(f"{sign} {cover.phase}", style)
-    yield Text(f"{cover.seconds(0.0):.1f} s")
-    yield Text(f"{len(cover.looks)}", "bold yellow" if cover.refusals else "")
-    yield Text(f"{len(cover.images)}")
+    # A pattern for the shell. Files are named by the task's id, which the number is not part of.
+    files = [f"{image.path.name[:_LETTERS]}*" for image in cover.images[:1]]
+    return {
+        "#": Text(f"{cover.number:02}", "dim"),
+        "ended": Text(f"{sign} {cover.phase}", style),
+        "time": Text(f"{cover.seconds(0.0):.1f} s"),
+        "looks": Text(f"{len(cover.looks)}", "bold yellow" if cover.refusals else ""),
+        "files": Text("".join(files)),
+    }
 
 
 def cover_fields(cover: Cover) -> dict[str, Any]:

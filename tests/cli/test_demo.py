@@ -31,7 +31,7 @@ BROKEN = CoverDetails(task_id="a", success_flag=3, error_message="no idea")
 IMAGE = SavedImage(
     number=1,
     url="x",
-    path=Path("x.png"),
+    path=Path("2b7a505010d5ae8f841df04b4918071a-1.png"),
     sha256="0",
     size=1_500_000,
     media_type="image/png",
@@ -231,11 +231,29 @@ def test_the_end(stage, clock):
     stage.end(stage.covers[0], DRAWN)
     stage.end(stage.covers[1], CoverFailedError(task_id="b", details=BROKEN))
     report = text(*printed(stage, Path("here")))
-    assert "01  ✓ success    4.2 s      2       2" in report
+    assert "01  ✓ success  4.2 s      2  2b7a50*" in report
     assert "  5.2 s  cover 02 failed: no idea" in report
     assert "2 covers in 5.2 s: 1 done, 1 failed, 0 timed out.\n2 images, 3.0 MB, to" in report
     assert ", to look at in here\n" in report
     assert Totals.of(stage).plain_looks == 9
+
+
+@pytest.mark.parametrize(
+    ("width", "lines", "covers_at_once"), [(80, 14, 2), (40, 26, 1), (25, 26, 1)]
+)
+def test_the_table_fits_its_terminal(width, lines, covers_at_once):
+    """A narrow terminal has fewer covers on a line, or fewer columns, and nothing is cut off."""
+    stage = Stage(COVERS)
+    for cover in stage.covers:
+        cover.images = (IMAGE, IMAGE)
+        stage.end(cover, CoverTimeoutError(looks=3, waited=8.5))
+    table, *_ = printed(stage, Path("here"))
+    drawn = text(table, width=width).splitlines()
+    assert len(drawn) == lines
+    assert max(map(len, drawn)) <= width
+    assert sum(line.count("timed out  ") for line in drawn) == COVERS
+    assert sum(line.count("2b7a50*") for line in drawn) == COVERS
+    assert drawn[2].count("2b7a50*") == covers_at_once
 
 
 def test_why(stage):
