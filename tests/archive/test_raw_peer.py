@@ -36,8 +36,11 @@ def image_of(size):
     pixels = size - len(PNG_START) - len(PNG_END) - 12
     pieces, rest = divmod(pixels, 64 * KIB)
     yield answer(PNG_START + struct.pack(">I4s", pixels, b"IDAT"), length=size)
-    yield from [bytes(64 * KIB)] * pieces
-    yield bytes(rest + 4) + PNG_END
+    checksum = zlib.crc32(b"IDAT")
+    for piece in [bytes(64 * KIB)] * pieces:
+        checksum = zlib.crc32(piece, checksum)
+        yield piece
+    yield bytes(rest) + struct.pack(">I", zlib.crc32(bytes(rest), checksum)) + PNG_END
 
 
 def bomb(compress, start=b""):

@@ -2,6 +2,7 @@ import asyncio
 import os
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from attrs import evolve, frozen
@@ -77,11 +78,18 @@ def pipe(path):
     os.mkfifo(path)
 
 
+def zeroed(path):
+    """A page of it was never written."""
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + bytes(50) + content[150:])
+
+
 SPOILT = {
     "missing": lambda path: path.unlink(),
     "altered": lambda path: path.write_bytes(path.read_bytes()[:-5] + b"12345"),
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-5]),
     "empty": lambda path: path.write_bytes(b""),
+    "zeroed": zeroed,
     "a pipe": pipe,
 }
 
@@ -97,7 +105,7 @@ async def test_what_is_not_whole_is_fetched_again(emulator, client, archive, cov
     assert len(fetched(emulator)) == 3
 
 
-@pytest.mark.parametrize("kind", ["missing", "cut off", "empty", "a pipe"])
+@pytest.mark.parametrize("kind", ["missing", "cut off", "empty", "zeroed", "a pipe"])
 async def test_what_is_not_whole_is_not_adopted(emulator, client, opened, cover, kind):
     """Without a record, too, the one image that is not whole is fetched."""
     details, archive = await cover(), await opened()
@@ -127,12 +135,21 @@ async def test_an_id_that_is_no_name(client, archive, cover):
     assert {image.path.parent for image in saved.images} == {archive.folder}
 
 
+def png_of(width):
+    """A PNG that states to be so wide, and to be whole."""
+    header = b"IHDR" + 2 * width.to_bytes(4, "big") + b"\x08\x02\0\0\0"
+    image = png("a", 64)
+    return image[:12] + header + crc32(header).to_bytes(4, "big") + image[33:]
+
+
 PASSING = {
     "cut off": Fault.truncated_json(),
     "a reset": Fault.reset(midway=True),
     "a page": Fault.gateway_page(200),
     "nothing": Fault.answer(200),
     "no image": Fault.answer(200, {"code": 404}),
+    "zeros in the middle": Fault.answer(200, png("a", 64)[:100] + bytes(50) + png("a", 64)[150:]),
+    "too many pixels": Fault.answer(200, png_of(50_000)),
     "a server in trouble": Fault.server_error(502, in_envelope=False),
 }
 
@@ -273,9 +290,10 @@ async def test_an_image_in_small_pieces(archive, cover):
 
 
 def _large_png(size=4_500_000):
-    header = b"\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0\0\0\0\0"
-    data = size.to_bytes(4, "big") + b"IDAT" + os.urandom(size) + b"\0\0\0\0"
-    return b"\x89PNG\r\n\x1a\n" + header + data + b"\0\0\0\0IEND\0\0\0\0"
+    small, content = png("a", 1), b"IDAT" + os.urandom(size)
+    data = size.to_bytes(4, "big") + content + crc32(content).to_bytes(4, "big")
+    # The header of the small one, and its end.
+    return small[:33] + data + small[-12:]
 
 
 @pytest.mark.parametrize(

@@ -135,12 +135,13 @@ _GENUINE = "".join(
 _JPEG = (
     b"\xff\xd8\xff\xe0\0\4ab\xff\xc0\0\7" + struct.pack(">BHH", 8, 2, 3) + b"\xff\xda\0\2px\xff\xd9"
 )
+_LOSSY = b"VP8 \x0a\0\0\0\x30\x01\0\x9d\x01\x2a\3\0\2\0"
 _WEBPS = [
-    b"RIFF" + struct.pack("<I", 4 + 8 + len(content)) + b"WEBP" + kind + b"\x0a\0\0\0" + content
-    for kind, content in (
-        (b"VP8 ", b"\x30\x01\0\x9d\x01\x2a\3\0\2\0"),
-        (b"VP8L", b"\x2f\2\x40\0\0px px"),
-        (b"VP8X", b"\0\0\0\0\2\0\0\1\0\0"),
+    b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+    for chunks in (
+        _LOSSY,
+        b"VP8L\x0a\0\0\0\x2f\2\x40\0\0px px",
+        b"VP8X\x0a\0\0\0\0\0\0\0\2\0\0\1\0\0" + _LOSSY,
     )
 ]
 _ENDPOINTS = range(len(CALLS))
