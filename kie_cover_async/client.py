@@ -32,7 +32,8 @@ class CoverClient:
     their looks at the same id. Close it with `async with` or `aclose()`.
 
     :param api_key: `None` reads the environment's `KIE_API_KEY`. It is in no repr, log or error.
-    :param base_url: `None` reads `KIE_BASE_URL`, else it is `https://api.kie.ai`.
+    :param base_url: `None` reads `KIE_BASE_URL`, else it is `https://api.kie.ai`; with or without
+        a trailing `/api/v1`.
     :param allow_http: accept plain http for hosts other than loopback.
     :param session: a borrowed session, with its proxies, TLS and pool; neither closed nor altered.
     :param request_timeout: seconds for one request, its body included, and not the time in queues.

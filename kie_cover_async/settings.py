@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from ipaddress import ip_address
 from ssl import CERT_NONE
 
@@ -16,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 API_KEY_VARIABLE, BASE_URL_VARIABLE = "KIE_API_KEY", "KIE_BASE_URL"
 DEFAULT_BASE_URL = "https://api.kie.ai"
+# Every call's path begins with this, and many pages print it as a part of the base URL.
+_API_PATH = re.compile(r"(/+api/v1)+/*$")
 
 
 def api_key_in_use(given: str | None) -> str:
@@ -45,6 +48,8 @@ def base_url_in_use(
 ) -> URL:
     """The API's base URL, given, from the environment, or the vendor's; https but for loopback.
 
+    A trailing `/api/v1` is dropped, since the path of every call begins with it.
+
     `name` and `http_is` are for errors: what it is called where it is given, and what is accepted.
     """
     if given is None:
@@ -58,7 +63,8 @@ def base_url_in_use(
             f"{name} must be https, not {str(url)!r}: the key would cross the network readable; "
             f"plain http is {http_is}"
         )
-    return url
+    path = _API_PATH.sub("", url.raw_path)
+    return url if path == url.raw_path else url.with_path(path, encoded=True)
 
 
 def a_user_agent(given: str | None) -> str:

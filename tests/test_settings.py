@@ -88,6 +88,25 @@ def test_the_base_url_that_is_given_goes_before_the_environment(monkeypatch):
     assert base_url_in_use(URL("https://h"), allow_http=False) == URL("https://h")
 
 
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("https://h/api/v1", "https://h"),
+        ("https://h/api/v1/", "https://h"),
+        ("https://h//api/v1/api/v1", "https://h"),
+        ("https://h/prefix/api/v1", "https://h/prefix"),
+        ("https://h/api/v1/prefix", "https://h/api/v1/prefix"),
+        ("https://h/api/v10", "https://h/api/v10"),
+        ("https://h/my-api/v1", "https://h/my-api/v1"),
+    ],
+)
+def test_api_path_at_the_end_of_a_base_url_is_dropped(monkeypatch, given, used):
+    """The path of a call, which begins with the same, isn't doubled, wherever the URL is from."""
+    assert base_url_in_use(given, allow_http=False) == URL(used)
+    monkeypatch.setenv("KIE_BASE_URL", given)
+    assert base_url_in_use(None, allow_http=False) == URL(used)
+
+
 @pytest.mark.parametrize("given", ["", "h", "ftp://h", "https://", "https://h\n", URL("/path")])
 def test_a_base_url_that_is_given_is_used_or_refused(monkeypatch, given):
     """One that is empty or wrong is an error, and no reason to send the key somewhere else."""

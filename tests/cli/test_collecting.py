@@ -222,6 +222,13 @@ async def test_an_image_that_is_gone(collect, emulator):
     assert (lines[gone]["state"], lines[gone]["httpStatus"]) == ("failed", 404)
 
 
+async def test_base_url_may_end_in_the_path_of_the_api(collect, emulator):
+    """A base URL as many pages print it reaches the same API."""
+    task_id = done(emulator)
+    lines, _ = await collect(task_id, base_url=f"{emulator.url}/api/v1/")
+    assert lines[task_id]["state"] == "saved"
+
+
 async def test_out_of_time(collect, emulator, folder):
     """A cover that takes too long stays pending."""
     never = emulator.add_job(NEVER)
