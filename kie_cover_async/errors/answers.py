@@ -114,6 +114,6 @@ class MaintenanceError(ApiError):
 
 
 class ServerError(ApiError):
-    """The API or its gateway is in trouble (408, 500, 502 to 504, any HTTP 5xx)."""
+    """The API or its gateway is in trouble (408, from 500 on all but 501, 505, 531; bare 5xx)."""
 
     transient = True

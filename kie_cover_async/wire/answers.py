@@ -32,13 +32,14 @@ _CODES: dict[int, type[e.ApiError]] = {
     422: e.InvalidRequestError,
     429: e.RateLimitedError,
     455: e.MaintenanceError,
-    500: e.ServerError,
-    502: e.ServerError,
-    503: e.ServerError,
-    504: e.ServerError,
 }
 # As an HTTP status 405 is "method not allowed"; in an envelope it, 430 and 433 are rate limits.
-_ENVELOPE_CODES = _CODES | dict.fromkeys((405, 430, 433), e.RateLimitedError)
+# Every other code from 500 on is trouble of the server or of its gateway (507, 520 to 530, 599).
+_ENVELOPE_CODES = (
+    _CODES
+    | dict.fromkeys((405, 430, 433), e.RateLimitedError)
+    | dict.fromkeys((501, 505, 531), e.ApiError)  # the job failed, the feature is disabled
+)
 
 _CERTAINLY_NOT_TAKEN = frozenset(
     {400, 401, 402, 403, 404, 405, 409, 413, 422, 429, 430, 433, 451, 455, 505}
@@ -115,7 +116,7 @@ def _without_envelope(call: Call[Any], answer: Answer, parsed: Any) -> e.KieCove
 def _refusal(call: Call[Any], answer: Answer, code: int, envelope: dict[str, Any]) -> e.ApiError:
     msg = envelope.get("msg")
     msg = msg if isinstance(msg, str) else ""
-    kind = _ENVELOPE_CODES.get(code, e.ApiError)
+    kind = _ENVELOPE_CODES.get(code, e.ServerError if code >= 500 else e.ApiError)
     if call.endpoint == "record-info" and _no_record(kind, code, msg):
         kind = e.TaskNotFoundError
     if call.endpoint == "generate" and (found := _existing(code, msg, envelope.get("data"))):
