@@ -63,6 +63,8 @@ class Exchange:
                 # The API asks for it of every request, GET included.
                 "Content-Type": "application/json",
                 "Accept": "application/json",
+                # A cache, of an external session or on the way, would repeat an old status.
+                "Cache-Control": "no-cache",
                 "User-Agent": user_agent,
             }
         )

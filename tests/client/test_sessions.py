@@ -1,7 +1,10 @@
 import asyncio
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from kie_cover_async import (
     ClientClosedError,
@@ -68,6 +71,36 @@ async def test_a_borrowed_session_brings_its_own_headers(emulator, connect, lend
     assert sent["X-Mine"] == "1"
     assert sent.getall("Authorization") == ["Bearer sk-0f1e2d3c4b5a6978"]
     assert sent.getall("Content-Type") == ["application/json"]
+
+
+@pytest.fixture
+async def cache(emulator, stack):
+    """Start a cache in front of the emulator. It repeats old answers unless asked for new ones."""
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    answers = {}
+
+    async def answer(request):
+        if request.path_qs not in answers or "no-cache" in request.headers.get("Cache-Control", ""):
+            target = f"{emulator.url}{request.path_qs}"
+            async with session.get(target, headers=request.headers) as fresh:
+                answers[request.path_qs] = await fresh.read()
+        return web.Response(body=answers[request.path_qs], content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    server = await stack.enter_async_context(TestServer(app))
+    return SimpleNamespace(url=server.make_url("/"))
+
+
+async def test_a_cache_repeats_no_status(emulator, connect, cache):
+    """A wait receives every new status through a cache, and the credits are those of the moment."""
+    task_id = emulator.add_job("generating, generating, success")
+    client = connect(cache)
+    before = await client.get_credits()
+    assert (await client.wait_for_cover(task_id, timeout=2)).is_success
+    assert emulator.looks(task_id) == 3
+    await connect(emulator).generate_cover("song", callback_url=CALLBACK)
+    assert before > await client.get_credits() == emulator.credits
 
 
 ODD_HABITS = {
