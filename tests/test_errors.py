@@ -13,6 +13,7 @@ from kie_cover_async import (
     ApiError,
     AuthenticationError,
     ClientClosedError,
+    ConnectionSetupError,
     CoverAlreadyExistsError,
     CoverDetails,
     CoverFailedError,
@@ -42,6 +43,10 @@ EXAMPLES = {
     TransportError: (
         {"reason": "connection reset", "connected": True},
         "no usable answer: connection reset",
+    ),
+    ConnectionSetupError: (
+        {"reason": "the proxy answered 407", "connected": False},
+        "no connection: the proxy answered 407",
     ),
     InvalidResponseError: (
         {"path": "$.data", "found": "7", "expected": "an object", "http_status": 200},

@@ -2,6 +2,7 @@
 
     KieCoverError
     ├── TransportError             no usable answer: connection, timeout, reset          transient
+    │   └── ConnectionSetupError   no connection until the setup is changed
     ├── InvalidResponseError       an answer that cannot be read                         transient
     ├── InvalidTaskIdError         also a ValueError
     ├── ClientClosedError          also a RuntimeError
@@ -29,6 +30,7 @@ our own refusal.
 from .answers import (
     ApiError,
     AuthenticationError,
+    ConnectionSetupError,
     CoverAlreadyExistsError,
     ForbiddenError,
     InsufficientCreditsError,
@@ -54,6 +56,7 @@ __all__ = [
     "ApiError",
     "AuthenticationError",
     "ClientClosedError",
+    "ConnectionSetupError",
     "CoverAlreadyExistsError",
     "CoverFailedError",
     "CoverTimeoutError",

@@ -19,6 +19,18 @@ class TransportError(KieCoverError):
         return f"no usable answer: {self.reason}"
 
 
+class ConnectionSetupError(TransportError):
+    """The setup allows no connection: an untrusted certificate, a proxy that refuses, no TLS.
+
+    Nothing was sent, and no retry helps. `reason` says what is wrong and what to do about it.
+    """
+
+    transient = False
+
+    def _what(self) -> str:
+        return f"no connection: {self.reason}"
+
+
 @error_class
 class InvalidResponseError(KieCoverError):
     """An answer that cannot be read.

@@ -7,10 +7,11 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from kie_cover_async.errors import ClientClosedError, TransportError
+from kie_cover_async.errors import ClientClosedError, ConnectionSetupError, TransportError
 from kie_cover_async.wire import Answer, Call
 
 from .connections import Connections
+from .lasting import lasting_problem
 from .scope import Deadlines
 from .secret import Secret
 
@@ -143,6 +144,9 @@ class Exchange:
             auto_decompress=True,
             raise_for_status=False,
         ) as response:
+            if response.status == 407:
+                # From a proxy, over plain http; over https aiohttp raises the same error.
+                raise aiohttp.ClientHttpProxyError(response.request_info, (), status=407)
             chunks: list[bytes] = []
             size = 0
             while size <= LARGEST_ANSWER and not response.content.at_eof():
@@ -165,6 +169,9 @@ class Exchange:
 
     def _problem(self, call: Call[Any], error: BaseException) -> BaseException:
         """What is to be raised in the place of an error that came out of aiohttp."""
+        if (lasting := lasting_problem(error)) is not None:
+            reason = self._secret.hidden_in(lasting)
+            return ConnectionSetupError(task_id=call.task_id, reason=reason, connected=False)
         if isinstance(error, _NEVER_CONNECTED):
             return self._failure(call, _named(error), connected=False)
         if type(error) is TimeoutError:

@@ -4,18 +4,23 @@ import asyncio
 import logging
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
 from raw_peer import REQUEST, RawPeer
 
-from kie_cover_async import RetryPolicy, TransportError
+from kie_cover_async import ConnectionSetupError, TransportError
+from kie_cover_async.events import RequestDone
 
-# Signed by itself, and for another name than 127.0.0.1; good until 2126.
-CERTIFICATE = Path(__file__).with_name("another.example.pem")
+# Signed by themselves: for another name than 127.0.0.1, good until 2126; for it, until 2020.
+ANOTHER, EXPIRED = (
+    Path(__file__).with_name(f"{name}.pem") for name in ("another.example", "expired")
+)
 CALLS = {
     "a read": lambda client: client.get_credits(),
     "a paid one": lambda client: client.generate_cover("song", callback_url="http://host"),
+    "a wait": lambda client: client.wait_for_cover("id", timeout=5),
 }
 
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -30,38 +35,143 @@ def unverifying():
 
 @pytest.fixture
 async def impostor(stack):
-    """Speaks TLS with a certificate that is not the API's."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
-    return await stack.enter_async_context(RawPeer([[REQUEST]], tls=context))
+    """Start a peer that speaks TLS with the given certificate."""
+
+    async def impostor(certificate):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        return await stack.enter_async_context(RawPeer([[REQUEST]], tls=context))
+
+    return impostor
 
 
-async def refusal(call, client):
-    """Why the client does not trust the other side; nothing paid for was taken."""
-    # Python 3.11 traces a frame no further into which an error was thrown.
-    [error] = await asyncio.gather(call(client), return_exceptions=True)
-    assert isinstance(error, TransportError)
-    assert not error.connected
-    assert not error.maybe_accepted
-    return error.reason
+@pytest.fixture
+def trusting(lend):
+    """Make a session that trusts this certificate."""
+
+    def trusting(certificate):
+        context = ssl.create_default_context(cafile=certificate)
+        return lend(connector=aiohttp.TCPConnector(ssl=context))
+
+    return trusting
+
+
+@pytest.fixture
+def refusal(connect):
+    """Return why the call gets no connection to the server; it ends with the first attempt."""
+
+    async def refusal(call, server, **settings):
+        events = []
+        client = connect(server, observer=events.append, **settings)
+        # Python 3.11 traces a frame no further into which an error was thrown.
+        [error] = await asyncio.gather(call(client), return_exceptions=True)
+        assert type(error) is ConnectionSetupError
+        marks = (error.transient, error.safe_to_repeat, error.connected, error.maybe_accepted)
+        assert marks == (False,) * 4
+        assert sum(isinstance(event, RequestDone) for event in events) == 1
+        return error.reason
+
+    return refusal
 
 
 @every_call
-async def test_a_certificate_that_nobody_vouches_for(impostor, connect, call):
+async def test_a_certificate_that_nobody_vouches_for(impostor, refusal, call):
     """The key is not sent to a host whose certificate cannot be verified."""
-    reason = await refusal(call, connect(impostor, retry=RetryPolicy(attempts=1)))
+    peer = await impostor(ANOTHER)
+    reason = await refusal(call, peer)
     assert "certificate verify failed" in reason
-    assert impostor.requests == []
+    assert "SSL_CERT_FILE" in reason
+    assert peer.requests == []
 
 
 @every_call
-async def test_a_certificate_for_another_host(impostor, connect, lend, call):
+async def test_a_certificate_for_another_host(impostor, refusal, trusting, call):
     """Nor to one whose certificate is good, but another's."""
-    trusting = ssl.create_default_context(cafile=CERTIFICATE)
-    session = lend(connector=aiohttp.TCPConnector(ssl=trusting))
-    client = connect(impostor, session=session, retry=RetryPolicy(attempts=1))
-    assert "127.0.0.1" in await refusal(call, client)
-    assert impostor.requests == []
+    peer = await impostor(ANOTHER)
+    reason = await refusal(call, peer, session=trusting(ANOTHER))
+    assert "not valid for '127.0.0.1'" in reason
+    assert "check the host of base_url" in reason
+    assert peer.requests == []
+
+
+@every_call
+async def test_a_certificate_that_has_expired(impostor, refusal, trusting, call):
+    """Nor to one whose certificate is too old: by the clock of this machine, which may be wrong."""
+    peer = await impostor(EXPIRED)
+    reason = await refusal(call, peer, session=trusting(EXPIRED))
+    assert "certificate has expired" in reason
+    assert "check this machine's clock" in reason
+    assert peer.requests == []
+
+
+@every_call
+async def test_a_certificate_with_another_fingerprint(impostor, refusal, lend, call):
+    """Nor to one that does not have the certificate which the owner of the session pinned."""
+    peer = await impostor(ANOTHER)
+    pinned = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(bytes(32)))
+    assert "fingerprint" in await refusal(call, peer, session=lend(connector=pinned))
+    assert peer.requests == []
+
+
+@every_call
+async def test_a_port_without_tls(stack, refusal, call):
+    """An https URL of a server that speaks plain http ends a call with its first attempt."""
+    peer = await stack.enter_async_context(RawPeer.of([b"HTTP/1.1 400 Bad Request\r\n\r\n"]))
+    peer.url = peer.url.replace("http", "https")
+    assert "check the scheme" in await refusal(call, peer)
+    assert peer.connections == 1
+
+
+@pytest.fixture
+def refusing(play):
+    """Start a proxy that gives this answer to every request."""
+
+    async def refusing(status):
+        answer = f"HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        return await play([answer.encode()])
+
+    return refusing
+
+
+@every_call
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("https", 407, "put the user and the password into its URL"),
+        ("http", 407, "put the user and the password into its URL"),
+        ("https", 403, "name that host in no_proxy"),
+    ],
+)
+async def test_a_proxy_that_refuses(refusing, refusal, lend, call, case):
+    """A proxy that wants a login, or allows no connection to the API, is asked once."""
+    scheme, status, remedy = case
+    proxy, server = await refusing(status), SimpleNamespace(url=f"{scheme}://127.0.0.1:9")
+    reason = await refusal(call, server, session=lend(proxy=proxy.url))
+    assert f"the proxy answered {status}; " in reason
+    assert remedy in reason
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_proxy_in_passing_trouble(refusing, connect, lend, status):
+    """A proxy that may answer otherwise in a moment is asked again."""
+    proxy, server = await refusing(status), SimpleNamespace(url="https://127.0.0.1:9")
+    client = connect(server, session=lend(proxy=proxy.url))
+    with pytest.raises(TransportError) as caught:
+        await client.get_credits()
+    assert caught.value.safe_to_repeat
+    assert len(proxy.requests) == 4
+
+
+async def test_a_handshake_that_breaks(connect, play):
+    """TLS that ends in an alert of the server's may succeed the next time."""
+    peer = await play()
+    peer.url = peer.url.replace("http", "https")
+    peer.scripts = [[b"\x15\x03\x01\x00\x02\x02\x28"]]
+    with pytest.raises(TransportError, match="handshake failure") as caught:
+        await connect(peer).get_credits()
+    assert caught.value.safe_to_repeat
+    assert peer.connections == 4
 
 
 @pytest.mark.parametrize("tls", [False, unverifying()], ids=["False", "a context"])
@@ -90,5 +200,6 @@ async def test_the_environment_leads_nobody_astray(emulator, connect, monkeypatc
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    emulator.add_job("success", task_id="id")
     await call(connect(emulator))
     assert emulator.requests[0].headers["Authorization"] == "Bearer sk-0f1e2d3c4b5a6978"
