@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kie_cover_async import AuthenticationError, RateLimitedError
+from kie_cover_async import AuthenticationError, ConnectionSetupError, RateLimitedError
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.cli.collect.haul import Haul
 from kie_cover_async.cli.collect.intake import Intake
@@ -254,6 +254,15 @@ async def test_a_wrong_key(collect, emulator, folder, capsys):
     ids = done(emulator, 40)
     with pytest.raises(AuthenticationError):
         await collect(*ids)
+    assert capsys.readouterr().err == "40 are still pending: run the same command again\n"
+    assert await pending(folder) == ids
+
+
+async def test_a_server_without_tls(collect, emulator, folder, capsys):
+    """A base URL that no connection can be made to ends the run too, with all of it pending."""
+    ids = done(emulator, 40)
+    with pytest.raises(ConnectionSetupError, match="does not answer in TLS"):
+        await collect(*ids, base_url=emulator.url.replace("http", "https"))
     assert capsys.readouterr().err == "40 are still pending: run the same command again\n"
     assert await pending(folder) == ids
 

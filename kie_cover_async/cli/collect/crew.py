@@ -7,6 +7,7 @@ from attrs import frozen
 
 from kie_cover_async import (
     AuthenticationError,
+    ConnectionSetupError,
     CoverClient,
     CoverDetails,
     CoverFailedError,
@@ -25,7 +26,7 @@ from .lines import Lines
 _COVERS_AT_ONCE = 16
 
 # What would be the answer for every other cover, too.
-_HOPELESS = (AuthenticationError, ForbiddenError)
+_HOPELESS = (AuthenticationError, ConnectionSetupError, ForbiddenError)
 # What would be the answer for this cover again.
 _FINAL = (CoverFailedError, TaskNotFoundError, InvalidRequestError)
 
@@ -46,7 +47,8 @@ class Crew:
     ) -> None:
         """Set to work on both at the same time.
 
-        The group fails where the API refuses us altogether, and where the disk refuses.
+        The group fails where the API refuses us altogether or cannot be reached as things are set
+        up, and where the disk refuses.
         """
         for _ in range(_COVERS_AT_ONCE):
             group.create_task(self._save_all(done))
