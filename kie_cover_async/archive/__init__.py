@@ -5,8 +5,8 @@ them in memory and brings them to the disk; `files` are those that lie there, `f
 kind of image there is, `names` finds names for ids. `record` is the database, `tables` what it has
 to have, `rows` judges what it says, `presence` tells who else is in the folder, `locks` waits for
 another program's lock, `threads` keeps all of that off the event loop, and `notes` has many change
-the record at once; `pages` reads much of it in turns, `export` writes it down for others, and
-`values` is what there is to know.
+the record at once; `pages` reads much of it in turns, `export` writes it down for others, `backup`
+copies it, and `values` is what there is to know.
 """
 
 from .archive import CoverArchive

@@ -12,10 +12,11 @@ from typing import Any, Self, TypeVar
 from kie_cover_async.arguments import a_task_id, number, shown
 from kie_cover_async.models import RETENTION, CoverDetails
 
+from .backup import back_up
 from .export import export
 from .files import problem_with
 from .pages import Pages
-from .record import EXPIRING, Record
+from .record import EXPIRING, NAME, Record
 from .saving import Client, Saver
 from .threads import Threads
 from .values import ArchivedCover, ArchiveReport, Finding, SavedImage
@@ -186,6 +187,24 @@ class CoverArchive:
         threads = self._open_saver().threads
         with threads.in_use():
             return await export(target, threads)
+
+    async def backup(self, path: str | PathLike[str]) -> None:
+        """Copy the record to a new file, while this archive and others go on.
+
+        The copy is complete or absent, and has all that was noted before this was called. It is one
+        SQLite file: put into a folder as `covers.sqlite3`, beside the images, it is their record.
+
+        Never copy or read `covers.sqlite3` as a plain file in a process that has the archive open:
+        on POSIX systems that drops SQLite's locks, and what other processes note may be lost.
+
+        Raises `FileExistsError` if there is a file already, and `OSError` if the copy cannot be
+        written.
+        """
+        target = _a_path("path", path)
+        threads = self._open_saver().threads
+        with threads.in_use():
+            await threads.ask(Record.check_place)
+            await back_up(self._folder / NAME, target, threads)
 
     async def _listed(self, condition: str, *values: Any) -> list[ArchivedCover]:
         threads = self._open_saver().threads

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import count
@@ -62,6 +62,13 @@ class PartFile:
         with self._turn():
             self._move_to(path)
 
+    def keep_made(self, make: Callable[[Path], object], path: Path) -> None:
+        """Let `make` write the file that it is given, and move that to `path`."""
+        with self._turn():
+            self._check_wanted()
+            make(self._path)
+            self._move_to(path)
+
     def discard(self) -> None:
         """Remove it, if it is there, and let nothing make it again."""
         with self._turn():
@@ -77,7 +84,8 @@ class PartFile:
                 yield
             except OSError as error:
                 # Writing to an open file says no more than that the disk is full.
-                error.filename = error.filename or str(self._path)
+                if error.errno is not None and error.filename is None:
+                    error.filename = str(self._path)
                 raise
 
     def _write_at_once(self, pieces: list[bytes]) -> Format:

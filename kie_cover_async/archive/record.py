@@ -20,6 +20,7 @@ from .tables import FILE, SCHEMA, TASK, check_tables, check_version, somebody_el
 from .values import ArchivedCover, SavedImage
 
 NAME = "covers.sqlite3"
+_FILES = (NAME, f"{NAME}-wal", f"{NAME}-shm")
 
 _LEARN = """
 INSERT INTO tasks (task_id, state, details, expires_at, added_at) VALUES (?, 'pending', ?, ?, ?)
@@ -73,9 +74,10 @@ class Record:
         self._folder = folder
         path = folder / NAME
         self._connection = sqlite3.connect(path, timeout=ATTEMPT, isolation_level=None)
+        self._files: dict[str, tuple[int, int] | None] = {}
         try:
             self._open(path)
-            self._file = identity(path)
+            self._files = {name: identity(folder / name) for name in _FILES}
         except BaseException:
             self._connection.close()
             raise
@@ -85,13 +87,16 @@ class Record:
         self._connection.close()
 
     def check_place(self) -> None:
-        """Raises `sqlite3.OperationalError` where its name leads to another file now, or to none.
+        """Raise `sqlite3.OperationalError` if a file of the record was removed or replaced.
 
-        SQLite would go on to write into what nobody finds any more.
+        SQLite would go on to write into a file that no other process reads.
         """
-        if identity(self._folder / NAME) != self._file:
-            said = "it was removed, moved or replaced while the archive was open"
-            raise sqlite3.OperationalError(said)
+        for name, file in self._files.items():
+            if identity(self._folder / name) != file:
+                which = "it" if name == NAME else f"its file {name}"
+                said = f"{which} was removed, moved or replaced while the archive was open"
+                cure = "open it again, and copy the record by backup() only"
+                raise sqlite3.OperationalError(f"{said}; {cure}")
 
     def add(self, task_ids: Sequence[str]) -> list[str]:
         """Note these as pending; those that were not known."""
@@ -186,6 +191,8 @@ class Record:
         check_tables(path, self._connection)
         self._execute("PRAGMA journal_mode = WAL")
         self._execute("PRAGMA synchronous = NORMAL")
+        # Reading makes the other files, which stay as long as it is open.
+        self._version()
 
     def _version(self) -> int:
         [version] = self._execute("PRAGMA user_version").fetchone()
@@ -209,6 +216,8 @@ class Record:
             return
         self._execute("BEGIN IMMEDIATE")
         try:
+            # Again: the process that had the lock until now may have been the one to remove a file.
+            self.check_place()
             yield
             self._execute("COMMIT")
         except BaseException:

@@ -116,6 +116,11 @@ async def exporting(archive, folder):
     await archive.export(folder / "covers.jsonl")
 
 
+async def backing_up(archive, folder):
+    (folder / "backup").unlink(missing_ok=True)
+    await archive.backup(folder / "backup")
+
+
 async def failing(archive, folder):
     await archive.fail("failed", OSError("the disk is full"))
     await archive.retry()
@@ -127,10 +132,12 @@ async def listing(archive, folder):
     await archive.find("an-id")
 
 
-@pytest.mark.parametrize("call", [adding, verifying, exporting, failing, listing])
+@pytest.mark.parametrize("call", [adding, verifying, exporting, backing_up, failing, listing])
 async def test_another_call(client, archive, cover, tmp_path, call):
     """Any other method is cancelled anywhere: it leaves nothing, and can be called again."""
     await archive.save(client, await cover("an-id"))
+    # SQLite keeps the descriptor of a second connection for the next one, as long as it has locks.
+    await archive.backup(tmp_path / "first backup")
     before = open_files()
 
     async def begin(moment, wait):

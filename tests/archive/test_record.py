@@ -300,6 +300,8 @@ async def test_the_key_is_in_no_file(client, emulator, opened, cover):
     with pytest.raises(Exception, match="401") as caught:
         await archive.save(client, details)
     await archive.fail(details.task_id, caught.value)
+    # The record must not be read as a file before that.
+    await archive.aclose()
     contents = [path.read_bytes() for path in archive.folder.iterdir()]
     assert any(b"AuthenticationError" in content for content in contents)
     assert not any(b"0f1e2d3c4b5a6978" in content for content in contents)
