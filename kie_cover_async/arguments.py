@@ -1,8 +1,9 @@
 """Refusing bad arguments: the error names the argument, what was given and what is accepted."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from inspect import iscoroutinefunction
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from math import inf, isfinite
 from sys import float_info
 from typing import Any, TypeGuard
@@ -10,6 +11,8 @@ from typing import Any, TypeGuard
 from yarl import URL
 
 from .errors import InvalidTaskIdError
+
+Network = IPv4Network | IPv6Network
 
 _SHOWN = 60
 # What needs no taking apart, which costs more than all else that is read of an image.
@@ -124,6 +127,24 @@ def an_http_url(name: str, value: object) -> URL:
     if not is_http_url(str(value)):
         raise ValueError(refusal)
     return URL(value)
+
+
+def networks(name: str, value: object) -> tuple[Network, ...]:
+    """Return the networks, each given as a text or as a network of `ipaddress`."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be an iterable of networks, not {shown(value)}")
+    return tuple(_network(name, each) for each in value)
+
+
+def _network(name: str, value: object) -> Network:
+    refusal = f"{name} must be a network such as '198.18.0.0/15', not {shown(value)}"
+    # Numbers and bytes would be read as single addresses.
+    if not isinstance(value, (str, IPv4Network, IPv6Network)):
+        raise TypeError(refusal)
+    try:
+        return ip_network(value)
+    except ValueError:
+        raise ValueError(refusal) from None
 
 
 def a_callable(name: str, value: object) -> None:

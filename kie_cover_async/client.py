@@ -1,6 +1,7 @@
 """`CoverClient`: the verbs, composed of the modules below; no logic of its own."""
 
 import logging
+from collections.abc import Iterable
 from functools import partial
 from typing import Self
 
@@ -8,7 +9,7 @@ import aiohttp
 from yarl import URL
 
 from . import wire
-from .arguments import a_callable, a_task_id, an_http_url, number
+from .arguments import Network, a_callable, a_task_id, an_http_url, networks, number
 from .budget import InFlightLimit, RequestBudget
 from .bulk import OutcomeStream, Pool, TaskIds
 from .errors import CoverAlreadyExistsError
@@ -42,6 +43,8 @@ class CoverClient:
     :param budget: how often to call; `None` is ten requests a second, the vendor's ceiling for a
         key. Give the same one to all clients that share a key.
     :param max_in_flight: how many requests may be under way at once; a borrowed pool may lower it.
+    :param allow_image_networks: networks such as `"198.18.0.0/15"` that images may come from
+        although they are not public: some proxies and VPNs have each name at such an address.
     :param user_agent: ours by default; some of the vendor's hosts refuse odd ones with a 403.
     :param inbox: a `CallbackInbox`, whose callbacks wake waits, so that these seldom look before.
     :param observer: called with each event of `kie_cover_async.events`.
@@ -61,6 +64,7 @@ class CoverClient:
         schedule: Schedule = ExponentialSchedule(),
         budget: RequestBudget | None = None,
         max_in_flight: int = 100,
+        allow_image_networks: Iterable[str | Network] = (),
         user_agent: str | None = None,
         inbox: Inbox | None = None,
         observer: Observer | None = None,
@@ -84,7 +88,9 @@ class CoverClient:
             observer=observer,
         )
         self._while_open = self._transport.lifetime.call
-        self.downloads: Downloads = Downloads(self._transport)
+        self.downloads: Downloads = Downloads(
+            self._transport, networks("allow_image_networks", allow_image_networks)
+        )
         """How images are fetched, without the key: what a `CoverArchive` borrows."""
         self._schedule = a_schedule(schedule)
         self._reader = Reader(self._transport, an_inbox(inbox))

@@ -1,4 +1,5 @@
 import socket
+from ipaddress import ip_network
 
 import pytest
 
@@ -20,6 +21,8 @@ PUBLIC = [
     "2003::1",
     "2606:4700::6810:84e5",
     "2a00:1450:4001:80b::200e",
+    "::ffff:1.1.1.1",
+    "64:ff9b::101:101",
 ]
 
 REFUSED = {
@@ -36,9 +39,10 @@ REFUSED = {
     "unspecified": ["::"],
     "unique local": ["fc00::1", "fd12:3456::1"],
     "discarded": ["100::1"],
-    "IPv4 mapped": ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:1.1.1.1"],
+    "IPv4 mapped": ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:198.18.0.5"],
     "IPv4 compatible": ["::127.0.0.1", "::10.0.0.1"],
-    "NAT64": ["64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::a00:1"],
+    "NAT64": ["64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b::c612:5"],
+    "NAT64 of a prefix of one's own": ["64:ff9b:1::a00:1", "64:ff9b:1::101:101"],
     "6to4": ["2002:7f00:1::", "2002:a00:1::1", "192.88.99.1"],
     "Teredo": ["2001::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2"],
     "with a zone": ["fe80::1%eth0", "2606:4700::6810:84e5%1"],
@@ -61,6 +65,35 @@ def test_whatever_is_not_public(address):
     assert not is_public(address)
 
 
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("198.18.0.5", "198.18.0.0/15"),
+        ("::ffff:198.18.0.5", "198.18.0.0/15"),
+        ("64:ff9b::c612:5", "198.18.0.0/15"),
+        ("64:ff9b::c612:5", "64:ff9b::/96"),
+        ("64:ff9b:1::101:101", "64:ff9b:1::/48"),
+        ("fd12:3456::1", "fd12:3456::/32"),
+        ("10.0.0.1", "10.0.0.1"),
+    ],
+)
+def test_address_of_an_allowed_network_counts_as_public(address, network):
+    """An allowed network lets in its own addresses, in any form, and no others."""
+    allowed = [ip_network("192.0.2.0/24"), ip_network(network)]
+    assert is_public(address, allowed)
+    assert not is_public(address, allowed[:1])
+    assert not is_public("172.16.0.1", allowed)
+
+
+def test_address_with_a_zone_is_refused_in_an_allowed_network():
+    """A zone says by which interface to go, which no server's word may decide."""
+    allowed = [ip_network("fe80::/10")]
+    assert is_public("fe80::1", allowed)
+    assert not is_public("fe80::1%eth0", allowed)
+    with pytest.raises(NotPublicError):
+        public_socket(target(socket.AF_INET6, "fe80::1", 443, 0, 3), allowed)
+
+
 def target(family, *where):
     return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", where
 
@@ -70,6 +103,7 @@ def target(family, *where):
     [
         target(socket.AF_INET, "1.1.1.1", 443),
         target(socket.AF_INET6, "2606:4700::6810:84e5", 443, 0, 0),
+        target(socket.AF_INET6, "64:ff9b::101:101", 443, 0, 0),
     ],
 )
 def test_a_socket_for_a_public_address(there):

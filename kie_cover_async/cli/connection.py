@@ -1,7 +1,7 @@
 """From the environment to an open client: the key, the base URL and the proxy."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 from urllib.request import getproxies, proxy_bypass
@@ -11,7 +11,7 @@ from attrs import frozen
 from yarl import URL
 
 from kie_cover_async import CoverClient, RequestBudget, __version__, wire
-from kie_cover_async.arguments import NO_URL, is_http_url, number
+from kie_cover_async.arguments import NO_URL, is_http_url, networks, number
 from kie_cover_async.events import Observer
 from kie_cover_async.inbox import Inbox
 from kie_cover_async.settings import (
@@ -37,13 +37,22 @@ async def connected(
     observer: Observer | None = None,
     budget: RequestBudget | None = None,
     inbox: Inbox | None = None,
+    allow_image_networks: Sequence[str] = (),
 ) -> AsyncIterator[CoverClient]:
     """A client for the key in the environment; raises `Refused` where a setting is no good."""
     url, key = _settings(base_url)
+    with refusing():
+        allowed = networks("--allow-image-network", allow_image_networks)
     async with (
         _proxied_session(url) as session,
         CoverClient(
-            key, base_url=url, session=session, observer=observer, budget=budget, inbox=inbox
+            key,
+            base_url=url,
+            session=session,
+            observer=observer,
+            budget=budget,
+            allow_image_networks=allowed,
+            inbox=inbox,
         ) as client,
     ):
         yield client

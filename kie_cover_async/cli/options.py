@@ -38,6 +38,13 @@ Rate = Annotated[
     float | None,
     typer.Option(metavar="NUMBER", help="Requests a second; 10 if not given, inf has no limit."),
 ]
+AllowImageNetwork = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NETWORK",
+        help="Take images from such addresses, too, which are not public: 198.18.0.0/15, say.",
+    ),
+]
 Out = Annotated[str, typer.Option(metavar="FOLDER", help="Where the images go.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON lines on a terminal too.")]
 BaseUrl = Annotated[

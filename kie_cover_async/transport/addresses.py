@@ -1,8 +1,11 @@
 """Which addresses are public, and sockets that lead to no others."""
 
 import socket
-from ipaddress import IPv4Address, IPv6Network, ip_address, ip_network
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
+
+from kie_cover_async.arguments import Network
 
 # As `socket.getaddrinfo` has it; aiohttp's own name for it leaves the last part untyped.
 Target = tuple[int, int, int, str, tuple[Any, ...]]
@@ -29,7 +32,7 @@ _SPECIAL_4 = [
     )
 ]
 # All that is assigned to hosts of the internet lies in the first; outside it are loopback, private
-# and link-local addresses, multicast, and the forms that hold an IPv4 address (mapped, NAT64).
+# and link-local addresses, multicast, and forms that hold an IPv4 address.
 _UNICAST_6 = IPv6Network("2000::/3")
 _SPECIAL_6 = [
     IPv6Network(network)
@@ -40,6 +43,9 @@ _SPECIAL_6 = [
         "3fff::/20",  # documentation
     )
 ]
+# The forms whose IPv4 address is checked instead, since that is the host that is reached: mapped
+# ones, and NAT64 (RFC 6052), which every name without an IPv6 address gets in an IPv6-only network.
+_HOLD_IPV4 = IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96")
 
 
 class NotPublicError(OSError):
@@ -49,12 +55,13 @@ class NotPublicError(OSError):
     class of their errors only where they all say the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
         super().__init__("no public address")
+        self.address: str = address
 
 
-def is_public(host: str) -> bool:
-    """Whether the text is an address of the public internet.
+def is_public(host: str, allowed: Sequence[Network] = ()) -> bool:
+    """Return whether the text is an address of the public internet or of an allowed network.
 
     `2130706433` and `0x7f.1` are no addresses here, although resolvers take them for loopback.
     """
@@ -62,17 +69,27 @@ def is_public(host: str) -> bool:
         address = ip_address(host)
     except ValueError:
         return False
-    if isinstance(address, IPv4Address):
-        return not any(address in network for network in _SPECIAL_4)
-    if address.scope_id is not None or address not in _UNICAST_6:
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
         return False
-    return not any(address in network for network in _SPECIAL_6)
+    reached = _reached(address)
+    if any(each in network for each in (address, reached) for network in allowed):
+        return True
+    if isinstance(reached, IPv4Address):
+        return not any(reached in network for network in _SPECIAL_4)
+    return reached in _UNICAST_6 and not any(reached in network for network in _SPECIAL_6)
 
 
-def public_socket(target: Target) -> socket.socket:
+def _reached(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Return the IPv4 address that an IPv6 address stands for, else the address itself."""
+    if any(address in network for network in _HOLD_IPV4):
+        return IPv4Address(address.packed[-4:])
+    return address
+
+
+def public_socket(target: Target, allowed: Sequence[Network] = ()) -> socket.socket:
     """A socket for a connection to this very address; raises `NotPublicError`."""
     family, kind, protocol, _, (host, *rest) = target
     # An IPv6 address may have its zone beside it: after the port and the flow.
-    if any(rest[2:]) or not is_public(str(host)):
-        raise NotPublicError
+    if any(rest[2:]) or not is_public(str(host), allowed):
+        raise NotPublicError(str(host))
     return socket.socket(family, kind, protocol)

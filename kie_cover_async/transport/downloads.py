@@ -1,16 +1,18 @@
 """Images, without the key: public addresses, sessions of our own, and retries."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import aiohttp
 from attrs import define, field, frozen
 from yarl import URL
 
-from kie_cover_async.arguments import NO_URL, an_http_url
+from kie_cover_async.arguments import NO_URL, Network, an_http_url
 from kie_cover_async.errors import DownloadError
+from kie_cover_async.settings import is_loopback
 from kie_cover_async.wire import Answer
 
 from .addresses import NotPublicError, public_socket
@@ -53,13 +55,19 @@ class _Fetch:
             raise self._translated(error) from None
 
     def _translated(self, error: Exception) -> DownloadError:
-        if isinstance(getattr(error, "os_error", None), NotPublicError):
-            return self.error("the host has no public address")
+        if isinstance(cause := getattr(error, "os_error", None), NotPublicError):
+            return self.error(
+                f"the host has no public address but {cause.address}; if your network answers "
+                "with such addresses on purpose, as some proxies do, allow their network with "
+                "allow_image_networks (kie-cover collect: --allow-image-network)"
+            )
         if isinstance(error, aiohttp.SocketTimeoutError):
             return self.error(f"nothing came for {self.patience:g} s", again=True)
         if type(error) is TimeoutError:
             return self.error(f"no answer within {self.patience:g} s", again=True)
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            reason = f"this machine does not trust the host's certificate: {reason}"
         return self.error(reason, again=not isinstance(error, _FINAL))
 
 
@@ -103,9 +111,9 @@ class Body:
 class Downloads:
     """How images are fetched: a way that never carries the key, nor cookies, nor uses a proxy.
 
-    https to public addresses only, judged by the address that is really connected to, for each
-    redirect anew. Where the API itself is at plain http, as an emulator is, so may be images on
-    its host, at any port.
+    https to public addresses and those of `allowed` networks only, judged by the address that is
+    really connected to, for each redirect anew. Where the API itself is at plain http, as an
+    emulator is, so may be images on its host, at any port and by any name for loopback.
 
     What fails in passing is repeated as the client's `RetryPolicy` says, and not before the time
     that the host asks for in `Retry-After`. There is no limit for the whole of a download:
@@ -115,6 +123,7 @@ class Downloads:
     """
 
     _transport: Transport
+    _allowed: Sequence[Network] = ()
     _sessions: dict[bool, aiohttp.ClientSession] = field(init=False, factory=dict)
 
     async def fetch(
@@ -170,8 +179,7 @@ class Downloads:
         """The session that may go there; raises `DownloadError` where none may."""
         if url.user is not None or url.password is not None:
             raise fetch.error("the URL holds credentials")
-        base = self._transport.exchange.base_url
-        is_own_host = base.scheme == "http" and url.host == base.host
+        is_own_host = _is_on_host_of(self._transport.exchange.base_url, url)
         if not is_own_host and url.scheme != "https":
             raise fetch.error(f"the URL is {url.scheme or 'nothing'} and not https")
         if is_own_host not in self._sessions:
@@ -185,7 +193,9 @@ class Downloads:
             connector=aiohttp.TCPConnector(
                 # Limited by who downloads: a request that queued here would lose its time.
                 limit=0,
-                socket_factory=None if is_own_host else public_socket,
+                socket_factory=(
+                    None if is_own_host else partial(public_socket, allowed=self._allowed)
+                ),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": exchange.user_agent, "Accept-Encoding": "identity"},
@@ -193,6 +203,13 @@ class Downloads:
         )
         self._transport.sessions.push_async_callback(session.close)
         return session
+
+
+def _is_on_host_of(base: URL, url: URL) -> bool:
+    """Return whether the URL is on the host of an API at plain http, by any name for loopback."""
+    here, there = base.host or "", url.host or ""
+    is_same = here == there or (is_loopback(here) and is_loopback(there))
+    return base.scheme == "http" and is_same
 
 
 def _next(url: URL, response: aiohttp.ClientResponse, fetch: _Fetch) -> URL:

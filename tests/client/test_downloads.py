@@ -1,10 +1,13 @@
 import asyncio
 import socket
+import ssl
+from pathlib import Path
 
 import aiohttp
 import pytest
 from attrs import evolve
-from raw_peer import Again
+from raw_peer import REQUEST, Again, RawPeer
+from yarl import URL
 
 from kie_cover_async import (
     ClientClosedError,
@@ -246,11 +249,10 @@ async def test_redirects_have_an_end(emulator, client, image):
 LEADING_ASTRAY = {
     "to a private address": ("https://10.0.0.1/a.png", "no public address"),
     "to the clouds' secrets": ("https://169.254.169.254/latest", "no public address"),
-    "to a name for loopback": ("https://localhost/a.png", "no public address"),
     "to an odd loopback": ("https://0x7f.1/a.png", "no public address"),
     "to a number": ("https://2130706433/a.png", "is not a canonical IPv4 address"),
     "to a zone": ("https://[fe80::1%25eth0]/a.png", "no public address"),
-    "to NAT64": ("https://[64:ff9b::7f00:1]/a.png", "no public address"),
+    "to NAT64": ("https://[64:ff9b::a00:1]/a.png", "no public address"),
     "to plain http": ("http://example.com/a.png", "http and not https"),
     "with a password": ("https://me:secret@example.com/a.png", "holds credentials"),
     "with a password alone": ("https://:secret@example.com/a.png", "holds credentials"),
@@ -330,11 +332,53 @@ async def test_a_name_that_leads_inside(client, monkeypatch, addresses):
     assert not caught.value.safe_to_repeat
 
 
-async def test_only_a_plain_api_host_is_trusted():
+async def test_fake_address_is_refused_by_name(client):
+    """The error has the address that a proxy's resolver made up, and the options that allow it."""
+    with pytest.raises(DownloadError) as caught:
+        await client.downloads.fetch("https://198.18.0.5/a.png", whole)
+    said = str(caught.value)
+    assert "198.18.0.5" in said
+    assert "allow_image_networks" in said
+    assert "--allow-image-network" in said
+
+
+async def test_fake_address_of_an_allowed_network_is_connected_to(connect, monkeypatch, stack):
+    """With the option a download goes where the resolver says, and still trusts no certificate
+    but the host's."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(Path(__file__).with_name("another.example.pem"))
+    proxy = await stack.enter_async_context(RawPeer([[REQUEST]], tls=tls))
+    monkeypatch.setattr(aiohttp.connector, "DefaultResolver", lambda **_: Names("127.0.0.1"))
+    client = connect(proxy, allow_image_networks=["127.0.0.0/8"])
+    url = f"https://example.com:{URL(proxy.url).port}/a.png"
+    with pytest.raises(DownloadError, match="does not trust the host's certificate") as caught:
+        await client.downloads.fetch(url, whole)
+    assert not caught.value.safe_to_repeat
+    assert proxy.requests == []
+
+
+@pytest.mark.parametrize("of_api", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize("of_image", ["localhost", "127.0.0.1"])
+async def test_names_for_loopback_are_one_host(emulator, image, of_api, of_image):
+    """An emulator may call itself by another name for loopback than the client does."""
+    base_url, url = URL(emulator.url).with_host(of_api), URL(image).with_host(of_image)
+    async with CoverClient("a-key", base_url=base_url) as client:
+        assert await client.downloads.fetch(str(url), whole)
+
+
+async def test_loopback_of_ipv6_is_the_same_host(emulator, connect):
+    """A connection to it is tried, although the URL is neither https nor on the API's address."""
+    client = connect(emulator, retry=RetryPolicy(attempts=1))
+    with pytest.raises(DownloadError, match="Cannot connect"):
+        await client.downloads.fetch("http://[::1]:9/a.png", whole)
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+async def test_only_a_plain_api_host_is_trusted(name):
     """With an API at https, its own host has to be public like any other."""
     async with CoverClient("a-key", base_url="https://127.0.0.1:9") as client:
         with pytest.raises(DownloadError, match="no public address"):
-            await client.downloads.fetch("https://127.0.0.1:9/a.png", whole)
+            await client.downloads.fetch(f"https://{name}:9/a.png", whole)
 
 
 async def test_no_image_is_at_what_is_no_url(client):

@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from kie_cover_async.cli.options import BaseUrl, File, Json, Out, Rate, id_argument
+from kie_cover_async.cli.options import (
+    AllowImageNetwork,
+    BaseUrl,
+    File,
+    Json,
+    Out,
+    Rate,
+    id_argument,
+)
 from kie_cover_async.cli.output import run, wants_json
 
 from .run import CollectSettings, saved
@@ -37,6 +45,7 @@ def collect(
         str | None,
         typer.Option(metavar="HOST:PORT", help="Hear callbacks there; a /path may follow."),
     ] = None,
+    allow_image_network: AllowImageNetwork = None,
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -58,6 +67,7 @@ def collect(
         rate=rate,
         timeout=timeout,
         listen=listen,
+        allow_image_networks=allow_image_network or (),
         base_url=base_url,
         as_json=wants_json(as_json),
     )

@@ -36,6 +36,7 @@ class CollectSettings:
     rate: float | None
     timeout: float
     listen: str | None
+    allow_image_networks: Sequence[str]
     base_url: str | None
     as_json: bool
 
@@ -78,7 +79,9 @@ async def _collect(settings: CollectSettings, haul: Haul) -> None:
     with _opened_ids(settings) as batches:
         async with (
             _heard(settings.listen) as inbox,
-            connected(settings.base_url, observer, budget, inbox) as client,
+            connected(
+                settings.base_url, observer, budget, inbox, settings.allow_image_networks
+            ) as client,
             archive_in(settings.out) as archive,
         ):
             if settings.retry_failed:
