@@ -131,9 +131,9 @@ def test_the_emulator_is_an_independent_witness():
 
 
 def test_a_module_is_read_in_one_go(module):
-    """No module is longer than 250 lines."""
+    """No module is longer than 300 lines."""
     lines = len(module.read_text(encoding="utf-8").splitlines())
-    assert lines <= 250
+    assert lines <= 300
 
 
 def test_importing_the_package_loads_no_more_than_the_client_needs():

@@ -263,7 +263,7 @@ def test_facts_are_named_and_needed(kind):
     ("error", "message"),
     [
         (ApiError(code=451), "ApiError 451"),
-        (TaskNotFoundError(code=404), "no record of this id (404)"),
+        (TaskNotFoundError(code=404), "no record of this id (404; is the base URL right?)"),
         (RateLimitedError(code=429), "RateLimitedError 429"),
         (RateLimitedError(code=429, retry_after=0.0), "RateLimitedError 429 (asked to wait 0 s)"),
     ],

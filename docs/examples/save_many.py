@@ -3,25 +3,16 @@
 import asyncio
 import sys
 
-from kie_cover_async import (
-    CoverClient,
-    CoverFailedError,
-    CoverOutcome,
-    DownloadError,
-    KieCoverError,
-    TaskNotFoundError,
-)
-from kie_cover_async.archive import CoverArchive
-
-# A wrong key, an empty account and a bad line are not the cover's fault, and will be mended.
-ITS_OWN = (CoverFailedError, DownloadError, TaskNotFoundError)
+from kie_cover_async import CoverClient, CoverOutcome, KieCoverError
+from kie_cover_async.archive import CoverArchive, is_final
 
 
 async def keep(client: CoverClient, archive: CoverArchive, outcome: CoverOutcome) -> None:
     try:
         saved = await archive.save(client, outcome.result())
     except KieCoverError as error:
-        if isinstance(error, ITS_OWN) and not error.safe_to_repeat:
+        # A wrong key, an empty account and a bad line leave it pending, for the next run.
+        if is_final(error, outcome.details):
             await archive.fail(outcome.task_id, error)
         print(outcome.task_id, error, file=sys.stderr)
     else:

@@ -6,10 +6,18 @@ kind of image there is, `names` finds names for ids. `record` is the database, `
 to have, `rows` judges what it says, `presence` tells who else is in the folder, `locks` waits for
 another program's lock, `threads` keeps all of that off the event loop, and `notes` has many change
 the record at once; `pages` reads much of it in turns, `export` writes it down for others, `backup`
-copies it, and `values` is what there is to know.
+copies it, `values` is what there is to know, and `final` says which errors rule a cover out.
 """
 
 from .archive import CoverArchive
+from .final import is_final
 from .values import ArchivedCover, ArchiveReport, Finding, SavedImage
 
-__all__ = ["ArchiveReport", "ArchivedCover", "CoverArchive", "Finding", "SavedImage"]
+__all__ = [
+    "ArchiveReport",
+    "ArchivedCover",
+    "CoverArchive",
+    "Finding",
+    "SavedImage",
+    "is_final",
+]

@@ -95,7 +95,8 @@ class CoverArchive:
         """Have all images of this cover on disk, and return what is known of it.
 
         What lies there already and whole is not fetched again, in the record or not. A link that
-        is refused with 403, 404 or 410 is renewed once by `get_download_url`.
+        is refused with 403, 404 or 410 is renewed once by `get_download_url`; if the API refuses to
+        renew it, the host's answer stands.
 
         All images are tried; then the first error is raised, what was saved is kept and noted, and
         the cover is pending; unless another archive has brought meanwhile what this one could not
@@ -114,6 +115,8 @@ class CoverArchive:
 
     async def fail(self, task_id: str, error: Exception) -> None:
         """Note that there will be no cover, and why; it is not pending any more.
+
+        `is_final` says of an error whether that is so.
 
         One that is saved stays so: another process may have had it meanwhile.
         """

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from attrs import frozen
 
-from kie_cover_async.errors import DownloadError
+from kie_cover_async.errors import DownloadError, InvalidRequestError
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.transport import Downloads
 
@@ -126,12 +126,19 @@ class Saver:
             except DownloadError as error:
                 if error.http_status not in _STALE:
                     raise
-                link = await client.get_download_url(image.url)
+                link = await self._renewed(client, image, error)
                 return await self._fetch(client, image, link, part)
         except BaseException:
             # A thread may be at it still, and this comes after it, cancelled again or not.
             await asyncio.shield(self.threads.begin(part.discard))
             raise
+
+    async def _renewed(self, client: Client, image: _Wanted, error: DownloadError) -> str:
+        """Return a fresh link; raises the host's error if the API refuses to renew this one."""
+        try:
+            return await client.get_download_url(image.url)
+        except InvalidRequestError as refusal:
+            raise error from refusal
 
     async def _fetch(self, client: Client, image: _Wanted, url: str, part: PartFile) -> Whole:
         receive = partial(self._receive, image, part)

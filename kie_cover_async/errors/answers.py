@@ -67,7 +67,9 @@ class ApiError(KieCoverError):
 
     @property
     def _said(self) -> str:
-        return f"{self.code}: {self.msg}" if self.msg else f"{self.code}"
+        said = f"{self.code}: {self.msg}" if self.msg else f"{self.code}"
+        # A path that does not exist is answered so, too, by the API as by any other server.
+        return f"{said}; is the base URL right?" if self.code == 404 else said
 
 
 class AuthenticationError(ApiError):

@@ -87,8 +87,9 @@ class DownloadError(KieCoverError):
     """An image could not be saved: see `reason`.
 
     `http_status` is what the image's host answered, where that is the reason, and `retry_after`
-    how many seconds it asked to be left alone. `safe_to_repeat` is true where a later try may bring
-    the image: it was cut off, the host was in trouble.
+    how many seconds it asked to be left alone. `safe_to_repeat` is true where the next try may
+    bring the image: it was cut off, the host was in trouble. Where it is false the image need not
+    be gone, since a setting or the network may be wrong: see `kie_cover_async.archive.is_final`.
     """
 
     reason: str

@@ -14,6 +14,7 @@ from kie_cover_async import (
     CoverDetails,
     DownloadError,
     InvalidRequestError,
+    ServerError,
 )
 from kie_cover_async.archive import CoverArchive, SavedImage
 from kie_cover_async.archive.formats import NoImageError
@@ -225,11 +226,22 @@ async def test_a_fresh_link_is_not_renewed(client, emulator, archive, cover):
 
 
 async def test_a_link_that_cannot_be_renewed(client, emulator, archive, cover):
-    """What the API says to that is the error."""
+    """The host's answer stands, and the API's is its cause."""
     details = await cover(images=1)
     emulator.fault(Fault.answer(404), endpoint="image")
     emulator.fault(Fault.answer(200, {"code": 422, "msg": "url is wrong"}), endpoint="download-url")
-    with pytest.raises(InvalidRequestError, match="url is wrong"):
+    with pytest.raises(DownloadError) as caught:
+        await archive.save(client, details)
+    assert caught.value.http_status == 404
+    assert isinstance(caught.value.__cause__, InvalidRequestError)
+
+
+async def test_renewal_that_fails_in_passing_is_the_error(client, emulator, archive, cover):
+    """Without an answer of the API's nobody knows whether the image is gone."""
+    details = await cover(images=1)
+    emulator.fault(Fault.answer(404), endpoint="image")
+    emulator.fault(Fault.server_error(), endpoint="download-url", rate=1.0)
+    with pytest.raises(ServerError):
         await archive.save(client, details)
 
 

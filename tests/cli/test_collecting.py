@@ -3,12 +3,15 @@
 import asyncio
 import json
 import os
+import re
+import ssl
 from contextlib import aclosing
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from raw_peer import REQUEST, RawPeer
 from rich.console import Console
 
 from kie_cover_async import AuthenticationError, ConnectionSetupError, RateLimitedError
@@ -49,6 +52,7 @@ def collect(emulator, folder, capsys):
             "rate": float("inf"),
             "timeout": 20.0,
             "listen": None,
+            "allow_image_networks": (),
             "base_url": emulator.url,
             "as_json": True,
         }
@@ -220,6 +224,115 @@ async def test_an_image_that_is_gone(collect, emulator):
     emulator.fault(GONE, endpoint="image", task_id=gone, rate=1.0)
     lines, _ = await collect(gone, code=FAILED)
     assert (lines[gone]["state"], lines[gone]["httpStatus"]) == ("failed", 404)
+
+
+def finished(emulator, *images, **fields):
+    """Make a cover whose record has these images."""
+    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    record = {"taskId": task_id, "successFlag": 1, "response": {"images": images}, **fields}
+    body = {"code": 200, "msg": "success", "data": record}
+    emulator.fault(Fault.answer(body=body), endpoint="record-info", task_id=task_id, rate=1.0)
+    return task_id
+
+
+@pytest.fixture
+async def untrusted():
+    """A host whose certificate signed itself."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(Path(__file__).parents[1] / "client/another.example.pem")
+    async with RawPeer([[REQUEST]], tls=tls) as peer:
+        yield peer
+
+
+OUT_OF_REACH = {
+    "fake address": ("https://198.18.0.5/a.png", r"198\.18\.0\.5; .* --allow-image-network"),
+    "private address": ("https://10.0.0.1/a.png", r"no public address but 10\.0\.0\.1"),
+    "NAT64 of one": ("https://[64:ff9b::a00:1]/a.png", "no public address but 64:ff9b::a00:1"),
+    "plain http": ("http://images.example/a.png", "http and not https"),
+}
+
+
+@pytest.mark.parametrize(("url", "said"), OUT_OF_REACH.values(), ids=OUT_OF_REACH)
+async def test_cover_whose_images_are_out_of_reach_stays_pending(
+    collect, emulator, folder, url, said
+):
+    """An address may be this network's own fault, and proves nothing about the cover."""
+    task_id = finished(emulator, url)
+    lines, _ = await collect(task_id, code=FAILED)
+    assert lines[task_id]["state"] == "pending"
+    assert re.search(said, lines[task_id]["message"])
+    assert await pending(folder) == [task_id]
+
+
+async def test_cover_whose_host_is_not_trusted_stays_pending(collect, emulator, folder, untrusted):
+    """The certificate may be that of a proxy here, or this machine's clock be wrong."""
+    task_id = finished(emulator, f"{untrusted.url}/a.png")
+    lines, _ = await collect(task_id, code=FAILED)
+    assert lines[task_id]["state"] == "pending"
+    assert "does not trust the host's certificate" in lines[task_id]["message"]
+    assert await pending(folder) == [task_id]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 407, 451])
+async def test_cover_whose_images_are_refused_stays_pending(collect, emulator, folder, status):
+    """A host that refuses this client may serve others, or this one later."""
+    task_id = done(emulator)
+    emulator.fault(Fault.answer(status), endpoint="image", rate=1.0)
+    lines, _ = await collect(task_id, code=FAILED)
+    assert (lines[task_id]["state"], lines[task_id]["httpStatus"]) == ("pending", status)
+    assert await pending(folder) == [task_id]
+
+
+async def test_images_refused_after_their_time_are_gone(collect, start):
+    """The host also answers 403 for what it has deleted."""
+    emulator = await start(clock_offset=-15 * 24 * 3600)
+    task_id = done(emulator)
+    emulator.fault(Fault.answer(403), endpoint="image", rate=1.0)
+    lines, _ = await collect(task_id, base_url=emulator.url, code=FAILED)
+    assert (lines[task_id]["state"], lines[task_id]["httpStatus"]) == ("failed", 403)
+
+
+async def test_names_for_loopback_are_one_host(collect, emulator):
+    """An emulator at localhost has its images at 127.0.0.1."""
+    task_id = done(emulator)
+    url = emulator.url.replace("127.0.0.1", "localhost")
+    lines, _ = await collect(task_id, base_url=url)
+    assert lines[task_id]["state"] == "saved"
+
+
+async def test_network_of_images_must_be_one(collect):
+    """Another text is refused by the option's name, before anything is asked."""
+    with pytest.raises(Refused, match="--allow-image-network must be a network such as '198"):
+        await collect("an-id", allow_image_networks=["198.18.0.0/33"])
+
+
+async def test_cover_without_a_record_is_given_up(instant_time, collect, emulator):
+    """After the grace the API's word that it has no record of the id is taken."""
+    task_id = emulator.add_job(CoverScript(looks=["missing"]))
+    lines, _ = await collect(task_id, timeout=900.0, code=FAILED)
+    assert (lines[task_id]["state"], lines[task_id]["error"]) == ("failed", "TaskNotFoundError")
+    assert instant_time.elapsed >= 90
+
+
+async def test_wrong_base_url_gives_up_no_cover(instant_time, collect, emulator, folder):
+    """Its 404 may mean that nothing at all is there, and the message says so."""
+    task_id = done(emulator)
+    asked = {"timeout": 900.0, "code": FAILED, "base_url": f"{emulator.url}/elsewhere"}
+    lines, _ = await collect(task_id, **asked)
+    assert lines[task_id]["state"] == "pending"
+    assert "(404: Not Found; is the base URL right?)" in lines[task_id]["message"]
+    assert await pending(folder) == [task_id]
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 422])
+async def test_refusal_without_an_envelope_gives_up_no_cover(collect, emulator, folder, status):
+    """It need not be the API that answered."""
+    task_id = done(emulator)
+    emulator.fault(Fault.answer(status, b"<html>"), endpoint="record-info", rate=1.0)
+    lines, _ = await collect(task_id, code=FAILED)
+    assert lines[task_id]["state"] == "pending"
+    assert ("is the base URL right?" in lines[task_id]["message"]) == (status == 404)
+    assert await pending(folder) == [task_id]
 
 
 async def test_base_url_may_end_in_the_path_of_the_api(collect, emulator):

@@ -29,7 +29,10 @@ CONSTRUCTOR = [
     *[({"max_in_flight": value}, TypeError) for value in (1.5, None, True, "5")],
     *[({"allow_image_networks": [value]}, ValueError) for value in ("", "home", "198.18.0.5/15")],
     *[({"allow_image_networks": [value]}, TypeError) for value in (None, 5, b"\n\0\0\1")],
-    *[({"allow_image_networks": value}, TypeError) for value in (None, 5, "198.18.0.0/15", b"::/3")],
+    *[
+        ({"allow_image_networks": value}, TypeError)
+        for value in (None, 5, "198.18.0.0/15", b"::/3")
+    ],
     *[({"base_url": value}, ValueError) for value in ("api.kie.ai", "ftp://a", "https://")],
     ({"base_url": 5}, TypeError),
     ({"base_url": "http://api.kie.ai"}, ValueError),

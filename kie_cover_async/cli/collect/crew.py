@@ -10,15 +10,11 @@ from kie_cover_async import (
     ConnectionSetupError,
     CoverClient,
     CoverDetails,
-    CoverFailedError,
     CoverOutcome,
-    DownloadError,
     ForbiddenError,
-    InvalidRequestError,
     KieCoverError,
-    TaskNotFoundError,
 )
-from kie_cover_async.archive import CoverArchive
+from kie_cover_async.archive import CoverArchive, is_final
 
 from .lines import Lines
 
@@ -27,13 +23,11 @@ _COVERS_AT_ONCE = 16
 
 # What would be the answer for every other cover, too.
 _HOPELESS = (AuthenticationError, ConnectionSetupError, ForbiddenError)
-# What would be the answer for this cover again.
-_FINAL = (CoverFailedError, TaskNotFoundError, InvalidRequestError)
 
 
 @frozen
 class Crew:
-    """Saves what is done, and notes what will never be. What failed in passing stays pending."""
+    """Saves what is done, and notes what will never be; the rest stays pending."""
 
     client: CoverClient
     archive: CoverArchive
@@ -69,21 +63,17 @@ class Crew:
         try:
             cover = await self.archive.save(self.client, details)
         except KieCoverError as error:
-            await self._end(details.task_id, error)
+            await self._end(details.task_id, error, details)
         else:
             self.lines.saved(cover)
 
-    async def _end(self, task_id: str, error: KieCoverError) -> None:
+    async def _end(
+        self, task_id: str, error: KieCoverError, details: CoverDetails | None = None
+    ) -> None:
         if isinstance(error, _HOPELESS):
             raise error
-        if not _is_final(error):
+        if not is_final(error, details):
             self.lines.ended(task_id, "not done", error)
             return
         await self.archive.fail(task_id, error)
         self.lines.ended(task_id, "failed", error)
-
-
-def _is_final(error: KieCoverError) -> bool:
-    if isinstance(error, DownloadError):
-        return not error.safe_to_repeat
-    return isinstance(error, _FINAL)
