@@ -1,9 +1,11 @@
-"""The connections of our own session, and which of them are not to be used again."""
+"""Connections that must not be used again: those of submits, and those that spoke unasked."""
 
+import asyncio
 from typing import Any
 from weakref import WeakSet
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 
 # Covers take minutes and are looked at every few seconds: a connection given up after aiohttp's
 # usual 15 s would be made anew for nearly every look.
@@ -34,3 +36,33 @@ class Connections(aiohttp.TCPConnector):
             if not protocol.should_close:
                 return connection
             connection.close()
+
+
+class SubmitBody(aiohttp.BytesPayload):
+    """The body of a paid request, which keeps its connection from being used again.
+
+    aiohttp puts a connection back into its pool as soon as the answer has been read, unless the
+    answer says `Connection: close`; the request's own header does not matter to it. The body is the
+    only part of a request that reaches the connection before that, in an external session too.
+
+    `send_by` is a `loop.time()`: a body that comes to be written later is not sent. The caller may
+    have given up by then, and the id that was paid for would be lost.
+    """
+
+    def __init__(self, body: bytes, *, send_by: float) -> None:
+        super().__init__(body)
+        self._send_by = send_by
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        """Write the body; aiohttp sends the headers with it and not before.
+
+        Raises:
+            ConnectionTimeoutError: It is too late; nothing was sent.
+        """
+        if asyncio.get_running_loop().time() > self._send_by:
+            raise aiohttp.ConnectionTimeoutError("connected too late to send the request")
+        stream: Any = writer  # a `StreamWriter`, of which the abstract class has no protocol
+        stream.protocol.force_close()
+        await super().write_with_length(writer, content_length)

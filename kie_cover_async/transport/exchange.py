@@ -1,5 +1,6 @@
 """One request over aiohttp: its time, its size, and every failure as one of our errors."""
 
+import asyncio
 from math import inf
 from typing import Any
 
@@ -10,7 +11,7 @@ from yarl import URL
 from kie_cover_async.errors import ClientClosedError, ConnectionSetupError, TransportError
 from kie_cover_async.wire import Answer, Call
 
-from .connections import Connections
+from .connections import Connections, SubmitBody
 from .lasting import lasting_problem
 from .scope import Deadlines
 from .secret import Secret
@@ -72,9 +73,10 @@ class Exchange:
         self._session = session
         self._owned = session is None
         self._deadlines = Deadlines(request_timeout)
+        self._connect_time: float = request_timeout * _SHARE_FOR_CONNECTING
         self._timeout = aiohttp.ClientTimeout(
             total=None,
-            connect=request_timeout * _SHARE_FOR_CONNECTING,
+            connect=self._connect_time,
             # Rounded up to whole seconds, it would come after the request's own.
             ceil_threshold=inf,
         )
@@ -129,14 +131,19 @@ class Exchange:
     async def _exchange(self, session: aiohttp.ClientSession, call: Call[Any]) -> Answer:
         url = self.url_of(call)
         headers, tls_host = None if self._owned else self._headers, None
-        if not call.repeatable:
-            # A connection of its own: a reused one can die after delivery and leave it open
-            # whether the request was taken. The pool keeps apart what names its TLS host.
+        data: bytes | SubmitBody | None = call.body
+        if call.body is not None and not call.repeatable:
+            # A connection of its own: a kept one may be closing just when it is used again, and
+            # leave open whether the request was accepted. The pool keeps apart what names its TLS
+            # host, and the body sees to it that the connection never gets there.
             headers, tls_host = CIMultiDict(self._headers, Connection="close"), url.raw_host
+            data = SubmitBody(
+                call.body, send_by=asyncio.get_running_loop().time() + self._connect_time
+            )
         async with session.request(
             call.method,
             url,
-            data=call.body,
+            data=data,
             headers=headers,
             timeout=self._timeout,
             server_hostname=tls_host,
