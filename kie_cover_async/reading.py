@@ -58,6 +58,7 @@ class Reader:
             terms=terms,
             budget=self._transport.budget,
             observer=self._transport.observer,
+            request_timeout=self._transport.exchange.request_timeout,
             awaits_call=callback_to_come and self.looks.inbox is not None,
         )
         with self._transport.lifetime.call(task_id):

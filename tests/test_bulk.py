@@ -684,6 +684,8 @@ Reply = Callable[[str], Answer]
 class ScriptedExchange:
     """The API behind a transport: what it is asked and when, and a reply for each."""
 
+    request_timeout = 30.0
+
     def __init__(self, reply: Reply, latency: float) -> None:
         self._reply, self._latency = reply, latency
         self.sent: list[tuple[float, str]] = []

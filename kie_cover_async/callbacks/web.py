@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from kie_cover_async.deadline import Timeout
 from kie_cover_async.errors import InvalidResponseError, SignatureError
 
 _log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def callback_routes(path: str, receive: Receive) -> list[web.RouteDef]:
 
 async def _status(request: web.Request, receive: Receive) -> HTTPStatus:
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with Timeout(asyncio.get_running_loop().time() + _PATIENCE):
             body = await _body(request)
     except TimeoutError:
         return HTTPStatus.REQUEST_TIMEOUT

@@ -32,6 +32,7 @@ class Ear:
         "_unsubscribe",
         "_until",
         "_wanted",
+        "asked_at",
         "task_id",
         "was_called",
     )
@@ -45,6 +46,8 @@ class Ear:
         self._alarm: asyncio.TimerHandle | None = None
         self._until = self._wanted = inf  # when the wait wants to look, and when a callback does
         self._not_before = -inf
+        self.asked_at: float = -inf
+        """The `loop.time()` at which the latest look at the id left."""
         self._served = False  # a look is on its way that left after a callback
         self._unsubscribe: Callable[[], object] = nothing
         self.was_called: bool = False
@@ -91,9 +94,10 @@ class Ear:
 
     def look_leaves(self) -> None:
         """A look leaves that will see what a callback told of, if there was one."""
+        self.asked_at = asyncio.get_running_loop().time()
         if self._wanted < inf:
             self._wanted, self._served = inf, True
-            self._not_before = asyncio.get_running_loop().time() + _CALLED_LOOKS_APART
+            self._not_before = self.asked_at + _CALLED_LOOKS_APART
             self._set_alarm()
 
     def look_is_lost(self) -> None:

@@ -16,6 +16,7 @@ from kie_cover_async.settings import is_loopback
 from kie_cover_async.wire import Answer
 
 from .addresses import NotPublicError, public_socket
+from .scope import Deadlines
 from .transport import Transport
 
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class Body:
 
     _content: aiohttp.StreamReader
     _fetch: _Fetch
+    _deadlines: Deadlines
     _waited: float = 0.0
     _came: int = 0
 
@@ -91,11 +93,12 @@ class Body:
             self._judge_pace()
         time = asyncio.get_running_loop().time
         asked = time()
-        with self._fetch.failures():
+        with self._fetch.failures(), self._deadlines.scope(aiohttp.SocketTimeoutError):
             piece = await self._content.readany()
         if not piece:
             raise StopAsyncIteration
-        self._waited += time() - asked
+        # Longer than that only a blocked loop or a stopped process can have taken.
+        self._waited += min(time() - asked, self._fetch.patience)
         self._came += len(piece)
         return piece
 
@@ -157,10 +160,9 @@ class Downloads:
     ) -> T:
         for _ in range(1 + MOST_REDIRECTS):
             session = self._session_for(url, fetch)
-            with fetch.failures():
-                # A host may send interim answers or half a header for ever.
-                async with asyncio.timeout(fetch.patience):
-                    response = await session.get(url, allow_redirects=False)
+            # A host may send interim answers or half a header for ever.
+            with fetch.failures(), self._transport.exchange.deadlines.scope():
+                response = await session.get(url, allow_redirects=False)
             async with response:
                 if response.status not in _REDIRECTS:
                     return await receive(self._body(response, fetch))
@@ -173,7 +175,7 @@ class Downloads:
             asked = Answer(status, response.headers, b"").retry_after if again else None
             reason = f"the host answered {status}"
             raise fetch.error(reason, again=again, http_status=status, retry_after=asked)
-        return Body(response.content, fetch)
+        return Body(response.content, fetch, self._transport.exchange.deadlines)
 
     def _session_for(self, url: URL, fetch: _Fetch) -> aiohttp.ClientSession:
         """The session that may go there; raises `DownloadError` where none may."""
@@ -199,7 +201,7 @@ class Downloads:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": exchange.user_agent, "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_read=exchange.request_timeout),
+            timeout=aiohttp.ClientTimeout(total=None),  # every await has a deadline of ours
         )
         self._transport.sessions.push_async_callback(session.close)
         return session

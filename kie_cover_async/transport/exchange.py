@@ -72,7 +72,7 @@ class Exchange:
         )
         self._session = session
         self._owned = session is None
-        self._deadlines = Deadlines(request_timeout)
+        self.deadlines: Deadlines = Deadlines(request_timeout)
         self._connect_time: float = request_timeout * _SHARE_FOR_CONNECTING
         self._timeout = aiohttp.ClientTimeout(
             total=None,
@@ -103,7 +103,7 @@ class Exchange:
         """
         session = self._session_in_use(call)
         try:
-            with self._deadlines.scope():
+            with self.deadlines.scope():
                 return await self._exchange(session, call)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised below
             problem = self._problem(call, error)
@@ -112,7 +112,7 @@ class Exchange:
 
     async def aclose(self) -> None:
         """Close the session, if it is our own."""
-        self._deadlines.cancel()
+        self.deadlines.cancel()
         if self._owned and self._session is not None:
             await self._session.close()
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from kie_cover_async.deadline import Deadline
+
 
 class Keeper(Protocol):
     """Who ends scopes, and so has to know which there are."""
@@ -75,18 +77,17 @@ class Deadlines:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._ends: dict[Scope, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Deadline | None = None
 
-    def scope(self) -> Scope:
-        """A block that raises `TimeoutError` when its time is up."""
-        return Scope(TimeoutError, self)
+    def scope(self, ended_by: Callable[[], Exception] = TimeoutError) -> Scope:
+        """A block that raises `ended_by()` when its time is up."""
+        return Scope(ended_by, self)
 
     def begin(self, scope: Scope) -> None:
         """Its time counts from now."""
-        loop = scope.task.get_loop()
-        self._ends[scope] = end = loop.time() + self._seconds
+        self._ends[scope] = end = scope.task.get_loop().time() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_at(end, self._serve, loop)
+            self._timer = Deadline(end, self._serve)
 
     def leave(self, scope: Scope) -> None:
         """Its time matters no more."""
@@ -98,10 +99,11 @@ class Deadlines:
             self._timer.cancel()
             self._timer = None
 
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _serve(self) -> None:
         self._timer = None
+        now = asyncio.get_running_loop().time()
         for scope, end in self._ends.items():
-            if end > loop.time():
-                self._timer = loop.call_at(end, self._serve, loop)
+            if end > now:
+                self._timer = Deadline(end, self._serve)
                 return
             scope.end()

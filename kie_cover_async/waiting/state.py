@@ -53,6 +53,8 @@ class WaitState:
     """What one wait knows, and what follows from it. Decides, and touches nothing.
 
     Times are `loop.time()`. `started` is when the first look left; `due` is when to look again.
+    `asked` is when the look left whose answer is heard: after the loop was blocked or the process
+    stopped, an answer may be much older than the moment in which it is heard.
     While a callback is expected, `rest` is how many seconds to leave between looks at least.
     """
 
@@ -64,6 +66,7 @@ class WaitState:
     last_error: KieCoverError | None = None
     due: float = inf
     rest: float = 0.0
+    asked: float = inf
     _born: float = inf
     _failures: int = 0
     _unreadable: int = 0
@@ -77,6 +80,11 @@ class WaitState:
     def deadline(self) -> float:
         """When time is up."""
         return inf if self.terms.timeout is None else self.started + self.terms.timeout
+
+    @property
+    def heard_past_deadline(self) -> bool:
+        """Whether the latest answer is to a look that left when time was up."""
+        return self.deadline <= self.asked < inf
 
     @property
     def hurry_at(self) -> float:
@@ -120,7 +128,7 @@ class WaitState:
     def _without_images(self, details: CoverDetails, now: float) -> Outcome | None:
         if self._bare_since is None:
             self._bare_since = now
-        if now - self._bare_since >= _IMAGES_GRACE:
+        if self._asked(now) - self._bare_since >= _IMAGES_GRACE:
             return CoverFailedError(task_id=self.task_id, details=details)
         self._look_in(_IMAGES_INTERVAL, now)
         return None
@@ -132,12 +140,18 @@ class WaitState:
         if missing and self.details is None:
             self._failures = 0
             self._look_in(self._interval(now, pressure), now)
-            return error if now - self.started >= self.terms.not_found_grace else None
+            is_over = self._asked(now) - self.started >= self.terms.not_found_grace
+            return error if is_over else None
         # A record that was seen is there: an answer without it is a fault of the moment.
         if self._unreadable >= _MOST_UNREADABLE or not (error.transient or missing):
             return error
         self._look_in(self._pause(error), now, failed=True)
         return None
+
+    def _asked(self, now: float) -> float:
+        """Return when the look left whose answer is heard now."""
+        # One that was joined in flight left before this wait began.
+        return max(self.started, min(self.asked, now))
 
     def _pause(self, error: KieCoverError) -> float:
         if isinstance(error, RateLimitedError):

@@ -8,6 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from kie_cover_async.budget import RequestBudget
+from kie_cover_async.deadline import Timeout
 from kie_cover_async.errors import KieCoverError
 from kie_cover_async.events import CoverChanged, CoverLooked, Observer, tell
 from kie_cover_async.looks import Ear, Heard, Sighting
@@ -17,6 +18,9 @@ from kie_cover_async.schedule import Learner
 from .state import Outcome, WaitState, WaitTerms
 
 _log = logging.getLogger(__name__)
+
+# Seconds. A deadline that comes so late was not only waiting for its turn.
+_FROZEN = 0.1
 
 
 @frozen(eq=False)
@@ -31,6 +35,7 @@ class Wait:
     budget: RequestBudget
     observer: Observer | None = None
     awaits_call: bool = False
+    request_timeout: float = 30.0
 
     async def run(self) -> CoverDetails:
         """The cover's details.
@@ -38,7 +43,7 @@ class Wait:
         Raises `CoverFailedError`, `CoverTimeoutError`, or the error that no repetition can mend.
         """
         state = WaitState(self.ear.task_id, self.terms, asyncio.get_running_loop().time())
-        scope, outcome = asyncio.timeout(None), None
+        scope, outcome = Timeout(None), None
         try:
             async with scope:
                 with self.ear:
@@ -47,12 +52,12 @@ class Wait:
             # Another's TimeoutError, from `on_update`, say, is none of ours.
             if not scope.expired():
                 raise
-        outcome = outcome or await self._at_the_deadline(state)
+        outcome = outcome or await self._at_the_deadline(state, scope.late)
         if isinstance(outcome, KieCoverError):
             raise outcome
         return outcome
 
-    async def _until_the_end(self, state: WaitState, scope: asyncio.Timeout) -> Outcome | None:
+    async def _until_the_end(self, state: WaitState, scope: Timeout) -> Outcome | None:
         outcome = await self._judged(await self._first_heard(state, scope), state, scope)
         # Expired and still here: an `on_update` has kept the cancellation to itself.
         while not (outcome or self.terms.timeout == 0 or scope.expired()):
@@ -60,18 +65,36 @@ class Wait:
             outcome = await self._judged(heard, state, scope)
         return outcome
 
-    async def _at_the_deadline(self, state: WaitState) -> Outcome:
-        """What another's look brought while `on_update` ran, if that is the end of the job."""
+    async def _at_the_deadline(self, state: WaitState, late: float) -> Outcome:
+        """Return how the wait ends, if the scope has ended it without an outcome."""
         news, outcome = self.ear.news, None
+        # Another's poll may have been answered while `on_update` ran.
         if isinstance(news, Sighting) and _tells_the_end(news.details):
-            async with asyncio.timeout(None) as scope:
+            async with Timeout(None) as scope:
                 outcome = await self._judged(news, state, scope)
+        elif late > _FROZEN and not state.heard_past_deadline:
+            outcome = await self._last_poll(state)
         return outcome or state.timed_out(asyncio.get_running_loop().time())
+
+    async def _last_poll(self, state: WaitState) -> Outcome | None:
+        """Poll once more, in the time of one request, its queueing included.
+
+        The loop was blocked or the process stopped, and the job may have ended long ago.
+        """
+        now = asyncio.get_running_loop().time()
+        scope = Timeout(now + self.request_timeout)
+        try:
+            async with scope:
+                return await self._judged(await self.ear.look(hurry_at=now), state, scope)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+        return None
 
     async def _look(self, state: WaitState) -> Heard:
         return await self.ear.look(hurry_at=state.hurry_at)
 
-    async def _first_heard(self, state: WaitState, scope: asyncio.Timeout) -> Heard:
+    async def _first_heard(self, state: WaitState, scope: Timeout) -> Heard:
         if not self.awaits_call or self.terms.timeout == 0:
             return await self._first_look(state, scope)
         if self.terms.timeout is not None:
@@ -80,7 +103,7 @@ class Wait:
         state.begin_with_rest(state.started)
         return await self.ear.listen_until(state.due) or await self._look(state)
 
-    async def _first_look(self, state: WaitState, scope: asyncio.Timeout) -> Heard:
+    async def _first_look(self, state: WaitState, scope: Timeout) -> Heard:
         def start_the_clock() -> None:
             state.started = asyncio.get_running_loop().time()
             if self.terms.timeout:
@@ -88,12 +111,10 @@ class Wait:
 
         return await self.ear.look(start_the_clock)
 
-    async def _judged(
-        self, heard: Heard, state: WaitState, scope: asyncio.Timeout
-    ) -> Outcome | None:
+    async def _judged(self, heard: Heard, state: WaitState, scope: Timeout) -> Outcome | None:
         now = asyncio.get_running_loop().time()
         before = state.details.state if state.details else None
-        state.rest = self.ear.rest
+        state.rest, state.asked = self.ear.rest, self.ear.asked_at
         outcome = state.hear(heard, now, self.budget.pressure)
         if outcome is not None:
             # What is known by now is not to be lost to a deadline while `on_update` runs.

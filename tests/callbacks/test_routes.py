@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import logging
+import time
 
 import pytest
 from aiohttp import ClientSession, web
@@ -214,6 +215,26 @@ async def test_a_body_that_does_not_come(site, monkeypatch):
     site.writer.write(b'"late":1}')
     await reader.read()
     await site.hang_up()
+
+
+async def test_a_body_that_came_while_the_loop_was_blocked(site, monkeypatch):
+    """A body that came in time is received, although the loop reads it past its deadline."""
+    monkeypatch.setattr(routes_of_web, "_PATIENCE", 0.1)
+    length, signed = f"Content-Length: {len(BODY)}", sign_callback(TASK, KEY)
+    head = [length, "Expect: 100-continue", *(f"{name}: {signed[name]}" for name in signed)]
+    reader = await site.send(head)
+    # The interim answer is sent when the body is about to be read.
+    assert b" 100 " in await first_line(reader)
+    site.writer.write(BODY.encode())
+    block(0.3)
+    await reader.readuntil(b"\r\n")
+    assert b" 200 " in await first_line(reader)
+    assert site.heard == [TASK]
+    await site.hang_up()
+
+
+def block(seconds):
+    time.sleep(seconds)
 
 
 async def test_who_hangs_up(site, caplog):
