@@ -22,6 +22,7 @@ from .ids import STDIN, opened
 from .output import (
     DONE,
     FAILED,
+    OutputLost,
     error_fields,
     one_line,
     quiet,
@@ -71,6 +72,9 @@ async def _all(asked: Asked, begin: Begin) -> int:
                     async for outcome in outcomes:
                         tally.count(outcome)
                         write(_line(outcome, as_json=asked.as_json))
+    except OutputLost as lost:
+        # The reader has seen enough, as `head` does. What failed until then has failed.
+        raise OutputLost(FAILED if tally.failed else lost.code) from None
     finally:
         if tally.done:
             say(tally.summary())

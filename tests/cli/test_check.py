@@ -493,6 +493,27 @@ async def test_nobody_reads(run, emulator):
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize("command", ["check", "wait"])
+@pytest.mark.parametrize(("first", "code"), [("no id", FAILED), ("", DONE)])
+async def test_a_failure_counts_when_the_reader_has_gone(
+    started, emulator, tmp_path, *, command, first, code
+):
+    """`head -1` ends the run early; the exit code is 1 if an id had failed by then."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    first = first or emulator.add_job(age=60)
+    arguments = (command, "--file", str(pipe), "--base-url", str(emulator.url))
+    async with started(*arguments) as running:
+        with pipe.open("w", buffering=1) as writing:
+            writing.write(f"{first}\n")
+            assert (await running.document())["taskId"] == first
+            running.hang_up()
+            writing.write(f"{emulator.add_job(age=60)}\n")
+            ended = await running.end()
+    assert ended.code == code
+    assert ended.err.startswith("2 ids in ")
+
+
 async def test_on_a_terminal(on_terminal, emulator):
     """Lines stand above a live count, which is gone in the end."""
     quick = [emulator.add_job(age=60) for _ in range(3)]

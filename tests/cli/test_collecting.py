@@ -556,6 +556,23 @@ async def test_nobody_reads(started, emulator, folder, tmp_path):
     assert "another" in await pending(folder)
 
 
+async def test_a_failure_counts_when_the_reader_has_gone(started, emulator, folder, tmp_path):
+    """The exit code is 1 although nothing is pending any more."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    failed = emulator.add_job(FAILURE)
+    arguments = ("collect", "--file", str(pipe), "--out", str(folder), "--base-url", emulator.url)
+    async with started(*arguments) as command:
+        with pipe.open("w", buffering=1) as writing:
+            writing.write(f"{failed}\n")
+            assert (await command.document())["state"] == "failed"
+            command.hang_up()
+            writing.write("no id\n")
+            ended = await command.end()
+    assert ended.code == FAILED
+    assert "pending" not in ended.err
+
+
 async def test_all_ids_are_noted_first(started, emulator, folder, tmp_path, until):
     """However early a run is left, the next one needs no ids, if they were in a file."""
     ids = [emulator.add_job(NEVER) for _ in range(3)]

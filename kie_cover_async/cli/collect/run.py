@@ -56,8 +56,8 @@ async def saved(settings: CollectSettings) -> int:
 
 
 def _of_this_run(failure: Exception, haul: Haul) -> Exception:
-    """Who reads no more of the lines has no more covers on disk by that."""
-    if isinstance(failure, OutputLost) and haul.pending:
+    """Make the exit code 1 if the reader of the lines has gone and not every cover is on disk."""
+    if isinstance(failure, OutputLost) and (haul.pending or not haul.is_complete):
         return OutputLost(FAILED)
     return failure
 
