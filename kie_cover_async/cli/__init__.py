@@ -1,13 +1,13 @@
 """The command `kie-cover`: stdout is data, stderr is talk.
 
 `app` declares the commands and `verbs` does most of them, over a `connection` made from the
-environment; `output` says what goes where and what the exit code means. `many` does those
-that take many ids, from wherever `ids` finds them. `board`, `tally` and `record` are what people
-see of waits, of many of them and of covers, `stage`, `scene` and `report` of the `demo`. `emulated`
-is the emulator in a terminal of its own. `collect` has the images on disk; `listening` and
-`reception` are for callbacks, which `serving` lets in. `signals` has SIGTERM do what Ctrl-C does,
-`threads` keeps a hung name server from delaying the end, and `failures` names what a command gets
-through by itself.
+environment; `help_page` has the help without types, and `output` says what goes where and what the
+exit code means. `many` does those that take many ids, from wherever `ids` finds them. `board`,
+`tally` and `record` are what people see of waits, of many of them and of covers, `stage`, `scene`
+and `report` of the `demo`. `emulated` is the emulator in a terminal of its own. `collect` has the
+images on disk; `listening` and `reception` are for callbacks, which `serving` lets in. `signals`
+has SIGTERM do what Ctrl-C does, `threads` keeps a hung name server from delaying the end, and
+`failures` names what a command gets through by itself.
 """
 
 import sys

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from io import TextIOWrapper
 from typing import Annotated
 
@@ -14,13 +15,17 @@ from . import many, verbs
 from .collect import command as collecting
 from .demo import play
 from .emulated import EmulatorSettings, emulate
+from .help_page import Command, Group
 from .listening import ListenSettings, hear
-from .options import BaseUrl, File, Json, Out, Rate, TaskId, TaskIds, id_argument, share
-from .output import INTERRUPTED, OutputLost, emit, lost, run, show_log, wants_json
+from .options import BaseUrl, File, Json, Out, Port, Rate, TaskId, TaskIds, id_argument, share
+from .output import FAILED, INTERRUPTED, OutputLost, emit, lost, run, say, show_log, wants_json
 from .signals import ended_like_by_ctrl_c
+
+_INSTALL = "--install-completion"
 
 app: typer.Typer = typer.Typer(
     name="kie-cover",
+    cls=Group,
     help="""Cover images of KIE.ai's Suno API: ask for them, wait for them, look at them.
 
     The API key is read from the environment: export KIE_API_KEY=…
@@ -36,6 +41,8 @@ app: typer.Typer = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+# The help is an argument: Python has no docstrings under PYTHONOPTIMIZE=2.
+_command = partial(app.command, cls=Command)
 
 
 def main() -> None:
@@ -60,9 +67,14 @@ def _run() -> None:
         sys.exit(INTERRUPTED)
     except OutputLost as output:
         sys.exit(output.code)
-    except OSError as error:
-        # A page of help, which is written by typer.
-        sys.exit(lost(error).code)
+    except (OSError, RuntimeError) as error:
+        # Typer writes the help to stdout, and the completion to files in the home directory.
+        if isinstance(error, OSError) and error.filename is None:
+            sys.exit(lost(error).code)
+        if _INSTALL not in sys.argv:
+            raise
+        say(f"kie-cover: cannot install completion: {error}; --show-completion prints it")
+        sys.exit(FAILED)
 
 
 @app.callback(invoke_without_command=True)
@@ -74,19 +86,28 @@ def version(
         raise typer.Exit
 
 
-@app.command(epilog="Example: kie-cover demo")
-def demo(out: Out = "kie-cover-demo", as_json: Json = False) -> None:
-    """Watch 24 covers being asked for, waited for and saved. Needs no key and no network.
+@_command(
+    epilog="Example: kie-cover demo",
+    help="""Watch 24 covers being asked for, waited for and saved. Needs no key and no network.
 
     They come from an emulation of the API on this machine, where one of them fails, one is not
     done in time and one is refused for too many requests on the way. Takes about ten seconds.
 
     Prints a table also where stdout is no terminal, and JSON lines with --json.
-    """
+    """,
+)
+def demo(out: Out = "kie-cover-demo", as_json: Json = False) -> None:
     run(play(out=out, as_json=as_json), as_json=as_json)
 
 
-@app.command(epilog="Example: kie-cover get 21aee3c3c2a01fa5e030b3799fa4dd56")
+@_command(
+    epilog="Example: kie-cover get 21aee3c3c2a01fa5e030b3799fa4dd56",
+    help="""Look once how far a cover is.
+
+    Exits with 0 whatever state the cover is in, and with 1 where there is no record of it.
+    With --raw any answer will do; stdout has it as text unless --json is given.
+    """,
+)
 def get(
     task_id: TaskId,
     raw: Annotated[
@@ -96,18 +117,20 @@ def get(
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Look once how far a cover is.
-
-    Exits with 0 whatever state the cover is in, and with 1 where there is no record of it.
-    With --raw any answer will do; stdout has it as text unless --json is given.
-    """
     if raw:
         run(verbs.get_raw(task_id, base_url, as_json=as_json), as_json=as_json)
     as_json = wants_json(as_json)
     run(verbs.get(task_id, base_url, as_json=as_json), as_json=as_json)
 
 
-@app.command(epilog="Example: kie-cover check --file ids.txt --rate 5 > states.jsonl")
+@_command(
+    epilog="Example: kie-cover check --file ids.txt --rate 5 > states.jsonl",
+    help="""Look once at each of many covers.
+
+    Writes a line for each id, as its answer comes. Exits with 1 where there was an error instead
+    of an answer; a failed cover is an answer.
+    """,
+)
 def check(
     task_ids: TaskIds = None,
     file: File = None,
@@ -115,17 +138,20 @@ def check(
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Look once at each of many covers.
-
-    Writes a line for each id, as its answer comes. Exits with 1 where there was an error instead
-    of an answer; a failed cover is an answer.
-    """
     as_json = wants_json(as_json)
     asked = many.Asked(ids=task_ids or (), file=file, base_url=base_url, rate=rate, as_json=as_json)
     run(many.check(asked), as_json=as_json)
 
 
-@app.command(epilog="Example: kie-cover wait 21aee3c3c2a01fa5e030b3799fa4dd56 --timeout 600")
+@_command(
+    epilog="Example: kie-cover wait 21aee3c3c2a01fa5e030b3799fa4dd56 --timeout 600",
+    help="""Wait until covers are done.
+
+    Of many each has its own time, from its first look on, and a line when it is done. Exits with 1
+    where a job failed, where the time is up, and where there is no record of it.
+    Interrupted or out of time, the jobs go on, and can be waited for again.
+    """,
+)
 def wait(
     *,
     task_ids: TaskIds = None,
@@ -138,19 +164,18 @@ def wait(
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Wait until covers are done.
-
-    Of many each has its own time, from its first look on, and a line when it is done. Exits with 1
-    where a job failed, where the time is up, and where there is no record of it.
-    Interrupted or out of time, the jobs go on, and can be waited for again.
-    """
     as_json = wants_json(as_json)
     asked = many.Asked(ids=task_ids or (), file=file, base_url=base_url, rate=rate, as_json=as_json)
     run(many.wait(asked, timeout), as_json=as_json)
 
 
-@app.command(
-    epilog="Example: kie-cover generate 5c79be8e0a6a4bd0 --callback-url https://example.com/done"
+@_command(
+    epilog="Example: kie-cover generate 5c79be8e0a6a4bd0 --callback-url https://example.com/done",
+    help="""Ask for the cover of a song, and print the new task's id. Costs credits.
+
+    Where the song has a cover already, the exit code is 1 and the error names the cover's id if
+    the API does ("existingTaskId").
+    """,
 )
 def generate(
     music_task_id: Annotated[str, id_argument("SONG", "The music task's id.")],
@@ -163,50 +188,63 @@ def generate(
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Ask for the cover of a song, and print the new task's id. Costs credits.
-
-    Where the song has a cover already, the exit code is 1 and the error names the cover's id if
-    the API does ("existingTaskId").
-    """
     as_json = wants_json(as_json)
     run(verbs.generate(music_task_id, callback_url, base_url, as_json=as_json), as_json=as_json)
 
 
-@app.command(epilog="Example: kie-cover credits")
+@_command(
+    epilog="Example: kie-cover credits",
+    help="Print what is left on the account.",
+)
 def credits(base_url: BaseUrl = None, as_json: Json = False) -> None:
-    """Print what is left on the account."""
     as_json = wants_json(as_json)
     run(verbs.credits(base_url, as_json=as_json), as_json=as_json)
 
 
-app.command(epilog=collecting.EXAMPLE)(collecting.collect)
+_command(epilog=collecting.EXAMPLE, help=collecting.HELP)(collecting.collect)
 
 
-@app.command(epilog="Example: kie-cover listen --port 8080 --path /kie/callback")
-def listen(
-    *,
-    host: Annotated[str, typer.Option(help="Where connections are taken from.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
-    path: Annotated[str, typer.Option(help="The rest of the callback URL.")] = "/kie/callback",
-    base_url: BaseUrl = None,
-    as_json: Json = False,
-) -> None:
-    """Listen to callbacks until Ctrl-C, and write a line for each.
+@_command(
+    epilog="Example: kie-cover listen --port 8080 --path /kie/callback",
+    help="""Listen to callbacks until Ctrl-C, and write a line for each.
 
     Signatures are checked if KIE_CALLBACK_KEY has a key, or several with commas between them. With
     KIE_API_KEY each callback is followed by a look, and the line is what that has shown; without,
     the line is what the callback claims, which anybody may have written. Repetitions get no line.
-    """
+    """,
+)
+def listen(
+    *,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Where connections are taken from.")
+    ] = "127.0.0.1",
+    port: Port = 8080,
+    path: Annotated[
+        str, typer.Option(metavar="PATH", help="The rest of the callback URL.")
+    ] = "/kie/callback",
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+) -> None:
     settings = ListenSettings(
         host=host, port=port, path=path, base_url=base_url, as_json=wants_json(as_json)
     )
     run(hear(settings), as_json=False)
 
 
-@app.command(epilog="Example: kie-cover emulator --port 8321 --fault-rate 0.1 --lost-callbacks 0.2")
+@_command(
+    epilog="Example: kie-cover emulator --port 8321 --fault-rate 0.1 --lost-callbacks 0.2",
+    help="""Emulate the API on this machine until Ctrl-C, for trying things out.
+
+    What goes wrong by --fault-rate is one of: a refusal for too many requests, a server error, a
+    gateway's HTML page, a connection reset, half a JSON text.
+
+    Callbacks go to URLs on this machine only, signed if KIE_CALLBACK_KEY has a key, or with the
+    first of several with commas between them.
+    """,
+)
 def emulator(
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    port: Port = 0,
     generation_time: Annotated[
         str, typer.Option(metavar="SECONDS", help="From asking to the end, or a range of it.")
     ] = "2-8",
@@ -218,17 +256,11 @@ def emulator(
     doubled_callbacks: Annotated[float, share("How many callbacks come twice.")] = 0.0,
     forged_callbacks: Annotated[float, share("How many have a forged one beside them.")] = 0.0,
     wrong_signatures: Annotated[float, share("How many are signed with a wrong key.")] = 0.0,
-    seed: Annotated[str, typer.Option(help="Every random choice follows from it.")] = "0",
+    seed: Annotated[
+        str, typer.Option(metavar="TEXT", help="Every random choice follows from it.")
+    ] = "0",
     as_json: Json = False,
 ) -> None:
-    """Emulate the API on this machine until Ctrl-C, for trying things out.
-
-    What goes wrong by --fault-rate is one of: a refusal for too many requests, a server error, a
-    gateway's HTML page, a connection reset, half a JSON text.
-
-    Callbacks go to URLs on this machine only, signed if KIE_CALLBACK_KEY has a key, or with the
-    first of several with commas between them.
-    """
     callbacks = CallbackPlan(
         late=late_callbacks,
         lost=lost_callbacks,

@@ -45,6 +45,7 @@ AllowImageNetwork = Annotated[
         help="Take images from such addresses, too, which are not public: 198.18.0.0/15, say.",
     ),
 ]
+Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")]
 Out = Annotated[str, typer.Option(metavar="FOLDER", help="Where the images go.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON lines on a terminal too.")]
 BaseUrl = Annotated[

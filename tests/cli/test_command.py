@@ -42,6 +42,27 @@ def test_help(typed, command, option):
     assert f"Example: kie-cover {command}" in out
 
 
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_names_no_types(typed, command):
+    """A flag takes no value, and an option that takes one says what it is for."""
+    _, out, _ = typed(*command.split(), "--help")
+    assert "--help" in out
+    assert not re.search(r"<\w|BOOL|STR|INT|\[\[", out)
+
+
+async def test_help_without_docstrings(run):
+    """Python has no docstrings under PYTHONOPTIMIZE=2, and the help is all there nevertheless."""
+    ended = await run("wait", "--help", command=COMMAND, PYTHONOPTIMIZE="2", COLUMNS="200")
+    assert ended.code == DONE
+    assert "Wait until covers are done." in ended.out
+    assert "can be waited for again" in ended.out
+
+
+def test_no_help_comes_from_a_docstring():
+    """What holds for one command holds for all: each has its help as an argument."""
+    assert [info.help for info in app.registered_commands if not info.help] == []
+
+
 def test_help_of_all(typed):
     """The first page names the commands, the key's place and the exit codes."""
     code, out, _ = typed("--help")
@@ -134,6 +155,51 @@ async def test_completion(run):
     asking = {"_KIE_COVER_COMPLETE": "complete_bash", "COMP_WORDS": "kie-cover ge"}
     ended = await run(COMP_CWORD="1", **asking)
     assert sorted(ended.out.split()) == ["generate", "get"]
+
+
+INSTALL = ("bash", "-c", '"$@" --install-completion; exit $?', "bash")
+SHOWN = "; --show-completion prints it\n"
+
+
+async def test_completion_without_a_home_directory(run):
+    """A system user may have none: one line says so, and how to get the completion."""
+    # Without this module Python looks for a home directory in the environment only.
+    script = "import sys; sys.modules['pwd'] = None; import kie_cover_async.cli as c; c.main()"
+    command = (*INSTALL, "env", "-u", "HOME", sys.executable, "-c", script)
+    ended = await run(command=command)
+    assert (ended.code, ended.out) == (FAILED, "")
+    assert ended.err.startswith("kie-cover: cannot install completion: Could not determine home")
+    assert ended.err.endswith(SHOWN)
+
+
+async def test_completion_in_a_home_directory_that_cannot_be_written_to(run, tmp_path):
+    """The line names the file, and does not speak of stdout."""
+    home = tmp_path / "home"
+    home.touch()
+    ended = await run(command=(*INSTALL, *COMMAND), HOME=str(home))
+    assert (ended.code, ended.out) == (FAILED, "")
+    assert re.match(rf"kie-cover: cannot install completion: .*'{home}", ended.err)
+    assert ended.err.endswith(SHOWN)
+
+
+async def test_a_bug_keeps_its_traceback(run):
+    """No other error is taken for one of the completion."""
+    script = (
+        "import typer.main as m, kie_cover_async.cli as c\n"
+        "def fail(*_): raise RuntimeError('a bug')\n"
+        "m.get_command = fail\n"
+        "c.main()"
+    )
+    ended = await run(command=(sys.executable, "-c", script))
+    assert (ended.code, ended.out) == (FAILED, "")
+    assert ended.err.endswith("RuntimeError: a bug\n")
+
+
+async def test_completion_is_installed(run, tmp_path):
+    """The file that is written stands in the home directory."""
+    ended = await run(command=(*INSTALL, *COMMAND), HOME=str(tmp_path))
+    assert (ended.code, ended.err) == (DONE, "")
+    assert "kie-cover" in (tmp_path / ".bash_completions" / "kie-cover.sh").read_text()
 
 
 async def test_a_record_through_a_pipe(run, emulator):

@@ -20,6 +20,16 @@ from .run import CollectSettings, saved
 
 EXAMPLE = "Example: kie-cover collect --file ids.txt --out covers"
 
+HELP = """Wait for covers and save their images, and go on from where it stopped.
+
+The ids are noted in the folder first, so that the same command, or one without ids, goes on
+after Ctrl-C or a crash: what is there is not fetched again, what is pending is waited for. An
+id that is given and whose files are gone is collected again.
+
+Writes a line for each cover. Exits with 1 where one failed or is not done; with --listen
+callbacks, signed with a key in KIE_CALLBACK_KEY, have it look when a cover is done.
+"""
+
 Ids = Annotated[
     list[str] | None,
     id_argument("ID", "More covers; - reads them from stdin. None: what is pending."),
@@ -49,15 +59,6 @@ def collect(
     base_url: BaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Wait for covers and save their images, and go on from where it stopped.
-
-    The ids are noted in the folder first, so that the same command, or one without ids, goes on
-    after Ctrl-C or a crash: what is there is not fetched again, what is pending is waited for. An
-    id that is given and whose files are gone is collected again.
-
-    Writes a line for each cover. Exits with 1 where one failed or is not done; with --listen
-    callbacks, signed with a key in KIE_CALLBACK_KEY, have it look when a cover is done.
-    """
     settings = CollectSettings(
         ids=task_ids or (),
         file=file,
