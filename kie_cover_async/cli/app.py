@@ -18,7 +18,18 @@ from .emulated import EmulatorSettings, emulate
 from .help_page import Command, Group
 from .listening import ListenSettings, hear
 from .options import BaseUrl, File, Json, Out, Port, Rate, TaskId, TaskIds, id_argument, share
-from .output import FAILED, INTERRUPTED, OutputLost, emit, lost, run, say, show_log, wants_json
+from .output import (
+    FAILED,
+    INTERRUPTED,
+    LOOK_ALIKES,
+    OutputLost,
+    emit,
+    lost,
+    run,
+    say,
+    show_log,
+    wants_json,
+)
 from .signals import ended_like_by_ctrl_c
 
 _INSTALL = "--install-completion"
@@ -28,7 +39,7 @@ app: typer.Typer = typer.Typer(
     cls=Group,
     help="""Cover images of KIE.ai's Suno API: ask for them, wait for them, look at them.
 
-    The API key is read from the environment: export KIE_API_KEY=…
+    The API key is read from the environment: export KIE_API_KEY=...
 
     Results go to stdout: text on a terminal, else JSON lines, and an error is a line with "error"
     in it. Everything said along the way goes to stderr.
@@ -49,7 +60,7 @@ def main() -> None:
     """Run the command that was typed; ends in `SystemExit`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=LOOK_ALIKES if stream.isatty() else "backslashreplace")
     # With a proxy aiohttp reads the netrc file too, and an entry there clashes with the key.
     os.environ["NETRC"] = os.devnull
     # No width at all says that it is not known, and rich would print nothing.

@@ -134,7 +134,7 @@ def _is_http(proxy: str) -> bool:
 def _settings(base_url: str | None) -> tuple[URL, str]:
     if not os.environ.get(API_KEY_VARIABLE):
         raise Refused(
-            f"no API key: get one at https://kie.ai/api-key, then: export {API_KEY_VARIABLE}=…"
+            f"no API key: get one at https://kie.ai/api-key, then: export {API_KEY_VARIABLE}=..."
         )
     with refusing():
         url = base_url_in_use(

@@ -1,13 +1,14 @@
 """What goes where, and what the exit code says: stdout is data, stderr is talk."""
 
 import asyncio
+import codecs
 import json
 import logging
 import os
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import attrs
 import typer
@@ -30,10 +31,27 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 LOGGED = "kie_cover_async"
 
+LOOK_ALIKES = "kie-cover-look-alikes"
+"""The error handler of a terminal's encoding: each of our signs becomes one of the same width."""
+
+# The spinner of rich, the signs of the demo, and the mark of a text that was cut.
+_LOOK_ALIKES = dict(zip("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏✓✗◷‖·•…", "|/-\\|/-\\|/+xo=.*~", strict=True))
+
 _HINTS: dict[type[KieCoverError], str] = {
     AuthenticationError: "is KIE_API_KEY right?",
     CoverTimeoutError: "the job goes on, and can be waited for again",
 }
+
+
+def _look_alikes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Replace one character; the codec calls again for the next."""
+    error = cast("UnicodeEncodeError", error)
+    error.end = error.start + 1
+    sign = _LOOK_ALIKES.get(error.object[error.start])
+    return (sign, error.end) if sign else codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(LOOK_ALIKES, _look_alikes)
 
 
 class Refused(Exception):
@@ -84,10 +102,20 @@ def paper() -> Console:
 
 
 def one_line(text: object) -> str:
-    """The text without anything that a terminal would obey: it may be a server's."""
-    return "".join(
+    """The text without anything that a terminal would obey or cannot show: it may be a server's."""
+    line = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
     )
+    # Written out here and not by the stream, so that the line is measured as it will be shown.
+    encoding = _encoding_of_terminal()
+    return line.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _encoding_of_terminal() -> str:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and stream.isatty():
+            return stream.encoding
+    return "utf-8"
 
 
 def say(text: object) -> None:

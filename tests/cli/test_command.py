@@ -390,6 +390,20 @@ async def test_a_terminal_without_a_known_width(on_terminal, emulator):
     assert task_id in ended.out
 
 
+async def test_a_terminal_of_ascii(on_terminal, emulator):
+    """The spinner turns there too, and nothing is an escape but what a server sent."""
+    task_id = emulator.add_job(CoverScript(looks=["generating"], seconds=1))
+    ascii_only = {"KIE_BASE_URL": emulator.url, "PYTHONIOENCODING": "ascii"}
+    async with on_terminal("wait", task_id, command=COMMAND, **ascii_only) as terminal:
+        await terminal.until(f"{task_id}  ")
+        await terminal.until("GENERATING")
+        terminal.interrupt()
+        ended = await terminal.end()
+    assert ended.code == INTERRUPTED
+    assert ended.out.isascii()
+    assert "\\u" not in ended.out
+
+
 async def test_json_on_a_terminal(on_terminal, emulator):
     """Whoever wants JSON gets it on a terminal too, without a colour in it."""
     async with on_terminal("credits", "--json", KIE_BASE_URL=emulator.url) as terminal:

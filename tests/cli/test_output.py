@@ -2,8 +2,11 @@
 
 import json
 import sys
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from kie_cover_async import (
     AuthenticationError,
@@ -14,8 +17,10 @@ from kie_cover_async import (
     InvalidTaskIdError,
     TransportError,
 )
+from kie_cover_async.cli.board import Board
 from kie_cover_async.cli.output import (
     FAILED,
+    LOOK_ALIKES,
     USAGE,
     emit,
     error_fields,
@@ -24,12 +29,60 @@ from kie_cover_async.cli.output import (
     say,
     wants_json,
 )
+from kie_cover_async.cli.report import printed
+from kie_cover_async.cli.scene import Scene
+from kie_cover_async.cli.stage import Stage
 
 
 def test_one_line():
     """Letters of any language stay; controls, line ends and directions are written out."""
     assert one_line("Grüße – 世界 ✓") == "Grüße – 世界 ✓"
     assert one_line("a\nb\x1b[31m\x9b\u2028\u202e\ud800") == r"a\nb\x1b[31m\x9b\u2028\u202e\ud800"
+
+
+class AsciiTerminal(TextIOWrapper):
+    """A terminal that shows ASCII only."""
+
+    def __init__(self):
+        super().__init__(BytesIO(), encoding="ascii", errors=LOOK_ALIKES, newline="")
+
+    def isatty(self):
+        return True
+
+    @property
+    def shown(self):
+        self.flush()
+        return self.buffer.getvalue().decode("ascii")
+
+
+def test_signs_keep_their_width_in_ascii():
+    """Each sign of ours has a look-alike in one column; any other character is written out."""
+    terminal = AsciiTerminal()
+    terminal.write("⠋⠙✓ done…\n世•\xe9 a\n")
+    assert terminal.shown == "|/+ done~\n\\u4e16*\\xe9 a\n"
+
+
+def test_one_line_in_ascii(monkeypatch):
+    """What the terminal cannot show is written out before it is measured, and nothing is lost."""
+    monkeypatch.setattr(sys, "stderr", AsciiTerminal())
+    assert one_line("Grüße✓\x1b\ud800") == r"Gr\xfc\xdfe\u2713\x1b\ud800"
+    board = Board(["世界" * 3])
+    console = Console(file=sys.stderr, width=40, color_system=None)
+    console.print(board)
+    [line] = sys.stderr.shown.splitlines()
+    assert len(line) <= 40
+    assert line.endswith("~")
+
+
+def test_a_table_in_ascii():
+    """The demo's closing table and its tiles are as wide as the terminal, and no wider."""
+    terminal = AsciiTerminal()
+    stage = Stage(24)
+    console = Console(file=terminal, width=80, height=24, color_system=None)
+    console.print(Scene(stage), *printed(stage, Path("here")))
+    lines = terminal.shown.splitlines()
+    assert "\\" not in terminal.shown
+    assert max(map(len, lines)) == 80
 
 
 def test_closed_streams(monkeypatch):
