@@ -12,6 +12,7 @@ from . import wire
 from .arguments import Network, a_callable, a_task_id, an_http_url, networks, number
 from .budget import InFlightLimit, RequestBudget
 from .bulk import OutcomeStream, Pool, TaskIds
+from .descriptors import affordable
 from .errors import CoverAlreadyExistsError
 from .events import Observer
 from .inbox import Inbox, an_inbox
@@ -42,7 +43,8 @@ class CoverClient:
     :param schedule: when waits look again; anything with `delay(age, pressure)`.
     :param budget: how often to call; `None` is ten requests a second, the vendor's ceiling for a
         key. Give the same one to all clients that share a key.
-    :param max_in_flight: how many requests may be under way at once; a borrowed pool may lower it.
+    :param max_in_flight: how many requests may be under way at once; a borrowed pool may lower it,
+        and so may the limit of open files (`ulimit -n`), which a warning says.
     :param allow_image_networks: networks such as `"198.18.0.0/15"` that images may come from
         although they are not public: some proxies and VPNs have each name at such an address.
     :param user_agent: ours by default; some of the vendor's hosts refuse odd ones with a 403.
@@ -79,7 +81,8 @@ class CoverClient:
             request_timeout=request_timeout,
             user_agent=a_user_agent(user_agent),
         )
-        self._most_in_flight = min(max_in_flight, exchange.connection_limit or max_in_flight)
+        most = min(max_in_flight, exchange.connection_limit or max_in_flight)
+        self._most_in_flight = affordable(most, "requests")
         self._transport = Transport(
             exchange=exchange,
             budget=RequestBudget() if budget is None else budget,

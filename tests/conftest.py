@@ -1,7 +1,9 @@
 import asyncio
+import resource
 import signal
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from hypothesis import settings
@@ -28,6 +30,22 @@ def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
                 await asyncio.sleep(0.005)
 
     return until
+
+
+@pytest.fixture
+def open_files() -> Callable[[int], AbstractContextManager[None]]:
+    """A block in which this process may open no file beyond so many; open ones stay open."""
+
+    @contextmanager
+    def open_files(limit: int) -> Iterator[None]:
+        before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+    return open_files
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ LAYERS = [
         "waiting  bulk  reading",
         "transport  looks",
         "wire  signature  retry  budget  settings  inbox",
-        "models  errors  schedule  events  arguments  turns  deadline  _version",
+        "models  errors  schedule  events  arguments  turns  deadline  descriptors  _version",
     )
 ]
 HEIGHT = {name: height for height, row in enumerate(reversed(LAYERS)) for name in row}

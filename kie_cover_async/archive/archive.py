@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from kie_cover_async.arguments import a_task_id, number, shown
+from kie_cover_async.descriptors import affordable
 from kie_cover_async.models import RETENTION, CoverDetails
 
 from .backup import back_up
@@ -40,7 +41,8 @@ class CoverArchive:
 
     :param folder: where the images are, and the record `covers.sqlite3`; on a local disk.
     :param largest_image: bytes; more is refused.
-    :param at_once: how many images are fetched at the same time.
+    :param at_once: how many images are fetched at the same time; fewer if the process may open few
+        files (`ulimit -n`), which a warning says.
 
     What cannot be used is refused: an argument by `TypeError` or `ValueError`, a folder that is
     none or cannot be written to by `OSError`, a record that cannot be read by `ValueError`.
@@ -56,7 +58,9 @@ class CoverArchive:
         number("largest_image", largest_image, at_least=1, whole=True)
         number("at_once", at_once, at_least=1, whole=True)
         self._folder = _a_path("folder", folder)
-        self._largest_image, self._at_once = largest_image, at_once
+        self._largest_image = largest_image
+        # Of each a connection and a file.
+        self._at_once = affordable(at_once, "downloads", each=2)
         self._saver: Saver | None = None
 
     def __repr__(self) -> str:

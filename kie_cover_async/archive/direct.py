@@ -10,6 +10,8 @@ from mmap import PAGESIZE, mmap
 from pathlib import Path
 from threading import local
 
+from kie_cover_async.descriptors import open_file
+
 # Bytes, so many of which may be held for each image that is on its way.
 ROOM: int = 3 << 20
 
@@ -70,7 +72,7 @@ class Content:
         """Calls of the system and nothing between them: each may cost another thread its turn."""
         size = len(self.view)
         rest = _memory.room[: size + -size % PAGESIZE]
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PAST_THE_CACHE, 0o666)
+        file = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PAST_THE_CACHE)
         try:
             while rest:
                 rest = rest[os.write(file, rest) :]

@@ -10,8 +10,13 @@ from typing import BinaryIO
 
 from attrs import frozen
 
+from kie_cover_async.descriptors import none_is_free, open_file
+
 from .formats import SUFFIXES, Format, NoImageError, read_format
 from .values import Problem, SavedImage
+
+# What to ask where SQLite says no more than that it is unable to open a database.
+UNOPENED_HINT = "; may we write to the folder, and open more files (ulimit -n)?"
 
 _BLOCK = 1 << 20
 
@@ -78,7 +83,9 @@ def problem_with(image: SavedImage) -> Problem | None:
             return None if _digest(file) == image.sha256 else "altered"
     except FileNotFoundError:
         return "missing"
-    except OSError:
+    except OSError as error:
+        if none_is_free(error):
+            raise
         return "unreadable"
 
 
@@ -93,7 +100,7 @@ def _opened(path: Path) -> BinaryIO:
 
 def _open_at_once(path: str, flags: int) -> int:
     # Otherwise a pipe is open only once somebody writes into it.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    return open_file(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _digest(file: BinaryIO) -> str:
@@ -120,7 +127,7 @@ def sync_folder(folder: Path) -> None:
     """Let the names in the folder be those that a loss of power leaves."""
     # Windows opens no folder, and keeps names without being asked to.
     with suppress(PermissionError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = open_file(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

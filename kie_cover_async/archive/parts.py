@@ -11,6 +11,8 @@ from secrets import randbits
 from threading import Lock
 from typing import BinaryIO
 
+from kie_cover_async.descriptors import open_file
+
 from .direct import Content
 from .files import Whole
 from .formats import SUFFIXES, Format, NoImageError, read_format
@@ -103,7 +105,7 @@ class PartFile:
     def _write(self, pieces: Iterable[bytes | memoryview] = (), *, anew: bool = False) -> BinaryIO:
         self._check_wanted()
         if self._file is None:
-            self._file = self._path.open("x+b", buffering=0)
+            self._file = open(self._path, "x+b", buffering=0, opener=open_file)  # noqa: SIM115
         if anew:
             self._file.seek(0)
             self._file.truncate()

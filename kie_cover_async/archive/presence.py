@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .files import UNOPENED_HINT
 from .locks import ATTEMPT, when_unlocked
 
 _IS_FOR = "which only says that the folder is in use"
@@ -74,4 +75,4 @@ def _failures_of(path: Path) -> Iterator[None]:
 def _hint(path: Path, said: str) -> str:
     if path.is_dir():
         return f"; {_REMOVE}"
-    return "; may we write to the folder?" if "unable to open" in said else ""
+    return UNOPENED_HINT if "unable to open" in said else ""

@@ -13,7 +13,7 @@ from attrs import evolve
 from kie_cover_async.models import RETENTION, CoverDetails
 from kie_cover_async.wire import unstructure_details
 
-from .files import as_it_lies, identity, problem_with
+from .files import UNOPENED_HINT, as_it_lies, identity, problem_with
 from .locks import ATTEMPT
 from .rows import cover_of, image_of
 from .tables import FILE, SCHEMA, TASK, check_tables, check_version, somebody_elses
@@ -49,7 +49,7 @@ def failures_of(folder: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        hint = "; may we write to the folder?" if "unable to open" in str(error) else ""
+        hint = UNOPENED_HINT if "unable to open" in str(error) else ""
         raise OSError(f"the record {folder / NAME} cannot be used: {error}{hint}") from error
     except sqlite3.DatabaseError as error:
         raise ValueError(

@@ -15,6 +15,7 @@ from kie_cover_async import (
     DownloadError,
     InvalidRequestError,
     ServerError,
+    descriptors,
 )
 from kie_cover_async.archive import CoverArchive, SavedImage
 from kie_cover_async.archive.formats import NoImageError
@@ -243,6 +244,55 @@ async def test_renewal_that_fails_in_passing_is_the_error(client, emulator, arch
     emulator.fault(Fault.server_error(), endpoint="download-url", rate=1.0)
     with pytest.raises(ServerError):
         await archive.save(client, details)
+
+
+@pytest.fixture
+async def saving(client, archive, cover):
+    """Saves a cover over connections that are open already."""
+    await archive.save(client, await cover())
+    details = await cover()
+    return lambda: archive.save(client, details)
+
+
+async def test_save_waits_for_a_free_descriptor(saving, open_files, until, caplog):
+    """While no file can be opened an image waits, and is written as soon as one can."""
+    with open_files(3):
+        running = asyncio.create_task(saving())
+        await until(lambda: caplog.records)
+    assert "too many open files: waiting" in caplog.records[0].getMessage()
+    assert len((await running).images) == 2
+
+
+async def test_save_without_a_free_descriptor_fails_in_the_end(
+    saving, archive, open_files, monkeypatch
+):
+    """The error says why; the cover is pending, and the next save brings it."""
+    monkeypatch.setattr(descriptors, "_LONGEST_WAIT", 0.1)
+    with open_files(3), pytest.raises(OSError, match="Too many open files"):
+        await saving()
+    assert len(await archive.pending()) == 1
+    assert (await saving()).state == "saved"
+
+
+async def test_verify_without_a_free_descriptor_blames_no_image(
+    saving, archive, open_files, monkeypatch
+):
+    """An image that could not be opened for that reason is not called unreadable."""
+    await saving()
+    monkeypatch.setattr(descriptors, "_LONGEST_WAIT", 0.0)
+    with open_files(3), pytest.raises(OSError, match="Too many open files"):
+        await archive.verify()
+    assert (await archive.verify()).ok
+
+
+async def test_large_image_waits_for_a_free_descriptor(saving, emulator, open_files, until, caplog):
+    """So does one that is written as it comes."""
+    content = _large_png()
+    emulator.fault(Fault.answer(200, content), endpoint="image", rate=1.0)
+    with open_files(3):
+        running = asyncio.create_task(saving())
+        await until(lambda: caplog.records)
+    assert [image.size for image in (await running).images] == [len(content)] * 2
 
 
 async def test_so_many_at_once(client, emulator, opened, cover):

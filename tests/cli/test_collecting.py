@@ -5,6 +5,7 @@ import json
 import os
 import re
 import ssl
+import sys
 from contextlib import aclosing
 from hashlib import sha256
 from io import StringIO
@@ -492,6 +493,27 @@ async def test_callbacks_of_anybody(collect, emulator, monkeypatch):
     monkeypatch.delenv("KIE_CALLBACK_KEY", raising=False)
     _, said = await collect(done(emulator), listen="127.0.0.1:0")
     assert "Anybody may send them: KIE_CALLBACK_KEY has no key.\n" in said
+
+
+FEW_FILES = ("sh", "-c", 'ulimit -n 100; exec "$@"', "sh", sys.executable, "-m")
+
+
+async def test_few_open_files_make_it_slower(run, start, folder, tmp_path):
+    """Under a low limit it has fewer requests at the same time, says so once, and saves all."""
+    emulator = await start(latency=0.2, image_size=8, keep_requests=False)
+    # More than the limit lets wait at the same time, so that nothing would be left for downloads.
+    script = CoverScript(looks=["success"], images=1)
+    ids = [emulator.add_job(script) for _ in range(90)]
+    (tmp_path / "ids").write_text("\n".join(ids))
+    arguments = ("--file", str(tmp_path / "ids"), "--out", str(folder), "--rate", "inf")
+    command = (*FEW_FILES, "kie_cover_async.cli", "collect")
+    ended = await run(*arguments, command=command, KIE_BASE_URL=emulator.url)
+    assert ended.code == DONE
+    assert [line["state"] for line in ended.documents] == ["saved"] * 90
+    warned, summary = ended.err.splitlines()
+    assert warned.startswith("requests at the same time: 34 instead of 100")
+    assert "ulimit -n" in warned
+    assert summary.startswith("90 covers saved")
 
 
 NO_PLACES = ["8080", ":8080", "host", "a b:1", "h:65536", "h:1/{x}", "h:1?"]

@@ -1,0 +1,56 @@
+"""How a limit of open files lowers what runs at the same time."""
+
+import resource
+import sys
+
+import pytest
+
+from kie_cover_async import CoverClient
+from kie_cover_async.archive import CoverArchive
+
+MAKERS = {
+    "requests": lambda number: CoverClient("a-key", max_in_flight=number),
+    "downloads": lambda number: CoverArchive("a-folder", at_once=number),
+}
+LOWERED = [
+    (100, "requests: 34 instead of 100"),
+    (100, "requests: 34 instead of 35"),
+    (34, "requests: 1 instead of 5"),
+    (8, "requests: 1 instead of 5"),
+    (64, "downloads: 8 instead of 16"),
+    (8, "downloads: 1 instead of 16"),
+]
+
+
+@pytest.mark.parametrize(("limit", "change"), LOWERED)
+def test_few_open_files_lower_the_concurrency(open_files, caplog, limit, change):
+    """Requests and downloads share what is left of the limit, and one warning says so."""
+    what, numbers = change.split(": ")
+    with open_files(limit):
+        MAKERS[what](int(numbers.split()[-1]))
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    said = f"{what} at the same time: {numbers}, since this process may open {limit} files "
+    assert record.getMessage() == f"{said}(ulimit -n)"
+
+
+@pytest.mark.parametrize(
+    ("what", "limit", "wanted"),
+    [("requests", 232, 100), ("requests", 100, 34), ("requests", 8, 1), ("downloads", 96, 16)],
+)
+def test_enough_open_files_change_nothing(open_files, caplog, what, limit, wanted):
+    """The concurrency that fits, and the least of all, is as it was given."""
+    with open_files(limit):
+        MAKERS[what](wanted)
+    assert caplog.records == []
+
+
+def test_no_limit_of_open_files(caplog, monkeypatch):
+    """A system without a limit, or that does not tell it, is given what was asked for."""
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    with monkeypatch.context() as patch:
+        patch.setattr(resource, "getrlimit", lambda _: unlimited)
+        CoverClient("a-key", max_in_flight=10_000)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    CoverClient("a-key", max_in_flight=10_000)
+    assert caplog.records == []
