@@ -53,9 +53,10 @@ class RequestBudget:
     `per` seconds do more than the number and that tenth leave. Ten at once and ten more a second
     later were measured to arrive as up to 19 in one window; spread evenly they stay apart.
 
-    It is fair between flows, which take turns: a call is a flow of its own, a bulk call is one flow
-    however many ids it has. `hold` stops everybody. One budget may be shared by several clients of
-    one event loop; on a second loop it raises `RuntimeError`.
+    It is fair between flows, which take turns: a call is a flow of its own, a `check_covers` is one
+    flow however many ids it has, and the looks of all waits together are one. `hold` stops
+    everybody. One budget may be shared by several clients of one event loop; on a second loop it
+    raises `RuntimeError`.
     """
 
     def __init__(self, number_: float = DEFAULT_NUMBER, /, *, per: float = DEFAULT_PER) -> None:

@@ -176,11 +176,12 @@ class CoverClient:
 
         `timeout` counts for each id from its own first look; a deadline for all is the caller's
         `asyncio.timeout`. `on_update` is called in a task of the stream's. At most `max_waiting`
-        ids are waited for at once.
+        ids are waited for at once. Their looks take turns with other calls as one, together with
+        those of all other waits.
         """
         number("max_waiting", max_waiting, at_least=1, whole=True)
         terms = self._terms(timeout, schedule, not_found_grace, on_update)
-        work, limit = partial(self._reader.wait, terms=terms, flow=object()), max_waiting
+        work, limit = partial(self._reader.wait, terms=terms), max_waiting
         return OutcomeStream(Pool(task_ids, work, self._while_open, limit=limit, ordered=ordered))
 
     async def generate_cover(self, music_task_id: str, *, callback_url: str) -> str:

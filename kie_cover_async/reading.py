@@ -22,17 +22,17 @@ def _nothing() -> None:
 
 
 class Reader:
-    """Looks over one transport, shared by all who read the same id at the same time.
-
-    `flow` is whose turn the requests take, as in `RequestBudget.acquire`.
-    """
+    """Looks over one transport, shared by all who read the same id at the same time."""
 
     def __init__(self, transport: Transport, inbox: Inbox | None = None) -> None:
         self._transport = transport
         self.looks: SharedLooks = SharedLooks(self._sight, inbox)
 
     async def details(self, task_id: str, flow: Hashable = None) -> CoverDetails:
-        """What one look brings, repeated as the retry policy lets it."""
+        """What one look brings, repeated as the retry policy lets it.
+
+        `flow` is whose turn the requests take, as in `RequestBudget.acquire`.
+        """
         a_task_id("task_id", task_id)
 
         async def attempt() -> CoverDetails:
@@ -45,16 +45,11 @@ class Reader:
             return await self._transport.repeated(attempt)
 
     async def wait(
-        self,
-        task_id: str,
-        terms: WaitTerms,
-        flow: Hashable = None,
-        *,
-        callback_to_come: bool = False,
+        self, task_id: str, terms: WaitTerms, *, callback_to_come: bool = False
     ) -> CoverDetails:
         """The details of the finished cover; where a `callback_to_come`, looked for after it."""
         wait = Wait(
-            ear=Ear(self.looks, a_task_id("task_id", task_id), flow),
+            ear=Ear(self.looks, a_task_id("task_id", task_id)),
             terms=terms,
             budget=self._transport.budget,
             observer=self._transport.observer,

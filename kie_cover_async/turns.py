@@ -2,10 +2,14 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf
+from typing import Final
 
-# The line of single requests whose time runs out.
-_RUNNING_OUT = object()
+WAITS: Final = object()
+"""The one flow of all polls that waits make, however many there are."""
 
 
 class WithdrawnError(Exception):
@@ -16,15 +20,17 @@ class Ticket:
     """One request's place in the queues that it goes through, and a hand on it from outside.
 
     :param flow: whose turn it takes; `None` is a flow of its own.
+    :param due: its order within the flow: a moment, or `-inf` for a request that is urgent.
     """
 
-    __slots__ = ("_called", "flow", "is_hurried", "is_withdrawn", "turns")
+    __slots__ = ("_called", "due", "entry", "flow", "is_withdrawn", "turns")
 
-    def __init__(self, flow: Hashable = None, *, is_hurried: bool = False) -> None:
+    def __init__(self, flow: Hashable = None, *, due: float = 0.0) -> None:
         self.flow: Hashable = flow
+        self.due: float = due
         self._called: asyncio.Event | None = None  # most requests never queue
         self.turns: Turns | None = None
-        self.is_hurried: bool = is_hurried
+        self.entry: _Entry | None = None
         self.is_withdrawn: bool = False
 
     @classmethod
@@ -35,19 +41,14 @@ class Ticket:
     @property
     def line(self) -> Hashable:
         """What those that queue with it have in common."""
-        if self.flow is not None:
-            return self.flow
-        return _RUNNING_OUT if self.is_hurried else self
+        return self if self.flow is None else self.flow
 
     def hurry(self) -> None:
-        """Let it go before others of its flow; one that is a flow of its own, before all.
-
-        A bulk call's time may run out for thousands of ids, which are not to keep others waiting.
-        """
-        if self.turns is None:
-            self.is_hurried = True
-        elif not self.is_hurried:
-            self.turns.hurry(self)
+        """Let it go before others of its flow; other flows keep their turns."""
+        if self.due > -inf:
+            self.due = -inf
+            if self.turns is not None:
+                self.turns.reorder(self)
 
     def withdraw(self) -> None:
         """End its queueing with `WithdrawnError`."""
@@ -73,35 +74,57 @@ class Ticket:
             raise WithdrawnError
 
 
+# When it is due, and which of several was added first.
+_Entry = tuple[float, int, Ticket]
+_number = count()
+
+
 class _Line:
-    """The tickets of one flow: those that hurry first, and each in the order in which they came."""
+    """The tickets of one flow, as a heap: the first is the one that is due first."""
 
     def __init__(self) -> None:
-        self._hurried: OrderedDict[Ticket, None] = OrderedDict()
-        self._patient: OrderedDict[Ticket, None] = OrderedDict()
-
-    def __iter__(self) -> Iterator[Ticket]:
-        yield from self._hurried
-        yield from self._patient
+        self._heap: list[_Entry] = []
+        self._size = 0
 
     def __bool__(self) -> bool:
-        return bool(self._hurried or self._patient)
+        return self._size > 0
+
+    @property
+    def first(self) -> Ticket:
+        while not _is_current(self._heap[0]):
+            heappop(self._heap)
+        return self._heap[0][-1]
 
     def add(self, ticket: Ticket) -> None:
-        (self._hurried if ticket.is_hurried else self._patient)[ticket] = None
+        ticket.entry = (ticket.due, next(_number), ticket)
+        heappush(self._heap, ticket.entry)
+        self._size += 1
 
     def remove(self, ticket: Ticket) -> None:
-        del (self._hurried if ticket.is_hurried else self._patient)[ticket]
+        """Leave its entry in the heap, until it comes up or such entries are the most."""
+        ticket.entry = None
+        self._size -= 1
+        if len(self._heap) > 2 * self._size:
+            self._heap = list(filter(_is_current, self._heap))
+            heapify(self._heap)
+
+
+def _is_current(entry: _Entry) -> bool:
+    return entry[-1].entry is entry
 
 
 class Turns:
-    """Tickets that wait, by flow: the flows take turns, but for those whose time runs out.
+    """Tickets that wait, by flow. The flows take turns.
 
-    :param changed: called when hurry may have made another one the first.
+    A flow that joins goes before the one that had the last turn. So a single request waits for no
+    more than one turn of a flow that always has requests waiting.
+
+    :param changed: called when another ticket may have become the first.
     """
 
     def __init__(self, changed: Callable[[], object]) -> None:
         self._lines: OrderedDict[Hashable, _Line] = OrderedDict()
+        self._served: Hashable = None
         self._changed = changed
         self._count = 0
 
@@ -111,15 +134,17 @@ class Turns:
     @property
     def first(self) -> Ticket:
         """Whose turn it is."""
-        return next(iter(next(iter(self._lines.values()))))
+        return next(iter(self._lines.values())).first
 
     def join(self, ticket: Ticket) -> None:
-        """Come last in its flow."""
+        """Take its place among those of its flow."""
         ticket.turns = self
         self._count += 1
-        self._lines.setdefault(ticket.line, _Line()).add(ticket)
-        if ticket.line is _RUNNING_OUT:
-            self._lines.move_to_end(_RUNNING_OUT, last=False)
+        if ticket.line not in self._lines:
+            self._lines[ticket.line] = _Line()
+            if self._served in self._lines:
+                self._lines.move_to_end(self._served)
+        self._lines[ticket.line].add(ticket)
 
     def leave(self, ticket: Ticket) -> None:
         """Be gone; does nothing for one that is."""
@@ -133,20 +158,13 @@ class Turns:
 
     def serve(self, ticket: Ticket) -> None:
         """It has its turn, and the next one of its flow comes after those of all the others."""
-        if ticket.line is not _RUNNING_OUT:
-            self._lines.move_to_end(ticket.line)
+        self._lines.move_to_end(ticket.line)
+        self._served = ticket.flow
         self.leave(ticket)
 
-    def hurry(self, ticket: Ticket) -> None:
-        """Let it go before those of its flow that do not hurry."""
-        if ticket.flow is None:
-            self.leave(ticket)
-            ticket.is_hurried = True
-            self.join(ticket)
-        else:
-            # Its flow keeps its place among the others.
-            line = self._lines[ticket.line]
-            line.remove(ticket)
-            ticket.is_hurried = True
-            line.add(ticket)
+    def reorder(self, ticket: Ticket) -> None:
+        """Put it where it belongs in its flow, after its `due` was changed."""
+        line = self._lines[ticket.line]
+        line.remove(ticket)
+        line.add(ticket)
         self._changed()

@@ -280,11 +280,10 @@ async def test_many_are_cancelled():
     assert all(later - earlier == pytest.approx(0.01) for earlier, later in pairwise(moments))
 
 
-@pytest.mark.parametrize("flow", [None, "bulk"])
-async def test_who_hurries_has_the_next_slot(flow):
+async def test_who_hurries_has_the_next_slot_of_its_flow():
     """One whose time runs out does not wait until those before it have had their slots."""
-    budget, hurried = RequestBudget(10), Ticket(flow)
-    before = [asyncio.create_task(budget.acquire(flow)) for _ in range(20)]
+    budget, hurried = RequestBudget(10), Ticket("bulk")
+    before = [asyncio.create_task(budget.acquire("bulk")) for _ in range(20)]
     late = asyncio.create_task(budget.acquire(hurried))
     asyncio.get_running_loop().call_at(0.25, hurried.hurry)
     assert await late == pytest.approx(0.3)
@@ -294,8 +293,8 @@ async def test_who_hurries_has_the_next_slot(flow):
 
 async def test_hurry_in_the_moment_of_a_slot():
     """Whoever of two has the slot, the other one has the next, and none is lost."""
-    budget, hurried = RequestBudget(10), Ticket()
-    before = [asyncio.create_task(budget.acquire()) for _ in range(3)]
+    budget, hurried = RequestBudget(10), Ticket("bulk")
+    before = [asyncio.create_task(budget.acquire("bulk")) for _ in range(3)]
     late = asyncio.create_task(budget.acquire(hurried))
     asyncio.get_running_loop().call_at(0.1, hurried.hurry)
     moments = await asyncio.gather(*before, late)

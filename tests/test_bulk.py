@@ -737,7 +737,7 @@ class House:
         )
 
     def wait(self, task_ids, *, limit=10_000, **terms) -> OutcomeStream:
-        work = partial(self.reader.wait, terms=waiting(**terms), flow=object())
+        work = partial(self.reader.wait, terms=waiting(**terms))
         return stream(task_ids, work, limit=limit, while_open=self.scope)
 
     def is_empty(self) -> bool:
@@ -807,31 +807,54 @@ async def test_so_many_waits_at_once():
     assert [round(at) for at in first_looks.values()] == [0, 0, 10, 10, 20, 20]
 
 
-# A place in flight comes free, and there is a slot for the bulk and one for the call; waits queue
-# for places, too, which are handed out by turns like slots.
-@pytest.mark.parametrize(("bulk", "slots"), [(House.check, 3), (House.wait, 4)])
-async def test_ten_thousand_ids_delay_one_call_by_little(bulk, slots):
-    """A single call beside a bulk call waits for a few slots, not for the whole bulk, also where
-    its id is one of the bulk's own."""
-    house = House(finished, budget=RequestBudget(10, per=1.0))
-    consuming = asyncio.create_task(ids_of(bulk(house, Lines(10_000))))
+async def beside(work, calls) -> list[float]:
+    """Return how long each call takes beside this work, one call after the other."""
+    consuming = asyncio.create_task(work)
     await asyncio.sleep(10)
     taken = []
-    for call in (
-        house.reader.details("one"),
-        house.reader.wait("another", waiting()),
-        house.reader.details("10000"),
-    ):
+    for call in calls:
         started = now()
         await call
         taken.append(now() - started)
     consuming.cancel()
     with suppress(asyncio.CancelledError):
         await consuming
-    answer = 0.1
-    assert max(taken) <= answer + slots * 0.1
     await turns()
+    return taken
+
+
+ANSWER, SLOT = 0.1, 0.1
+
+
+# One place in flight has to come free, and one slot.
+@pytest.mark.parametrize("bulk", [House.check, House.wait])
+async def test_ten_thousand_ids_delay_one_call_by_little(bulk):
+    """A single call beside a bulk call leaves within two slots, also for an id of the bulk's."""
+    house = House(finished, budget=RequestBudget(10, per=1.0))
+    calls = [house.reader.details("one"), house.reader.details("10000")]
+    assert max(await beside(ids_of(bulk(house, Lines(10_000))), calls)) <= 2 * SLOT + ANSWER + 1e-9
     assert house.is_empty()
+
+
+async def test_ten_thousand_ids_delay_a_wait_by_little():
+    """A bulk call and all waits together take turns."""
+    house = House(finished, budget=RequestBudget(10, per=1.0))
+    calls = [house.reader.wait("one", waiting()), house.reader.wait("10000", waiting())]
+    assert max(await beside(ids_of(house.check(Lines(10_000))), calls)) <= 2 * SLOT + ANSWER + 1e-9
+    assert house.is_empty()
+
+
+async def test_all_waits_are_one_flow():
+    """Waits of two bulk calls and single waits poll in the order in which their polls are due."""
+    house = House(finished, budget=RequestBudget(10, per=1.0))
+    large = asyncio.create_task(ids_of(house.wait(f"large{n}" for n in range(50))))
+    await asyncio.sleep(1)
+    small = asyncio.create_task(ids_of(house.wait(f"small{n}" for n in range(5))))
+    await asyncio.sleep(1)
+    single = asyncio.create_task(house.reader.wait("single", waiting()))
+    await asyncio.gather(large, small, single)
+    expected = [*[f"large{n}" for n in range(50)], *[f"small{n}" for n in range(5)], "single"]
+    assert [task_id for _, task_id in house.exchange.sent] == expected
 
 
 async def test_bulk_calls_take_turns():

@@ -125,20 +125,63 @@ async def test_who_hurries_goes_before_those_of_its_flow():
     assert [name for name, _ in place.taken] == ["0", "4", "other", "3", "other", "1", "2"]
 
 
-async def test_who_hurries_alone_goes_before_all():
-    """Single requests whose time runs out go one after the other, before any other flow."""
+async def test_who_hurries_alone_passes_nobody():
+    """A request that is a flow of its own waits for one turn of each other flow all the same."""
     place = Place(1)
     tickets = [Ticket() for _ in range(5)]
     takes = [place.take(str(n), ticket) for n, ticket in enumerate(tickets)]
     running = [asyncio.create_task(take) for take in takes]
     await asyncio.sleep(0.5)
-    for n in (4, 2):
-        tickets[n].hurry()
-    early = Ticket()
-    early.hurry()
-    running.append(asyncio.create_task(place.take("early", early)))
+    tickets[3].hurry()
     await asyncio.gather(*running)
-    assert [name for name, _ in place.taken] == ["0", "4", "2", "early", "1", "3"]
+    assert [name for name, _ in place.taken] == ["0", "1", "2", "3", "4"]
+
+
+async def test_a_flow_goes_by_when_its_requests_are_due():
+    """Whatever the order in which they came; of two that are due together the first to come."""
+    place = Place(1)
+    moments = [0, 9, 5, 7, 5, 3]
+    await asyncio.gather(
+        *[place.take(f"{n}: {due}", Ticket("waits", due=due)) for n, due in enumerate(moments)]
+    )
+    assert [name for name, _ in place.taken] == ["0: 0", "5: 3", "2: 5", "4: 5", "3: 7", "1: 9"]
+
+
+async def test_who_joins_goes_before_who_was_served_last():
+    """A single request beside flows that always have others waiting has the next place."""
+    place = Place(1)
+    running = [asyncio.create_task(place.take("bulk", "bulk")) for _ in range(5)]
+    for name in ("first", "second"):
+        await asyncio.sleep(1.5)
+        running.append(asyncio.create_task(place.take(name)))
+    await asyncio.gather(*running)
+    taken = [name for name, _ in place.taken]
+    assert taken == ["bulk", "bulk", "first", "bulk", "second", "bulk", "bulk"]
+
+
+async def test_single_requests_without_end_keep_no_flow_waiting():
+    """Where more of them come than there are places, a flow that waits has its turns as well."""
+    place = Place(1)
+    running = [asyncio.create_task(place.take("bulk", "bulk")) for _ in range(5)]
+    for _ in range(60):
+        running.append(asyncio.create_task(place.take("single")))
+        await asyncio.sleep(0.5)
+    assert [name for name, _ in place.taken].count("bulk") == 4
+    await asyncio.gather(*running)
+
+
+async def test_who_left_takes_no_room():
+    """What is kept of a flow grows with those that wait in it, not with those that left it."""
+    place = Place(1)
+    running = [asyncio.create_task(place.take("bulk", "bulk")) for _ in range(1000)]
+    await asyncio.sleep(0.5)
+    for task in running[2:]:
+        task.cancel()
+    await asyncio.wait(running[2:])
+    assert len(place.limit._turns._lines["bulk"]._heap) <= 2
+    await asyncio.gather(*running[:2])
+    assert not place.limit._turns._lines
+    assert await place.all_free(1)
 
 
 @pytest.mark.parametrize("is_given", [False, True])

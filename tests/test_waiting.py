@@ -395,8 +395,7 @@ async def test_what_another_saw_by_the_deadline_may_be_no_end():
     assert (await other).looks == 4
 
 
-@pytest.mark.parametrize("flow", [None, "a bulk"])
-async def test_a_queue_that_is_longer_than_the_timeout(flow):
+async def test_a_queue_that_is_longer_than_the_timeout():
     """Each wait has a look before its time is up, whoever else has not had a first one yet."""
     budget = RequestBudget(10)
 
@@ -409,7 +408,7 @@ async def test_a_queue_that_is_longer_than_the_timeout(flow):
 
     looks = SharedLooks(look)
     terms = WaitTerms(timeout=20, not_found_grace=90, schedule=STEADY, retry=CountedRetries())
-    waits = [Wait(Ear(looks, str(n), flow), terms, budget).run() for n in range(400)]
+    waits = [Wait(Ear(looks, str(n)), terms, budget).run() for n in range(400)]
     assert await asyncio.gather(*waits) == [COVER] * 400
     assert now() < 50
 

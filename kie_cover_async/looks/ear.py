@@ -1,10 +1,12 @@
 """Where one wait hears of its id: from looks, and from callbacks."""
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from math import inf
 from types import TracebackType
 from typing import Self
+
+from kie_cover_async.turns import WAITS
 
 from .shared import Heard, OnSent, SharedLooks, nothing
 
@@ -17,14 +19,11 @@ class Ear:
 
     A callback makes the wait look, and that look has to leave after it: one in flight may have
     been answered before. Whoever's look it is, it serves all the waits of the id.
-
-    `flow` is whose turn its own looks take, as in `RequestBudget.acquire`.
     """
 
     __slots__ = (
         "_alarm",
         "_asleep",
-        "_flow",
         "_looks",
         "_not_before",
         "_served",
@@ -37,9 +36,8 @@ class Ear:
         "was_called",
     )
 
-    def __init__(self, looks: SharedLooks, task_id: str, flow: Hashable = None) -> None:
+    def __init__(self, looks: SharedLooks, task_id: str) -> None:
         self._looks = looks
-        self._flow = flow
         self.task_id: str = task_id
         self._unheard: Heard | None = None
         self._asleep: asyncio.Future[None] | None = None
@@ -116,13 +114,15 @@ class Ear:
     async def look(self, on_sent: OnSent = nothing, *, hurry_at: float = inf) -> Heard:
         """Look now, or join the look in flight; what comes of it, as value or error.
 
-        If it is queued still at `hurry_at` (`loop.time()`), it goes before others of its flow.
+        It queues with those of all waits, by when the wait wanted it. If it is queued still at
+        `hurry_at` (`loop.time()`), it goes before them.
         """
         loop, hurry = asyncio.get_running_loop(), None
+        due = min(self._until, loop.time())
         if hurry_at < inf:
             hurry = loop.call_at(hurry_at, self._looks.hurry, self.task_id)
         try:
-            heard = await self._looks.look(self.task_id, on_sent, self._flow)
+            heard = await self._looks.look(self.task_id, on_sent, WAITS, due=due)
         finally:
             if hurry is not None:
                 hurry.cancel()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import datetime
 from functools import partial
+from math import inf
 from typing import Protocol
 
 from attrs import define
@@ -68,8 +69,8 @@ class _Flight:
     def serves(self, flow: Hashable) -> bool:
         """Whether to wait for it is no worse than to make a look of one's own.
 
-        One of a bulk call may have ten thousand others before it, which no other call is to queue
-        behind; a single call has none.
+        A queued one of the waits, or of a bulk call, may have ten thousand others of its flow
+        before it, which no other call is to queue behind; a single call has none.
         """
         return self.has_left or self.ticket.flow is None or self.ticket.flow == flow
 
@@ -123,23 +124,31 @@ class SharedLooks:
         self._flights: dict[str, list[_Flight]] = {}
         self.ears: dict[str, list[Listener]] = {}
 
-    async def look(self, task_id: str, on_sent: OnSent = nothing, flow: Hashable = None) -> Heard:
+    async def look(
+        self,
+        task_id: str,
+        on_sent: OnSent = nothing,
+        flow: Hashable = None,
+        *,
+        due: float = 0.0,
+    ) -> Heard:
         """What a look brought: a sighting, or an error of one's own, returned and not raised.
 
-        `on_sent` is called once, when the first request that serves this look has left.
+        `on_sent` is called once, when the first request that serves this look has left. Those of
+        one flow queue in the order in which they are `due`.
         """
-        heard, is_lost = None, False
+        heard = None
         while heard is None:
             flight = self._serving(task_id, flow)
             if flight is None:
-                # Who has waited for a look that was lost is not sent to the end of the queue.
-                flight = _Flight(on_sent, Ticket(flow, is_hurried=is_lost))
+                flight = _Flight(on_sent, Ticket(flow, due=due))
                 heard = await self._lead(task_id, flight)
             else:
                 heard = await flight.join(on_sent)
             if flight.has_left:
                 on_sent = nothing
-            is_lost = True
+            # If that look was lost, another one must not queue behind all others again.
+            due = -inf
         return _own(heard)
 
     def hurry(self, task_id: str) -> None:

@@ -1,0 +1,65 @@
+"""Single calls beside many waits: they leave within two slots, whatever the waits do."""
+
+import asyncio
+
+import pytest
+
+from kie_cover_async import RequestBudget
+from kie_cover_async.emulator import CoverScript
+
+pytestmark = pytest.mark.usefixtures("instant_time")
+
+SLOT = 0.1  # of the default budget: ten requests a second
+
+
+async def one_by_one(client, task_ids, timeout):
+    await asyncio.gather(
+        *[client.wait_for_cover(task_id, timeout=timeout) for task_id in task_ids],
+        return_exceptions=True,
+    )
+
+
+async def in_bulk(client, task_ids, timeout):
+    async with client.wait_for_covers(task_ids, timeout=timeout) as outcomes:
+        async for _ in outcomes:
+            pass
+
+
+# How many, for how long each, and after how many seconds the calls come: when all of them have
+# polled, when most of them are in the queue for their first poll, and when most are urgent.
+@pytest.mark.parametrize("case", [(300, None, 32), (1000, None, 3), (200, 15, 14)])
+@pytest.mark.parametrize("waiting", [one_by_one, in_bulk])
+async def test_a_single_call_leaves_within_two_slots(cover_emulator, cover_client, waiting, case):
+    """Neither the credits nor a paid request queue behind the polls of waits."""
+    number, timeout, moment = case
+    now = asyncio.get_running_loop().time
+    ids = [cover_emulator.add_job(CoverScript(end="never")) for _ in range(number)]
+    waits = asyncio.create_task(waiting(cover_client, ids, timeout))
+    calls = {
+        "credit": cover_client.get_credits,
+        "generate": lambda: cover_client.generate_cover("song", callback_url="http://x"),
+        "record-info": lambda: cover_client.get_cover_details(ids[-1]),
+    }
+    await asyncio.sleep(moment + 0.33 * SLOT)
+    assert cover_client.budget.waiting > 50
+    for call in calls.values():
+        before, started = len(cover_emulator.requests), now()
+        await call()
+        assert now() - started < 2 * SLOT + 1e-6  # a sum of floats
+        assert len(cover_emulator.requests) - before <= 2
+    waits.cancel()
+    await asyncio.wait([waits])
+
+
+@pytest.mark.cover_client(budget=RequestBudget(2))
+async def test_who_runs_out_of_time_polls_first(cover_emulator, cover_client):
+    """A wait does not miss its cover behind the polls of others that have more time."""
+    ids = [cover_emulator.add_job(CoverScript(end="never")) for _ in range(100)]
+    waits = asyncio.create_task(one_by_one(cover_client, ids, None))
+    await asyncio.sleep(60)
+    # A poll has 70 others before it: a second one in its turn would come too late.
+    short = cover_emulator.add_job(CoverScript(seconds=45))
+    assert (await cover_client.wait_for_cover(short, timeout=20)).is_success
+    assert cover_emulator.looks(short) == 2
+    waits.cancel()
+    await asyncio.wait([waits])
