@@ -8,14 +8,21 @@ import math
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple, Unpack
+
+from .waiting import WaitState
 
 __all__ = ["InstantTimeLoop"]
 
 # Opening a connection over loopback takes three steps, each sent when the one before was read.
 _ROUNDS = 3
+
+# A wait that has polled so often, for so many seconds, and has a day before it, will never end.
+_MOST_POLLS, _LONGEST_WAIT, _DAY = 1000, 4 * 3600.0, 86400.0
+_CHECK_INTERVAL = 3600.0
 
 _Ready = list[tuple[selectors.SelectorKey, int]]
 _Args = TypeVarTuple("_Args")
@@ -37,10 +44,13 @@ class InstantTimeLoop(asyncio.SelectorEventLoop):
     It is the loop's own clock that jumps, not `time.time()` or `time.monotonic()`, whose seconds
     the loop's `time()` had when it was made. Of what goes on elsewhere, in other processes or in
     threads of somebody else's making, the loop knows nothing: give it some `patience`.
+
+    A wait for a cover that never ends would poll forever and never return. Running the loop raises
+    `RuntimeError`, with the id, when such a wait has polled a thousand times in four hours or more.
     """
 
     def __init__(self) -> None:
-        self._clock = _Clock()
+        self._clock = _Clock(self._check_waits)
         super().__init__(self._clock)
         # Timers this near count as due; any less, and a clock that shows a year could not tell.
         self._clock_resolution = 1e-6
@@ -83,14 +93,37 @@ class InstantTimeLoop(asyncio.SelectorEventLoop):
         finally:
             self._clock.threads -= 1
 
+    def _check_waits(self) -> None:
+        now = self.time()
+        for wait in _waits(self):
+            is_endless = wait.deadline - now > _DAY and now - wait.started >= _LONGEST_WAIT
+            if is_endless and wait.looks >= _MOST_POLLS:
+                error = wait.timed_out(now)
+                raise RuntimeError(
+                    f"a wait polls forever in instant time: {error}; let its job end (in the "
+                    'emulator: add_job("generating, success")), or give the wait a timeout'
+                ) from error
+
+
+def _waits(loop: asyncio.AbstractEventLoop) -> Iterator[WaitState]:
+    """Yield the state of each wait that a task of this loop awaits."""
+    for task in asyncio.all_tasks(loop):
+        awaited: object = task.get_coro()
+        while isinstance(awaited, CoroutineType) and awaited.cr_frame is not None:
+            local = awaited.cr_frame.f_locals.values()
+            yield from (value for value in local if isinstance(value, WaitState))
+            awaited = awaited.cr_await
+
 
 class _Clock(selectors.DefaultSelector):
     """Stands where the loop waits for sockets or for the next timer, and knows how to wait less."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], object]) -> None:
         super().__init__()
+        self._check = check
         # Whole seconds, which add up as they would from 0.
         self.now = self.started = float(math.floor(time.monotonic()))
+        self._checked = self.now
         self.patience = 0.0
         self.threads = 0
         self._probe = _Probe()
@@ -113,6 +146,9 @@ class _Clock(selectors.DefaultSelector):
         ready = super().select(timeout if self.threads else min(self.patience, timeout))
         if not ready:
             self.now += timeout
+            if self.now - self._checked >= _CHECK_INTERVAL:
+                self._checked = self.now
+                self._check()
         return ready
 
 

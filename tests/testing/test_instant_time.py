@@ -213,6 +213,26 @@ async def test_a_wait_keeps_its_deadline(cover_emulator, cover_client, instant_t
     assert instant_time.elapsed == 900
 
 
+def test_a_wait_that_never_ends():
+    """A wait without a timeout, for a job that stays as it is, fails with the cover's id."""
+
+    async def hang():
+        async with (
+            CoverEmulator() as emulator,
+            CoverClient("a-key", base_url=emulator.url) as client,
+        ):
+            emulator.add_job(CoverScript(end="never"), task_id="endless")
+            async for _ in client.wait_for_covers(["endless"], timeout=None):
+                pass
+
+    with asyncio.Runner(loop_factory=InstantTimeLoop) as runner:
+        with pytest.raises(RuntimeError, match="a wait polls forever in instant time") as caught:
+            runner.run(hang())
+        assert runner.get_loop().elapsed < 6 * 3600
+    assert "last seen GENERATING; task endless; let its job end" in str(caught.value)
+    assert "or give the wait a timeout" in str(caught.value)
+
+
 async def test_a_refusal_is_held_out(cover_emulator, cover_client, instant_time):
     """Retry-After is kept, and costs nobody a second."""
     cover_emulator.fault(Fault.rate_limited(retry_after=100))
