@@ -13,7 +13,7 @@ SLOT = 0.1  # of the default budget: ten requests a second
 
 
 async def one_by_one(client, task_ids, timeout):
-    await asyncio.gather(
+    return await asyncio.gather(
         *[client.wait_for_cover(task_id, timeout=timeout) for task_id in task_ids],
         return_exceptions=True,
     )
@@ -21,8 +21,7 @@ async def one_by_one(client, task_ids, timeout):
 
 async def in_bulk(client, task_ids, timeout):
     async with client.wait_for_covers(task_ids, timeout=timeout) as outcomes:
-        async for _ in outcomes:
-            pass
+        return [outcome async for outcome in outcomes]
 
 
 # How many, for how long each, and after how many seconds the calls come: when all of them have

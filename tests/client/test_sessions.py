@@ -79,12 +79,16 @@ async def cache(emulator, stack):
     session = await stack.enter_async_context(aiohttp.ClientSession())
     answers = {}
 
+    async def fresh(request):
+        target = f"{emulator.url}{request.path_qs}"
+        async with session.get(target, headers=request.headers) as answer:
+            answers[request.path_qs] = await answer.read()
+        return answers[request.path_qs]
+
     async def answer(request):
-        if request.path_qs not in answers or "no-cache" in request.headers.get("Cache-Control", ""):
-            target = f"{emulator.url}{request.path_qs}"
-            async with session.get(target, headers=request.headers) as fresh:
-                answers[request.path_qs] = await fresh.read()
-        return web.Response(body=answers[request.path_qs], content_type="application/json")
+        is_fresh = "no-cache" in request.headers.get("Cache-Control", "")
+        kept = None if is_fresh else answers.get(request.path_qs)
+        return web.Response(body=kept or await fresh(request), content_type="application/json")
 
     app = web.Application()
     app.router.add_get("/{path:.*}", answer)

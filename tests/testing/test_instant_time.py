@@ -222,8 +222,8 @@ def test_a_wait_that_never_ends():
             CoverClient("a-key", base_url=emulator.url) as client,
         ):
             emulator.add_job(CoverScript(end="never"), task_id="endless")
-            async for _ in client.wait_for_covers(["endless"], timeout=None):
-                pass
+            outcomes = client.wait_for_covers(["endless"], timeout=None)
+            return [outcome async for outcome in outcomes]
 
     with asyncio.Runner(loop_factory=InstantTimeLoop) as runner:
         with pytest.raises(RuntimeError, match="a wait polls forever in instant time") as caught:
