@@ -19,4 +19,6 @@ async def main(task_id: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python borrowed_session.py TASK_ID")
     asyncio.run(main(sys.argv[1]))

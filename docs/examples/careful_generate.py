@@ -19,4 +19,6 @@ async def main(song: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python careful_generate.py SONG")
     asyncio.run(main(sys.argv[1]))

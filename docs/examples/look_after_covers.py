@@ -19,4 +19,6 @@ async def main(folder: str, table: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python look_after_covers.py FOLDER TABLE")
     asyncio.run(main(*sys.argv[1:]))

@@ -20,6 +20,8 @@ async def main(song: str, noted: str | None, note: Callable[[str], object]) -> N
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python note_the_id.py SONG FILE")
     file = Path(sys.argv[2])
     noted = file.read_text() if file.exists() else None
     asyncio.run(main(sys.argv[1], noted, file.write_text))

@@ -15,4 +15,6 @@ async def main(first: str, second: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python one_budget.py TASK_ID TASK_ID")
     asyncio.run(main(*sys.argv[1:]))

@@ -18,4 +18,6 @@ async def main(task_id: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python own_schedule.py TASK_ID")
     asyncio.run(main(sys.argv[1]))

@@ -23,4 +23,6 @@ def main(task_id: str, memory: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python remember_times.py TASK_ID")
     main(sys.argv[1], Path("cover-times.json"))

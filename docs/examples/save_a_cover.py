@@ -16,4 +16,6 @@ async def main(folder: str, task_id: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python save_a_cover.py FOLDER TASK_ID")
     asyncio.run(main(*sys.argv[1:]))

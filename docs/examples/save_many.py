@@ -29,4 +29,6 @@ async def main(folder: str, *task_ids: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python save_many.py FOLDER [TASK_ID...]")
     asyncio.run(main(*sys.argv[1:]))

@@ -14,6 +14,8 @@ async def main(task_id: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python with_logging.py TASK_ID")
     logging.basicConfig(format="%(levelname)-5s  %(message)s")
     logging.getLogger("kie_cover_async").setLevel(logging.DEBUG)
     asyncio.run(main(sys.argv[1]))

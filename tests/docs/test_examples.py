@@ -1,6 +1,8 @@
 import asyncio
 import logging
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,20 @@ from kie_cover_async.emulator import CoverScript, Fault
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
+
+
+WITH_ARGUMENTS = [path for path in sorted(EXAMPLES.glob("*.py")) if "sys.argv" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", WITH_ARGUMENTS, ids=lambda path: path.name)
+def test_an_example_without_arguments_says_what_it_takes(path, monkeypatch):
+    """A script that is run without its arguments ends with a line on how to run it."""
+    monkeypatch.setattr(sys, "argv", [str(path)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    usage = re.fullmatch(r"usage: python (\S+)( \[?[A-Z_]+(\.\.\.\])?)+", str(ended.value.code))
+    assert usage is not None
+    assert usage[1] == path.name
 
 
 async def test_a_look(emulator, example, capsys):
