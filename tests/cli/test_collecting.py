@@ -28,7 +28,6 @@ from kie_cover_async.events import BudgetHeld, RequestDone
 
 FAILURE = CoverScript(looks=["failure"], error_message="no luck")
 NEVER = CoverScript(end="never")
-GONE = Fault.answer(status=404, body="")
 BROKEN = Fault.answer(status=503, body="")
 
 pytestmark = pytest.mark.usefixtures("key")
@@ -219,12 +218,13 @@ async def test_failed_for_good(collect, emulator):
     assert [*lines] == asked_for(emulator, "record-info") == [failed]
 
 
-async def test_an_image_that_is_gone(collect, emulator):
+@pytest.mark.parametrize("status", [404, 410])
+async def test_an_image_that_is_gone(collect, emulator, status):
     """An image that its host has not got any more, under a fresh link neither, is a failure."""
     gone = done(emulator)
-    emulator.fault(GONE, endpoint="image", task_id=gone, rate=1.0)
+    emulator.fault(Fault.answer(status), endpoint="image", task_id=gone, rate=1.0)
     lines, _ = await collect(gone, code=FAILED)
-    assert (lines[gone]["state"], lines[gone]["httpStatus"]) == ("failed", 404)
+    assert (lines[gone]["state"], lines[gone]["httpStatus"]) == ("failed", status)
 
 
 def finished(emulator, *images, **fields):
