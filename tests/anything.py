@@ -20,9 +20,10 @@ from kie_cover_async import (
     structure_details,
     unstructure_details,
 )
-from kie_cover_async.archive import ArchivedCover
+from kie_cover_async.archive import ArchivedCover, DamagedRecordError
+from kie_cover_async.archive.failures import failures_of
 from kie_cover_async.archive.formats import MAX_PIXELS, NoImageError, read_format
-from kie_cover_async.archive.record import Record, failures_of
+from kie_cover_async.archive.record import NAME, Record
 from kie_cover_async.callbacks import parse_callback, sign_callback, verify_signature
 from kie_cover_async.wire import Answer
 
@@ -125,12 +126,12 @@ class StoredRows:
         if isinstance(outcome, ArchivedCover):
             assert all(image.path.parent == self.folder for image in outcome.images)
         else:
-            assert type(outcome) in {OSError, ValueError}
+            assert type(outcome) in {OSError, DamagedRecordError}
             assert str(self.folder) in str(outcome)
 
     def _outcome(self) -> ArchivedCover | Exception:
         try:
-            with failures_of(self.folder):
+            with failures_of(self.folder / NAME):
                 [cover] = self.record.covers()
         except (OSError, ValueError) as error:
             return error

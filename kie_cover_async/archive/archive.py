@@ -15,10 +15,12 @@ from kie_cover_async.models import RETENTION, CoverDetails
 
 from .backup import back_up
 from .export import export
+from .failures import failures_of
 from .files import problem_with
 from .pages import Pages
-from .record import EXPIRING, NAME, Record
+from .record import EXPIRING, FAILED, NAME, PENDING, SAVED, Record
 from .saving import Client, Saver
+from .tables import check_integrity
 from .threads import Threads
 from .values import ArchivedCover, ArchiveReport, Finding, SavedImage
 
@@ -45,7 +47,8 @@ class CoverArchive:
         files (`ulimit -n`), which a warning says.
 
     What cannot be used is refused: an argument by `TypeError` or `ValueError`, a folder that is
-    none or cannot be written to by `OSError`, a record that cannot be read by `ValueError`.
+    none or cannot be written to by `OSError`, a record that cannot be read by `DamagedRecordError`,
+    which every method may raise that reads it.
     """
 
     def __init__(
@@ -145,15 +148,15 @@ class CoverArchive:
 
     async def pending(self) -> list[ArchivedCover]:
         """The covers that are still to be saved, as they were added."""
-        return await self._listed("state = 'pending'")
+        return await self._listed(PENDING)
 
     async def failed(self) -> list[ArchivedCover]:
         """The covers that `fail` was called for, as they were added."""
-        return await self._listed("state = 'failed'")
+        return await self._listed(FAILED)
 
     async def covers(self) -> list[ArchivedCover]:
         """The covers all of whose images are here, as they were added."""
-        return await self._listed("state = 'saved'")
+        return await self._listed(SAVED)
 
     async def expiring(self, within: timedelta = timedelta(days=3)) -> list[ArchivedCover]:
         """The covers not saved whose images are deleted this soon, or were; the soonest first.
@@ -166,11 +169,11 @@ class CoverArchive:
         return sorted(covers, key=lambda cover: cover.expires_at or cover.added_at + RETENTION)
 
     async def verify(self) -> ArchiveReport:
-        """Read all recorded images and compare them with their hashes.
+        """Read all recorded images, compare them with their hashes, and check the record itself.
 
-        Nothing is changed by it, and what cannot be read is a finding like any other. To have what
-        was found again, `save` the cover; `retry` makes it pending, for whoever works through what
-        is.
+        Nothing is changed by it, and an image that cannot be read is a finding like any other; a
+        record that cannot be read is a `DamagedRecordError`. To have what was found again, `save`
+        the cover; `retry` makes it pending, for whoever works through what is.
         """
         threads = self._open_saver().threads
         findings: list[Finding | None] = []
@@ -182,6 +185,7 @@ class CoverArchive:
                     for image in cover.images
                 ]
                 findings += await asyncio.gather(*checks)
+            await threads.begin(self._check_record)
         return ArchiveReport(checked=len(findings), findings=tuple(filter(None, findings)))
 
     async def export(self, path: str | PathLike[str]) -> int:
@@ -212,6 +216,11 @@ class CoverArchive:
         with threads.in_use():
             await threads.ask(Record.check_place)
             await back_up(self._folder / NAME, target, threads)
+
+    def _check_record(self) -> None:
+        path = self._folder / NAME
+        with failures_of(path):
+            check_integrity(path)
 
     async def _listed(self, condition: str, *values: Any) -> list[ArchivedCover]:
         threads = self._open_saver().threads

@@ -1,5 +1,6 @@
 """Many covers of the record, some at a time, so that who saves has the record in between."""
 
+from math import inf
 from typing import Any, Self
 
 from .threads import Threads
@@ -17,7 +18,8 @@ class Pages:
     ) -> None:
         self._threads = threads
         self._condition, self._values = condition, values
-        self._size, self._after = size, 0
+        self._size = size
+        self._after: float = -inf
 
     def __aiter__(self) -> Self:
         return self

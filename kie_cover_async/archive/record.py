@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from attrs import evolve
 from kie_cover_async.models import RETENTION, CoverDetails
 from kie_cover_async.wire import unstructure_details
 
-from .files import UNOPENED_HINT, as_it_lies, identity, problem_with
+from .files import as_it_lies, identity, problem_with
 from .locks import ATTEMPT
-from .rows import cover_of, image_of
-from .tables import FILE, SCHEMA, TASK, check_tables, check_version, somebody_elses
+from .rows import cover_of, image_of, text_of
+from .tables import FILE, SCHEMA, TASK, VERSION, check_tables, check_version
 from .values import ArchivedCover, SavedImage
 
 NAME = "covers.sqlite3"
@@ -37,25 +38,18 @@ _SELECT = "SELECT task_id, state, NULL, expires_at, error, added_at FROM tasks W
 _KEEP = f"INSERT OR REPLACE INTO files ({FILE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 # The images of a job whose completion is not known live at least so long from its beginning.
 _EXPIRES = f"coalesce(expires_at, added_at + {RETENTION.total_seconds():.0f})"
-# Condition for covers that are not saved, and whose images are deleted before a moment.
+# Conditions of the lists. A row whose state cannot be read is in none of the other states, so each
+# list reads it, and fails.
+PENDING = "coalesce(state, '') NOT IN ('saved', 'failed')"
+FAILED = "coalesce(state, '') NOT IN ('pending', 'saved')"
+SAVED = "coalesce(state, '') NOT IN ('pending', 'failed')"
+# Not saved, and deleted before a moment; or at none that can be read: after the last year, which
+# texts are to SQLite, too.
+_LAST = datetime.max.replace(tzinfo=UTC).timestamp()
 EXPIRING: str = f"""
-{_EXPIRES} <= ? AND (state = 'pending' OR state = 'failed' AND expires_at IS NOT NULL)
+({_EXPIRES} <= ? OR {_EXPIRES} > {_LAST:.0f})
+AND ({PENDING} OR {FAILED} AND expires_at IS NOT NULL)
 """
-
-
-@contextmanager
-def failures_of(folder: Path) -> Iterator[None]:
-    """Turn what SQLite raises inside into an error that names the file."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        hint = UNOPENED_HINT if "unable to open" in str(error) else ""
-        raise OSError(f"the record {folder / NAME} cannot be used: {error}{hint}") from error
-    except sqlite3.DatabaseError as error:
-        raise ValueError(
-            f"{folder / NAME} cannot be read as an archive's record: {error}; moved away, it is "
-            "made anew, and whole images are taken over as they are saved again"
-        ) from error
 
 
 class Record:
@@ -74,6 +68,7 @@ class Record:
         self._folder = folder
         path = folder / NAME
         self._connection = sqlite3.connect(path, timeout=ATTEMPT, isolation_level=None)
+        self._connection.text_factory = text_of
         self._files: dict[str, tuple[int, int] | None] = {}
         try:
             self._open(path)
@@ -169,7 +164,7 @@ class Record:
         """Make these pending, or all that failed; those of them that were not."""
         with self._transaction():
             if task_ids is None:
-                task_ids = [cover.task_id for cover in self.covers("WHERE state = 'failed'")]
+                task_ids = [cover.task_id for cover in self.covers(f"WHERE {FAILED}")]
             change = f"{_SET_STATE} AND state != 'pending'"
             return [each for each in task_ids if self._changes(change, "pending", each)]
 
@@ -178,10 +173,10 @@ class Record:
         return [cover for _, cover in self._placed(which, *values)]
 
     def page(
-        self, condition: str, *values: Any, after: int, size: int
+        self, condition: str, *values: Any, after: float, size: int
     ) -> list[tuple[int, ArchivedCover]]:
         """The first so many covers after a place that an SQL condition selects, with theirs."""
-        which = f"WHERE ({condition}) AND place > ? ORDER BY place LIMIT ?"
+        which = f"WHERE ({condition}) AND rowid > ? ORDER BY rowid LIMIT ?"
         return self._placed(which, *values, after, size)
 
     def _open(self, path: Path) -> None:
@@ -204,7 +199,10 @@ class Record:
             if self._version():
                 return
             if self._execute("SELECT * FROM sqlite_master").fetchone():
-                raise somebody_elses(path)
+                # The version is not in what SQLite's shell writes of a record or recovers of it.
+                check_tables(path, self._connection)
+                self._execute(f"PRAGMA user_version = {VERSION}")
+                return
             for statement in SCHEMA.split(";"):
                 self._execute(statement)
 
@@ -233,7 +231,7 @@ class Record:
         return self._execute(statement, *values).rowcount > 0
 
     def _placed(self, which: str, *values: Any) -> list[tuple[int, ArchivedCover]]:
-        rows = self._execute(f"SELECT place, {TASK} FROM tasks {which}", *values)  # noqa: S608 - ours
+        rows = self._execute(f"SELECT rowid, {TASK} FROM tasks {which}", *values)  # noqa: S608 - ours
         # As long as it is open this process sees what was there then, of the images, too.
         with closing(rows):
             return [(place, cover_of(row, tuple(self.images(row[0])))) for place, *row in rows]

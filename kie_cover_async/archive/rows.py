@@ -24,6 +24,14 @@ from .values import ArchivedCover, ArchiveState, SavedImage
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+def text_of(content: bytes) -> str | bytes:
+    """Return what is not UTF-8 as it is: no column may be bytes, so its row is refused by name."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
+
+
 def cover_of(row: Sequence[Any], images: tuple[SavedImage, ...]) -> ArchivedCover:
     """A row of `tasks`, with what those of `files` say of the same task."""
     task_id, state, details, expires_at, error, added_at = row

@@ -10,12 +10,13 @@ from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .failures import failures_of
 from .files import sync_folder
 from .locks import when_unlocked
 from .notes import Note, Notes, Outcome
 from .parts import sweep
 from .presence import Presence
-from .record import NAME, Record, failures_of
+from .record import NAME, Record
 
 T = TypeVar("T")
 
@@ -121,7 +122,7 @@ class Threads:
         return self._when_unlocked(attempt)
 
     def _when_unlocked(self, attempt: Callable[[], T]) -> T:
-        with failures_of(self._folder):
+        with failures_of(self._folder / NAME):
             return when_unlocked(self._folder / NAME, attempt, self._is_wanted)
 
     def _is_wanted(self) -> bool:

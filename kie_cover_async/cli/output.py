@@ -24,6 +24,7 @@ from kie_cover_async import (
     KieCoverError,
     unstructure_details,
 )
+from kie_cover_async.archive import DamagedRecordError
 
 from .threads import in_daemon_threads
 
@@ -216,7 +217,7 @@ def run(work: Coroutine[Any, Any, int], *, as_json: bool) -> NoReturn:
         code = USAGE
     except KieCoverError as error:
         code = report_error(error, as_json=as_json)
-    except OSError as error:
+    except (OSError, DamagedRecordError) as error:
         say(f"kie-cover: {error}")
         code = FAILED
     raise typer.Exit(code)

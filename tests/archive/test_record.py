@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -18,7 +19,7 @@ from kie_cover_async import (
     InvalidTaskIdError,
     structure_details,
 )
-from kie_cover_async.archive import ArchiveReport, CoverArchive
+from kie_cover_async.archive import ArchiveReport, CoverArchive, DamagedRecordError
 from kie_cover_async.emulator import Fault
 
 NOW = datetime.now(UTC)
@@ -350,7 +351,8 @@ async def test_a_record_that_lacks_a_column(opened, table, column):
     archive = await opened()
     await alter(archive, f"ALTER TABLE {table} DROP COLUMN {column}")
     says = (
-        rf"covers\.sqlite3 is a database of somebody else's, or damaged: {table} has no {column}$"
+        rf"covers\.sqlite3 is a database of somebody else's, or damaged: {table} has no {column};"
+        " give the archive another folder, or put a backup in its place$"
     )
     with pytest.raises(ValueError, match=says):
         await opened()
@@ -366,6 +368,87 @@ async def test_a_record_with_more_columns(client, opened, cover):
     second = await archive.save(client, await cover("b"))
     assert await archive.covers() == [first, second]
     assert (await archive.verify()).checked == 4
+
+
+async def test_a_record_from_its_dump(client, opened, cover):
+    """What SQLite's shell writes of a record lacks the version, and is a record all the same."""
+    archive = await opened()
+    saved = await archive.save(client, await cover("a"))
+    await archive.aclose()
+    path = archive.folder / "covers.sqlite3"
+    with closing(sqlite3.connect(path)) as connection:
+        dump = "\n".join(connection.iterdump())
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(dump)
+        assert connection.execute("PRAGMA user_version").fetchone() == (0,)
+    for _ in range(2):
+        archive = await opened()
+        assert await archive.covers() == [saved]
+        await archive.aclose()
+
+
+SCHEMAS = {
+    "not UTF-8": ("sql = CAST(x'4352ff' AS TEXT) WHERE name = 'tasks'", "its schema is not UTF-8"),
+    "not SQL": ("sql = 'nonsense' WHERE name = 'files'", r"malformed database schema \(files\)"),
+    "elsewhere": ("rootpage = 999 WHERE name = 'tasks'", "invalid rootpage"),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), SCHEMAS.values(), ids=SCHEMAS)
+async def test_a_damaged_schema(opened, change, says):
+    """The error names the file, and what to do."""
+    archive = await opened()
+    await archive.aclose()
+    path = archive.folder / "covers.sqlite3"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(f"UPDATE sqlite_master SET {change}")  # noqa: S608 - ours
+    cure = "put a backup in its place, .* or move it away: a new record takes over whole images"
+    with pytest.raises(DamagedRecordError, match=rf"^{path} cannot be read .*{says}.*; {cure}"):
+        await opened()
+
+
+def zero(archive, number):
+    """Have a disk forget a page of the record, which is closed."""
+    path = archive.folder / "covers.sqlite3"
+    with path.open("r+b") as file:
+        file.seek(number * 4096)
+        file.write(bytes(4096))
+
+
+async def test_a_page_of_zeros(opened):
+    """The error names the file, and what to do."""
+    archive = await opened()
+    await archive.add(["a"])
+    await archive.aclose()
+    zero(archive, 1)
+    archive = await opened()
+    for call in (archive.pending, archive.verify):
+        with pytest.raises(DamagedRecordError, match=r"covers\.sqlite3 cannot .*; put a backup in"):
+            await call()
+
+
+async def test_damage_that_no_row_shows(opened):
+    """Verifying finds it, though every cover can be read."""
+    archive = await opened()
+    await archive.add(["a"])
+    await archive.aclose()
+    with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection, connection:
+        page = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_tasks_1'"
+        ).fetchone()[0]
+    path = archive.folder / "covers.sqlite3"
+    # An index without entries, which is what it says of itself.
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 3)
+        file.write(bytes(2))
+    archive = await opened()
+    assert ids(await archive.pending()) == ["a"]
+    with pytest.raises(
+        DamagedRecordError, match=r"covers\.sqlite3 cannot be read .*; put a backup"
+    ):
+        await archive.verify()
 
 
 async def test_a_record_that_is_none(opened, tmp_path):

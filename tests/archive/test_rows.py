@@ -3,6 +3,7 @@
 import re
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 from anything import StoredRows
@@ -10,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kie_cover_async import CoverDetails, CoverFailedError, InvalidTaskIdError
+from kie_cover_async.archive import DamagedRecordError
 
 NAMES = (*StoredRows.TASKS, *StoredRows.FILES)
 NAME = "an-id-1.png"
@@ -63,12 +65,54 @@ async def test_a_row_that_cannot_be_read(client, archive, cover, column, value):
     saved = await archive.save(client, details)
     before = write(archive, column, value)
     file = re.escape(str(archive.folder / "covers.sqlite3"))
-    with pytest.raises(ValueError, match=f"^{file} cannot be read .*: {column} of task .*; moved"):
+    says = f"^{file} cannot be read .*: {column} of task .*; copy the file, then correct or delete"
+    with pytest.raises(DamagedRecordError, match=says):
         await archive.verify()
-    with pytest.raises(ValueError, match=f"{column} of task"):
+    with pytest.raises(DamagedRecordError, match=f"{column} of task"):
         await archive.export(archive.folder / "out.csv")
     write(archive, column, before)
     assert await archive.covers() == [saved] == [await archive.save(client, details)]
+
+
+@pytest.mark.parametrize("state", ["odd", "", 5, b"pending", float("inf")])
+async def test_a_state_that_cannot_be_read(archive, state):
+    """No list leaves such a cover out without a word: each names it."""
+    await archive.add(["an-id"])
+    before = write(archive, "state", state)
+    lists = (archive.pending, archive.failed, archive.covers, archive.retry)
+    for listing in (*lists, lambda: archive.expiring(timedelta(days=99))):
+        with pytest.raises(DamagedRecordError, match="state of task 'an-id' is"):
+            await listing()
+    write(archive, "state", before)
+    assert [cover.task_id for cover in await archive.pending()] == ["an-id"]
+
+
+@pytest.mark.parametrize("expires_at", ["soon", b"a day", 1e300, float("inf"), -1e300])
+async def test_a_moment_that_cannot_be_read(archive, expires_at):
+    """A cover that may be about to expire is not left out."""
+    await archive.add(["an-id"])
+    write(archive, "expires_at", expires_at)
+    with pytest.raises(DamagedRecordError, match="expires_at of task 'an-id' is"):
+        await archive.expiring()
+
+
+@pytest.mark.parametrize(("column", "text"), [("error", b"\xff"), ("details", b'{"a": "\xff"}')])
+async def test_a_text_that_is_not_utf_8(archive, column, text):
+    """SQLite keeps it as a text, and Python cannot read it as one: its row is named."""
+    await archive.fail("an-id", OSError("the disk is full"))
+    with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection, connection:
+        connection.execute(f"UPDATE tasks SET {column} = CAST(? AS TEXT)", (text,))  # noqa: S608 - ours
+    with pytest.raises(DamagedRecordError, match=rf"{column} of task 'an-id' is b'.*\\xff"):
+        await archive.failed()
+
+
+@pytest.mark.parametrize("place", [0, -1, -(2**63) + 1])
+async def test_a_row_in_an_odd_place(archive, place):
+    """Wherever SQLite or somebody else has put a row, it is listed."""
+    await archive.add(["an-id"])
+    with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection, connection:
+        connection.execute("UPDATE tasks SET place = ?", (place,))
+    assert [cover.task_id for cover in await archive.pending()] == ["an-id"]
 
 
 async def test_an_error_that_is_kept_holds_nobody_up(client, archive, cover, tmp_path):

@@ -94,5 +94,7 @@ class Intake:
 
 
 def _lie_there(cover: ArchivedCover) -> bool:
-    """Whether its files do; what is in them is not read for that."""
-    return all(image.path.exists() for image in cover.images)
+    """Whether the files of all its images do; what is in them is not read for that."""
+    wanted = cover.details.images if cover.details is not None else ()
+    is_known = 0 < len(wanted) <= len(cover.images)
+    return is_known and all(image.path.exists() for image in cover.images)

@@ -1,0 +1,101 @@
+"""`collect` on a record that a disk or somebody else has spoilt."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from kie_cover_async import CoverClient
+from kie_cover_async.archive import CoverArchive
+from kie_cover_async.cli.output import DONE, FAILED, USAGE
+from kie_cover_async.emulator import CoverScript
+
+
+def change(folder, statement):
+    with closing(sqlite3.connect(folder / "covers.sqlite3")) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(statement)
+
+
+@pytest.fixture
+def collect(run, emulator, tmp_path):
+    async def collect(*arguments):
+        folder = str(tmp_path / "covers")
+        return await run("collect", *arguments, "--out", folder, KIE_BASE_URL=emulator.url)
+
+    return collect
+
+
+@pytest.fixture
+async def folder(emulator, tmp_path):
+    """A folder with a cover that was saved."""
+    job = emulator.add_job(CoverScript(looks=["success"], images=2), task_id="an-id")
+    client = CoverClient("a-key", base_url=emulator.url)
+    async with client, CoverArchive(tmp_path / "covers") as archive:
+        await archive.save(client, await client.get_cover_details(job))
+    return archive.folder
+
+
+ROW_CURE = "; copy the file, then correct or delete this row with an SQLite tool, or move it away: "
+FILE_CURE = "; put a backup in its place, or recover it with an SQLite tool, or move it away: "
+SPOILT = {
+    "state": ("UPDATE tasks SET state = 'odd'", "state of task 'an-id' is 'odd'", ROW_CURE),
+    "no state": ("UPDATE tasks SET state = x'00'", "state of task 'an-id' is b", ROW_CURE),
+    "details": ("UPDATE tasks SET details = '{'", "details of task 'an-id' is '{'", ROW_CURE),
+    "name": ("UPDATE files SET name = '../x'", "name of task 'an-id' is '../x'", ROW_CURE),
+    "size": ("UPDATE files SET size = -1", "size of task 'an-id' is -1", ROW_CURE),
+    "bytes": ("UPDATE tasks SET error = CAST(x'ff' AS TEXT)", "error of task 'an-id'", ROW_CURE),
+    "root": (
+        "UPDATE sqlite_master SET rootpage = 2 WHERE name = 'files'",
+        "malformed",
+        FILE_CURE,
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "says", "cure"), SPOILT.values(), ids=SPOILT)
+async def test_a_record_that_cannot_be_read(collect, folder, statement, says, cure):
+    """The command fails with one line, which names the file, the row and what to do."""
+    change(folder, statement)
+    ended = await collect("an-id")
+    assert (ended.code, ended.out) == (FAILED, "")
+    [line] = ended.err.splitlines()
+    assert line.startswith(f"kie-cover: {folder / 'covers.sqlite3'} cannot be read as an archive's")
+    assert says in line
+    assert cure in line
+
+
+@pytest.mark.parametrize("state", ["odd", "PENDING", ""])
+async def test_a_pending_cover_whose_state_cannot_be_read(collect, folder, state):
+    """Nothing is said to be pending only if nothing is."""
+    change(folder, f"UPDATE tasks SET state = '{state}'")  # noqa: S608 - ours
+    ended = await collect()
+    assert ended.code == FAILED
+    assert f"state of task 'an-id' is '{state}'" in ended.err
+    assert "nothing is pending" not in ended.err
+
+
+async def test_a_schema_that_cannot_be_read(collect, folder):
+    """The folder is refused, and the line names the file."""
+    change(folder, "UPDATE sqlite_master SET sql = CAST(x'4352ff' AS TEXT) WHERE name = 'tasks'")
+    ended = await collect()
+    assert (ended.code, ended.out) == (USAGE, "")
+    [line] = ended.err.splitlines()
+    assert f"{folder / 'covers.sqlite3'} cannot be read" in line
+    assert "its schema is not UTF-8" + FILE_CURE in line
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["DELETE FROM files", "DELETE FROM files WHERE number = 2", "UPDATE tasks SET details = NULL"],
+)
+async def test_a_saved_cover_of_which_rows_are_lost(collect, folder, emulator, statement):
+    """It is not taken for saved: it is collected again, and its files are taken over."""
+    change(folder, statement)
+    emulator.requests.clear()
+    ended = await collect("an-id")
+    assert ended.code == DONE
+    assert [len(line["files"]) for line in ended.documents] == [2]
+    assert [request.endpoint for request in emulator.requests] == ["record-info"]
+    files = {path.name for path in folder.iterdir()}
+    assert files == {".in-use", "an-id-1.png", "an-id-2.png", "covers.sqlite3"}
