@@ -1,7 +1,8 @@
 """Hearing that a cover has ended, instead of asking.
 
 `inbox` receives callbacks and wakes waits, `memory` is what it remembers of them, `verification`
-joins a body to its signature, and `web` answers for aiohttp.web.
+joins a body to its signature, and `web` answers for aiohttp.web. `bounded_log` keeps a flood of
+refusals from filling the log.
 """
 
 from kie_cover_async.wire import CoverCallback, parse_callback

@@ -11,6 +11,8 @@ from aiohttp import web
 from kie_cover_async.deadline import Timeout
 from kie_cover_async.errors import InvalidResponseError, SignatureError
 
+from .bounded_log import BoundedLog
+
 _log = logging.getLogger(__name__)
 
 # Bytes. A callback has some hundreds.
@@ -23,9 +25,10 @@ Receive = Callable[[Any, bytes], object]
 
 def callback_routes(path: str, receive: Receive) -> list[web.RouteDef]:
     """The one route on which callbacks are posted."""
+    log = BoundedLog(_log)
 
     async def answer(request: web.Request) -> web.Response:
-        status = await _status(request, receive)
+        status = await _status(request, receive, log)
         response = web.Response(status=status, text=status.phrase)
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             response.force_close()
@@ -34,7 +37,7 @@ def callback_routes(path: str, receive: Receive) -> list[web.RouteDef]:
     return [web.post(path, answer)]
 
 
-async def _status(request: web.Request, receive: Receive) -> HTTPStatus:
+async def _status(request: web.Request, receive: Receive, log: BoundedLog) -> HTTPStatus:
     try:
         async with Timeout(asyncio.get_running_loop().time() + _PATIENCE):
             body = await _body(request)
@@ -44,7 +47,7 @@ async def _status(request: web.Request, receive: Receive) -> HTTPStatus:
         return HTTPStatus.BAD_REQUEST
     if len(body) > _LARGEST_BODY:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    return _received(request, body, receive)
+    return _received(request, body, receive, log)
 
 
 async def _body(request: web.Request) -> bytes:
@@ -60,13 +63,15 @@ async def _body(request: web.Request) -> bytes:
     return bytes(body)
 
 
-def _received(request: web.Request, body: bytes, receive: Receive) -> HTTPStatus:
+def _received(request: web.Request, body: bytes, receive: Receive, log: BoundedLog) -> HTTPStatus:
     try:
         receive(request.headers, body)
     except InvalidResponseError as error:
-        _log.info("callback refused, it cannot be read at %s", error.path)
+        log.info("callback refused, it cannot be read at %s", error.path)
         return HTTPStatus.BAD_REQUEST
     except SignatureError as error:
-        _log.info("callback refused: %s", error)
+        # Each reason is bounded by itself, so that none of them hides another.
+        refusal = f"callback refused: callback signature {error.reason}; task %s"
+        log.info(refusal, error.task_id)
         return HTTPStatus.UNAUTHORIZED
     return HTTPStatus.OK

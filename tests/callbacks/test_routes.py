@@ -253,6 +253,28 @@ async def test_other_methods(site, method):
     assert status == 405
 
 
+async def test_flood_of_refusals_is_two_lines(instant_time, site, caplog):
+    """Refusals for one reason are a line in 30 seconds, and then their number."""
+    caplog.set_level(logging.INFO, "kie_cover_async")
+    for _ in range(50):
+        await site.post(BODY, sign_callback(TASK, "another"))
+    await site.post(BODY, {})
+    await asyncio.sleep(1)
+    for _ in range(2):
+        await site.post(b"{}", {})
+    await asyncio.sleep(61)
+    await site.post(BODY, {})
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        f"callback refused: callback signature does not match; task {TASK}",
+        f"callback refused: callback signature is missing; task {TASK}",
+        "callback refused, it cannot be read at $.data.taskId",
+        f"callback refused: callback signature does not match; task {TASK} (and 49 more in 30 s)",
+        "callback refused, it cannot be read at $.data.taskId (and 1 more in 30 s)",
+        f"callback refused: callback signature is missing; task {TASK}",
+    ]
+
+
 async def test_what_is_logged(site, caplog):
     """A refusal is a line with its reason, and no key, signature or image is in any."""
     caplog.set_level(logging.DEBUG, "kie_cover_async")

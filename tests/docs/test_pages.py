@@ -99,11 +99,12 @@ def test_the_tree_of_errors():
 
 
 def logged():
-    """Level and logger of every line of the package that logs."""
+    """Level and logger of every line of the package that logs, bounded or not."""
     package = Path(kie_cover_async.__path__[0])
     for module in package.rglob("*.py"):
         logger = ".".join(module.relative_to(package).with_suffix("").parts)
-        for method in re.findall(r"\b_log\.(\w+)\(", module.read_text(encoding="utf-8")):
+        calls = r"\b_?log\.(debug|info|warning|error|exception|log)\("
+        for method in re.findall(calls, module.read_text(encoding="utf-8")):
             levels = {"log": ("INFO", "DEBUG"), "exception": ("ERROR",)}
             yield from ((level, logger) for level in levels.get(method, (method.upper(),)))
 
