@@ -5,9 +5,10 @@ environment; `help_page` has the help without types, and `output` says what goes
 exit code means. `many` does those that take many ids, from wherever `ids` finds them. `board`,
 `tally` and `record` are what people see of waits, of many of them and of covers, `stage`, `scene`
 and `report` of the `demo`. `emulated` is the emulator in a terminal of its own. `collect` has the
-images on disk; `listening` and `reception` are for callbacks, which `serving` lets in. `signals`
-has SIGTERM do what Ctrl-C does, `threads` keeps a hung name server from delaying the end, and
-`failures` names what a command gets through by itself.
+images on disk; `listening` and `reception` are for callbacks, which `serving` lets in over
+connections that `accepting` accepts and closes. `signals` has SIGTERM do what Ctrl-C does,
+`threads` keeps a hung name server from delaying the end, and `failures` names what a command gets
+through by itself.
 """
 
 import sys

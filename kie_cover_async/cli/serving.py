@@ -3,16 +3,18 @@
 import logging
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Self
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self, cast
 
 from aiohttp import web
 from attrs import frozen
 from yarl import URL
 
 from kie_cover_async.arguments import is_http_url, shown
+from kie_cover_async.callbacks.bounded_log import BoundedLog
 from kie_cover_async.callbacks.web import Receive, callback_routes
 
+from .accepting import accepting
 from .output import LOGGED, Refused
 
 # Seconds for answers that are being written when Ctrl-C comes.
@@ -58,26 +60,29 @@ def is_a_path(path: str) -> bool:
     return URL.build(scheme="http", host="h", path=path).path == path
 
 
+async def _close_connection(_: web.Request, response: web.StreamResponse) -> None:
+    """Have the connection closed after the answer, so that only unfinished ones stay open."""
+    response.headers["Connection"] = "close"
+    response.force_close()
+
+
 @asynccontextmanager
 async def serving(receive: Receive, address: Address) -> AsyncIterator[URL]:
     """Pass callbacks on to `receive`; gives the callback URL, and raises `Refused` for no such."""
     app = web.Application()
     app.add_routes(callback_routes(address.path, receive))
+    app.on_response_prepare.append(_close_connection)
     # A request that cannot be read is one line of talk, and not a traceback for whoever sends it.
-    log = logging.getLogger(LOGGED)
+    log = BoundedLog(logging.getLogger(LOGGED))
     runner = web.AppRunner(app, access_log=None, logger=log, shutdown_timeout=_LAST_WORDS)
     await runner.setup()
-    try:
-        await _start(runner, address)
-        port = runner.addresses[0][1]
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(runner.cleanup)
+        server = cast("web.Server", runner.server)
+        try:
+            listening = accepting(server, address.host, address.port)
+            port = await stack.enter_async_context(listening)
+        except OSError as error:
+            where = f"{address.host}, port {address.port}"
+            raise Refused(f"cannot listen on {where}: {error.strerror}") from None
         yield URL.build(scheme="http", host=address.host, port=port, path=address.path)
-    finally:
-        await runner.cleanup()
-
-
-async def _start(runner: web.AppRunner, address: Address) -> None:
-    try:
-        await web.TCPSite(runner, address.host, address.port).start()
-    except OSError as error:
-        where = f"{address.host}, port {address.port}"
-        raise Refused(f"cannot listen on {where}: {error.strerror}") from None
