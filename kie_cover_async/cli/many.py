@@ -76,9 +76,13 @@ async def _all(asked: Asked, begin: Begin) -> int:
         # The reader has seen enough, as `head` does. What failed until then has failed.
         raise OutputLost(FAILED if tally.failed else lost.code) from None
     finally:
-        if tally.done:
-            say(tally.summary())
+        _say_summary(tally)
     return FAILED if tally.failed else DONE
+
+
+def _say_summary(tally: Tally) -> None:
+    if tally.done:
+        say(tally.summary())
 
 
 def _line(outcome: CoverOutcome, *, as_json: bool) -> str | Text:

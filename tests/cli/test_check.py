@@ -109,6 +109,17 @@ async def test_a_file_without_ids_is_refused(tmp_path, content):
         await drawn(file=str(file))
 
 
+@pytest.mark.usefixtures("key")
+async def test_nothing_is_polled_without_ids(emulator, capsys, tmp_path):
+    """The command ends with the reason, and without a summary of nothing."""
+    file = tmp_path / "ids.txt"
+    file.touch()
+    with pytest.raises(Refused, match=r"^no ids in "):
+        await many.check(asked(emulator, file=str(file)))
+    assert capsys.readouterr() == ("", "")
+    assert not emulator.requests
+
+
 async def test_a_blank_stdin_and_an_empty_file_are_refused(stdin, tmp_path):
     """Each place that was searched for ids is named."""
     file = tmp_path / "ids.txt"

@@ -589,6 +589,7 @@ async def test_a_failure_counts_when_the_reader_has_gone(started, emulator, fold
             writing.write(f"{failed}\n")
             assert (await command.document())["state"] == "failed"
             command.hang_up()
+            await asyncio.sleep(0)  # until the pipe is closed
             writing.write("no id\n")
             ended = await command.end()
     assert ended.code == FAILED
