@@ -46,7 +46,7 @@ MEET_BACKOFF = [
     "tests/client/test_waiting.py",
     "tests/test_retry.py",
     "tests/test_schedule.py",
-    "tests/test_waiting.py",
+    "tests/test_waiter.py",
 ]
 
 PYTHONS = [version for version in ("3.11", "3.12", "3.13", "3.14") if is_present(version)]
@@ -113,7 +113,7 @@ def package(session: nox.Session) -> None:
     session.chdir(root)
     session.install(".[cli]")
     session.env["PYTHONSAFEPATH"] = "1"
-    reading = ("tests/docs", "tests/faults", "tests/wire", "tests/test_architecture.py")
+    reading = ("tests/docs", "tests/faults", "tests/api", "tests/test_architecture.py")
     session.run("pytest", AT_ONCE, *reading)
 
 
@@ -147,7 +147,7 @@ def bench(session: nox.Session) -> None:
     session.env["PYTHONPATH"] = "tests"
     # A server on this machine, which only benchmarks are to trust.
     session.env["SSL_CERT_FILE"] = "tests/benchmarks/loopback.pem"
-    for name in session.posargs or ("look_cost", "bulk", "schedules", "callbacks", "archive"):
+    for name in session.posargs or ("poll_cost", "bulk", "schedules", "callbacks", "archive"):
         session.run("python", f"tests/benchmarks/{name}.py")
 
 

@@ -1,7 +1,7 @@
 """An asyncio client for KIE.ai's Suno cover images."""
 
 from ._version import __version__
-from .budget import RequestBudget
+from .api import structure_details, unstructure_details
 from .bulk import CoverOutcome, OutcomeStream
 from .client import CoverClient
 from .errors import (
@@ -27,9 +27,9 @@ from .errors import (
     TransportError,
 )
 from .models import CoverDetails, CoverResponse, CoverState
+from .rate_limiter import RateLimiter
 from .retry import RetryPolicy
 from .schedule import AdaptiveSchedule, ExponentialSchedule, Schedule
-from .wire import structure_details, unstructure_details
 
 __all__ = [
     "AdaptiveSchedule",
@@ -56,7 +56,7 @@ __all__ = [
     "MaintenanceError",
     "OutcomeStream",
     "RateLimitedError",
-    "RequestBudget",
+    "RateLimiter",
     "RetryPolicy",
     "Schedule",
     "ServerError",

@@ -8,21 +8,33 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from . import wire
-from .arguments import Network, a_callable, a_task_id, an_http_url, networks, number
-from .budget import InFlightLimit, RequestBudget
+from . import api
 from .bulk import OutcomeStream, Pool, TaskIds
 from .descriptors import affordable
 from .errors import CoverAlreadyExistsError
 from .events import Observer
-from .inbox import Inbox, an_inbox
+from .inbox import Inbox, validate_inbox
 from .models import CoverDetails
-from .reading import OnTaskId, Reader
+from .polling import OnTaskId, OnUpdate, Poller, WaitOptions
+from .rate_limiter import ConcurrencyLimiter, RateLimiter
 from .retry import RetryPolicy
 from .schedule import ExponentialSchedule, Schedule
-from .settings import a_schedule, a_session, a_user_agent, api_key_in_use, base_url_in_use
-from .transport import Downloads, Exchange, Transport
-from .waiting import OnUpdate, WaitTerms
+from .settings import (
+    resolve_api_key,
+    resolve_base_url,
+    resolve_user_agent,
+    validate_schedule,
+    validate_session,
+)
+from .transport import HttpClient, ImageDownloader, Transport
+from .validation import (
+    Network,
+    networks,
+    validate_callable,
+    validate_http_url,
+    validate_number,
+    validate_task_id,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -30,25 +42,26 @@ _log = logging.getLogger(__name__)
 class CoverClient:
     """An asyncio client for the cover images of KIE.ai's Suno API.
 
-    Make one for each event loop and share it: its calls share connections, a request budget and
-    their looks at the same id. Close it with `async with` or `aclose()`.
+    Make one for each event loop and share it: its calls share connections, a rate limiter and
+    their polls of the same id. Close it with `async with` or `aclose()`.
 
     :param api_key: `None` reads the environment's `KIE_API_KEY`. It is in no repr, log or error.
     :param base_url: `None` reads `KIE_BASE_URL`, else it is `https://api.kie.ai`; with or without
         a trailing `/api/v1`.
     :param allow_http: accept plain http for hosts other than loopback.
-    :param session: a borrowed session, with its proxies, TLS and pool; neither closed nor altered.
+    :param session: an external session, with its proxies, TLS and pool; neither closed nor altered.
     :param request_timeout: seconds for one request, its body included, and not the time in queues.
     :param retry: how a single call goes on after a passing failure, and at what pace a wait does.
-    :param schedule: when waits look again; anything with `delay(age, pressure)`.
-    :param budget: how often to call; `None` is ten requests a second, the vendor's ceiling for a
-        key. Give the same one to all clients that share a key.
-    :param max_in_flight: how many requests may be under way at once; a borrowed pool may lower it,
-        and so may the limit of open files (`ulimit -n`), which a warning says.
+    :param schedule: when waits poll again; anything with `delay(age, pressure)`.
+    :param rate_limiter: how often to call; `None` is ten requests a second, the vendor's ceiling
+        for a key. Give the same one to all clients that share a key.
+    :param max_concurrent_requests: how many requests may be under way at once; the pool of an
+        external session may lower it, and so may the limit of open files (`ulimit -n`), which a
+        warning says.
     :param allow_image_networks: networks such as `"198.18.0.0/15"` that images may come from
         although they are not public: some proxies and VPNs have each name at such an address.
     :param user_agent: ours by default; some of the vendor's hosts refuse odd ones with a 403.
-    :param inbox: a `CallbackInbox`, whose callbacks wake waits, so that these seldom look before.
+    :param inbox: a `CallbackInbox`, whose callbacks wake waits, so that these seldom poll before.
     :param observer: called with each event of `kie_cover_async.events`.
 
     Raises `TypeError` or `ValueError` naming the argument that cannot be used.
@@ -64,39 +77,39 @@ class CoverClient:
         request_timeout: float = 30.0,
         retry: RetryPolicy = RetryPolicy(),
         schedule: Schedule = ExponentialSchedule(),
-        budget: RequestBudget | None = None,
-        max_in_flight: int = 100,
+        rate_limiter: RateLimiter | None = None,
+        max_concurrent_requests: int = 100,
         allow_image_networks: Iterable[str | Network] = (),
         user_agent: str | None = None,
         inbox: Inbox | None = None,
         observer: Observer | None = None,
     ) -> None:
-        number("request_timeout", request_timeout, above=0)
-        number("max_in_flight", max_in_flight, at_least=1, whole=True)
-        self._base_url = base_url_in_use(base_url, allow_http=allow_http)
-        exchange = Exchange(
+        validate_number("request_timeout", request_timeout, above=0)
+        validate_number("max_concurrent_requests", max_concurrent_requests, at_least=1, whole=True)
+        self._base_url = resolve_base_url(base_url, allow_http=allow_http)
+        http_client = HttpClient(
             self._base_url,
-            api_key_in_use(api_key),
-            session=a_session(session),
+            resolve_api_key(api_key),
+            session=validate_session(session),
             request_timeout=request_timeout,
-            user_agent=a_user_agent(user_agent),
+            user_agent=resolve_user_agent(user_agent),
         )
-        most = min(max_in_flight, exchange.connection_limit or max_in_flight)
-        self._most_in_flight = affordable(most, "requests")
+        most = min(max_concurrent_requests, http_client.connection_limit or max_concurrent_requests)
+        self._max_concurrent_requests = affordable(most, "requests")
         self._transport = Transport(
-            exchange=exchange,
-            budget=RequestBudget() if budget is None else budget,
+            http_client=http_client,
+            rate_limiter=RateLimiter() if rate_limiter is None else rate_limiter,
             retry=retry,
-            in_flight=InFlightLimit(self._most_in_flight),
+            in_flight=ConcurrencyLimiter(self._max_concurrent_requests),
             observer=observer,
         )
         self._while_open = self._transport.lifetime.call
-        self.downloads: Downloads = Downloads(
+        self.downloader: ImageDownloader = ImageDownloader(
             self._transport, networks("allow_image_networks", allow_image_networks)
         )
-        """How images are fetched, without the key: what a `CoverArchive` borrows."""
-        self._schedule = a_schedule(schedule)
-        self._reader = Reader(self._transport, an_inbox(inbox))
+        """How images are fetched, without the key: what a `CoverArchive` uses."""
+        self._schedule = validate_schedule(schedule)
+        self._poller = Poller(self._transport, validate_inbox(inbox))
 
     def __repr__(self) -> str:
         state = "closed" if self._transport.lifetime.closed else "open"
@@ -109,23 +122,23 @@ class CoverClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End running calls with `ClientClosedError`; close the session unless it is borrowed."""
+        """End running calls with `ClientClosedError`; close the session unless it is external."""
         await self._transport.aclose()
 
     @property
-    def budget(self) -> RequestBudget:
-        """The budget in use."""
-        return self._transport.budget
+    def rate_limiter(self) -> RateLimiter:
+        """The rate limiter in use."""
+        return self._transport.rate_limiter
 
     async def get_cover_details(self, task_id: str) -> CoverDetails:
-        """How far the cover job is, by one look, repeated as the retry policy lets it.
+        """How far the cover job is, by one poll, repeated as the retry policy lets it.
 
         `task_id` is the cover task's own id, not the song's.
 
         Raises `TaskNotFoundError` where the API has no record of the id, which it also says in the
         first moments of a new job's life.
         """
-        return await self._reader.details(task_id)
+        return await self._poller.details(task_id)
 
     async def wait_for_cover(
         self,
@@ -138,27 +151,27 @@ class CoverClient:
     ) -> CoverDetails:
         """The details of the finished cover, with its images.
 
-        :param timeout: seconds from when the first look leaves; `None` is for ever, 0 is one look.
-        :param schedule: when to look again, if not as the client does.
+        :param timeout: seconds from when the first poll leaves; `None` is for ever, 0 is one poll.
+        :param schedule: when to poll again, if not as the client does.
         :param not_found_grace: seconds for which "no record" means "not visible yet".
-        :param on_update: called with the details after every look that brought some; plain or
+        :param on_update: called with the details after every poll that brought some; plain or
             async, in the caller's task. What it raises ends this wait alone.
 
         Raises `CoverFailedError` when the job ended in failure, `CoverTimeoutError` when time is up
         (the job goes on and can be waited for again), `TaskNotFoundError` after the grace, and at
         once what no repetition mends, such as `AuthenticationError`. Passing errors never end it.
         """
-        terms = self._terms(timeout, schedule, not_found_grace, on_update)
-        return await self._reader.wait(task_id, terms)
+        options = self._options(timeout, schedule, not_found_grace, on_update)
+        return await self._poller.wait(task_id, options)
 
     def check_covers(self, task_ids: TaskIds, *, ordered: bool = False) -> OutcomeStream:
-        """One look at each of many covers, as `get_cover_details` makes it.
+        """One poll of each of many covers, as `get_cover_details` makes it.
 
         `task_ids` is any iterable or async iterable, drawn from as the work goes on; each item has
         its outcome, in the order of completion, or in the input's where `ordered`. All of them
         together take turns with other calls as one.
         """
-        work, limit = partial(self._reader.details, flow=object()), self._most_in_flight
+        work, limit = partial(self._poller.details, flow=object()), self._max_concurrent_requests
         return OutcomeStream(Pool(task_ids, work, self._while_open, limit=limit, ordered=ordered))
 
     def wait_for_covers(
@@ -169,19 +182,19 @@ class CoverClient:
         schedule: Schedule | None = None,
         not_found_grace: float = 90.0,
         on_update: OnUpdate | None = None,
-        max_waiting: int = 10_000,
+        max_concurrent_waits: int = 10_000,
         ordered: bool = False,
     ) -> OutcomeStream:
         """Wait for each of many covers: `check_covers`, with waits as `wait_for_cover` makes them.
 
-        `timeout` counts for each id from its own first look; a deadline for all is the caller's
-        `asyncio.timeout`. `on_update` is called in a task of the stream's. At most `max_waiting`
-        ids are waited for at once. Their looks take turns with other calls as one, together with
-        those of all other waits.
+        `timeout` counts for each id from its own first poll; a deadline for all is the caller's
+        `asyncio.timeout`. `on_update` is called in a task of the stream's. At most
+        `max_concurrent_waits` ids are waited for at once. Their polls take turns with other calls
+        as one, together with those of all other waits.
         """
-        number("max_waiting", max_waiting, at_least=1, whole=True)
-        terms = self._terms(timeout, schedule, not_found_grace, on_update)
-        work, limit = partial(self._reader.wait, terms=terms), max_waiting
+        validate_number("max_concurrent_waits", max_concurrent_waits, at_least=1, whole=True)
+        options = self._options(timeout, schedule, not_found_grace, on_update)
+        work, limit = partial(self._poller.wait, options=options), max_concurrent_waits
         return OutcomeStream(Pool(task_ids, work, self._while_open, limit=limit, ordered=ordered))
 
     async def generate_cover(self, music_task_id: str, *, callback_url: str) -> str:
@@ -193,12 +206,12 @@ class CoverClient:
         connection was made. Raises `CoverAlreadyExistsError` where the song has its cover already;
         look at `maybe_accepted` of any other error before asking again.
         """
-        a_task_id("music_task_id", music_task_id)
-        an_http_url("callback_url", callback_url)
-        call = wire.generate(music_task_id, str(callback_url))
-        return await self._transport.call(call, about=f"song {music_task_id}")
+        validate_task_id("music_task_id", music_task_id)
+        validate_http_url("callback_url", callback_url)
+        request = api.generate(music_task_id, str(callback_url))
+        return await self._transport.call(request, about=f"song {music_task_id}")
 
-    async def cover_for(
+    async def generate_and_wait(
         self,
         music_task_id: str,
         *,
@@ -212,16 +225,16 @@ class CoverClient:
         """Ask for the cover of a song, wait for it, and return its details. Costs credits.
 
         Where the song has a cover already and the API tells its id, that one is waited for instead.
-        Otherwise a client with an inbox looks first when the callback has come, or should have.
+        Otherwise a client with an inbox polls first when the callback has come, or should have.
         `on_task_id`, plain or async, is called with the id before the wait starts: the place to
         note what was paid for. The rest is as in `generate_cover` and `wait_for_cover`; whatever is
         raised once the id is known carries it, as `task_id` or in a note.
 
         Raises `RuntimeError`, and pays for nothing, where the inbox belongs to another event loop.
         """
-        terms = self._terms(timeout, schedule, not_found_grace, on_update)
-        a_callable("on_task_id", on_task_id)
-        self._reader.try_inbox(music_task_id)
+        options = self._options(timeout, schedule, not_found_grace, on_update)
+        validate_callable("on_task_id", on_task_id)
+        self._poller.try_inbox(music_task_id)
         is_new = True
         try:
             task_id = await self.generate_cover(music_task_id, callback_url=callback_url)
@@ -230,28 +243,30 @@ class CoverClient:
                 raise
             task_id, is_new = error.existing_task_id, False
         _log.info("cover %s is on its way, for song %s", task_id, music_task_id)
-        return await self._reader.wait_for_new(task_id, terms, on_task_id, callback_to_come=is_new)
+        return await self._poller.wait_for_new(
+            task_id, options, on_task_id, callback_to_come=is_new
+        )
 
     async def get_credits(self) -> float:
         """What is left on the account, in credits."""
-        return await self._transport.call(wire.get_credits())
+        return await self._transport.call(api.get_credits())
 
     async def get_download_url(self, image_url: str) -> str:
         """A fresh link to an image of the vendor's, good for 20 minutes by its pages.
 
         Raises `InvalidRequestError` for a URL that is none of the vendor's.
         """
-        an_http_url("image_url", image_url)
-        return await self._transport.call(wire.download_url(str(image_url)))
+        validate_http_url("image_url", image_url)
+        return await self._transport.call(api.download_url(str(image_url)))
 
-    def _terms(
+    def _options(
         self,
         timeout: float | None,
         schedule: Schedule | None,
         not_found_grace: float,
         on_update: OnUpdate | None,
-    ) -> WaitTerms:
-        return WaitTerms(
+    ) -> WaitOptions:
+        return WaitOptions(
             timeout=timeout,
             not_found_grace=not_found_grace,
             schedule=self._schedule if schedule is None else schedule,

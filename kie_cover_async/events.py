@@ -16,36 +16,36 @@ _log = logging.getLogger(__name__)
 
 
 @frozen(kw_only=True)
-class RequestDone:
-    """A request has ended: `seconds` from when it was sent, `queued` seconds before that."""
+class RequestFinished:
+    """A request has ended: `duration` from when it was sent, `queue_time` seconds before that."""
 
     endpoint: str
     task_id: str | None
-    queued: float
-    seconds: float
+    queue_time: float
+    duration: float
     error: KieCoverError | None
 
 
 @frozen(kw_only=True)
-class RetryPlanned:
-    """A single call is repeated after `pause` seconds; `tries` have been made."""
+class RetryScheduled:
+    """A single call is repeated after `delay` seconds; attempt number `attempt` failed."""
 
     task_id: str | None
-    tries: int
-    pause: float
+    attempt: int
+    delay: float
     error: KieCoverError
 
 
 @frozen(kw_only=True)
-class BudgetHeld:
-    """A refusal stopped every user of the budget for `seconds`."""
+class RequestsPaused:
+    """A refusal stopped every user of the rate limiter for `seconds`."""
 
     seconds: float
     error: KieCoverError
 
 
 @frozen(kw_only=True)
-class CoverLooked:
+class CoverPolled:
     """A wait heard an answer, its own or a shared one: `details` or `error`.
 
     `age` is the job's, in seconds; `wait` is the same object for all the events of one wait.
@@ -59,20 +59,21 @@ class CoverLooked:
 
 
 @frozen(kw_only=True)
-class CoverChanged:
-    """A wait saw its job in another state than `before`, which is `None` at the first sighting.
+class StateChanged:
+    """A wait saw its job in another state than `previous_state`, which is `None` at the first poll
+    result.
 
-    It follows the `CoverLooked` of the same look.
+    It follows the `CoverPolled` of the same poll.
     """
 
     task_id: str
     wait: object
     age: float
-    before: CoverState | None
+    previous_state: CoverState | None
     details: CoverDetails
 
 
-Event = RequestDone | RetryPlanned | BudgetHeld | CoverLooked | CoverChanged
+Event = RequestFinished | RetryScheduled | RequestsPaused | CoverPolled | StateChanged
 Observer = Callable[[Event], object]
 
 

@@ -10,8 +10,8 @@ import aiohttp
 from yarl import URL
 
 from ._version import __version__
-from .arguments import an_http_url, shown
 from .schedule import Schedule
+from .validation import short_repr, validate_http_url
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ DEFAULT_BASE_URL = "https://api.kie.ai"
 _API_PATH = re.compile(r"(/+api/v1)+/*$")
 
 
-def api_key_in_use(given: str | None) -> str:
+def resolve_api_key(given: str | None) -> str:
     """The key, given or from the environment. No error ever shows it."""
     name, key = "api_key", given
     if key is None:
@@ -39,7 +39,7 @@ def api_key_in_use(given: str | None) -> str:
     return key
 
 
-def base_url_in_use(
+def resolve_base_url(
     given: str | URL | None,
     *,
     allow_http: bool,
@@ -54,7 +54,7 @@ def base_url_in_use(
     """
     if given is None:
         name, given = BASE_URL_VARIABLE, os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-    url = an_http_url(name, given)
+    url = validate_http_url(name, given)
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
         # Not shown: it may hold a password.
         raise ValueError(f"{name} must have no credentials, no query and no fragment")
@@ -67,32 +67,36 @@ def base_url_in_use(
     return url if path == url.raw_path else url.with_path(path, encoded=True)
 
 
-def a_user_agent(given: str | None) -> str:
+def resolve_user_agent(given: str | None) -> str:
     """The `User-Agent`; some of the vendor's hosts refuse odd ones with a bare 403."""
     if given is None:
         return f"kie-cover-async/{__version__}"
     if not isinstance(given, str):
-        raise TypeError(f"user_agent must be a str, not {shown(given)}")
+        raise TypeError(f"user_agent must be a str, not {short_repr(given)}")
     if not (given.isascii() and given.isprintable() and given.strip()):
-        raise ValueError(f"user_agent must be printable ASCII, not {shown(given)}")
+        raise ValueError(f"user_agent must be printable ASCII, not {short_repr(given)}")
     return given
 
 
-def a_session(given: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
-    """A session to borrow."""
+def validate_session(given: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
+    """An external session."""
     if given is not None and not isinstance(given, aiohttp.ClientSession):
-        raise TypeError(f"session must be an aiohttp.ClientSession, not {shown(given)}")
+        raise TypeError(f"session must be an aiohttp.ClientSession, not {short_repr(given)}")
     if getattr(given, "auth", None) is not None:
         raise ValueError("session must have no auth of its own: requests carry the API key")
     if given is not None and not _verifies_certificates(given):
-        _log.warning("the session lent verifies no TLS certificates: anybody may read the API key")
+        _log.warning(
+            "the external session verifies no TLS certificates: anybody may read the API key"
+        )
     return given
 
 
-def a_schedule(given: Schedule) -> Schedule:
-    """Anything that can say when to look again; a class cannot."""
+def validate_schedule(given: Schedule) -> Schedule:
+    """Anything that can say when to poll again; a class cannot."""
     if isinstance(given, type) or not callable(getattr(given, "delay", None)):
-        raise TypeError(f"schedule must have a method delay(age, pressure), not {shown(given)}")
+        raise TypeError(
+            f"schedule must have a method delay(age, pressure), not {short_repr(given)}"
+        )
     return given
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final, NoReturn
 
 from attrs import field, frozen
 
-from .arguments import a_task_id, number
 from .errors import SignatureError
+from .validation import validate_number, validate_task_id
 
 SIGNATURE_HEADER: Final = "X-Webhook-Signature"
 TIMESTAMP_HEADER: Final = "X-Webhook-Timestamp"
@@ -58,9 +58,9 @@ def sign(task_id: str, key: bytes, timestamp: str) -> bytes:
 
 def signed_headers(task_id: str, key: str, timestamp: int | None = None) -> dict[str, str]:
     """The two headers of a callback, signed now or at `timestamp`."""
-    a_task_id("task_id", task_id)
+    validate_task_id("task_id", task_id)
     if timestamp is not None:
-        number("timestamp", timestamp, at_least=0, whole=True)
+        validate_number("timestamp", timestamp, at_least=0, whole=True)
     stamp = str(int(time.time()) if timestamp is None else timestamp)
     signature = sign(task_id, _secret(key), stamp).decode()
     return {TIMESTAMP_HEADER: stamp, SIGNATURE_HEADER: signature}

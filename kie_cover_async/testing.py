@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple, Unpack
 
-from .waiting import WaitState
+from .polling import WaitState
 
 __all__ = ["InstantTimeLoop"]
 
@@ -97,7 +97,7 @@ class InstantTimeLoop(asyncio.SelectorEventLoop):
         now = self.time()
         for wait in _waits(self):
             is_endless = wait.deadline - now > _DAY and now - wait.started >= _LONGEST_WAIT
-            if is_endless and wait.looks >= _MOST_POLLS:
+            if is_endless and wait.polls >= _MOST_POLLS:
                 error = wait.timed_out(now)
                 raise RuntimeError(
                     f"a wait polls forever in instant time: {error}; let its job end (in the "

@@ -20,17 +20,17 @@ from kie_cover_async import (
     structure_details,
     unstructure_details,
 )
+from kie_cover_async.api import Response
 from kie_cover_async.archive import ArchivedCover, DamagedRecordError
 from kie_cover_async.archive.failures import failures_of
 from kie_cover_async.archive.formats import MAX_PIXELS, NoImageError, read_format
 from kie_cover_async.archive.record import NAME, Record
 from kie_cover_async.callbacks import parse_callback, sign_callback, verify_signature
-from kie_cover_async.wire import Answer
 
 VALUES = {"record-info": CoverDetails, "generate": str, "credit": float, "download-url": str}
 
 
-def check_answer(call: str, answer: Answer) -> None:
+def check_answer(call: str, answer: Response) -> None:
     """A value of the endpoint's type comes of it, or an error of ours, and nothing else."""
     outcome = heard(call, answer)
     if isinstance(outcome, KieCoverError):

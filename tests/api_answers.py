@@ -6,13 +6,13 @@ from typing import Any
 from multidict import CIMultiDict
 
 from kie_cover_async import KieCoverError
-from kie_cover_async.wire import (
-    Answer,
-    Call,
+from kie_cover_async.api import (
+    Request,
+    Response,
     download_url,
     generate,
     get_credits,
-    read,
+    parse_response,
     record_info,
 )
 
@@ -20,7 +20,7 @@ TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
 IMAGE = "https://tempfile.aiquickdraw.com/s/1753958521_6c1b3015141849d1a9bf17b738ce9347.png"
 RAY = "9a0b1c2d3e4f-FRA"
 
-CALLS: dict[str, Call[Any]] = {
+CALLS: dict[str, Request[Any]] = {
     "record-info": record_info(TASK),
     "generate": generate("73d6128b3523a0079df10da9471017c8", "https://example.com/hook"),
     "credit": get_credits(),
@@ -28,11 +28,11 @@ CALLS: dict[str, Call[Any]] = {
 }
 
 
-def answer(body: object, status: int = 200, **headers: str) -> Answer:
+def answer(body: object, status: int = 200, **headers: str) -> Response:
     """An HTTP answer: bytes are the body itself, anything else is written as JSON."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(status, CIMultiDict({"CF-RAY": RAY} | named), raw)
+    return Response(status, CIMultiDict({"CF-RAY": RAY} | named), raw)
 
 
 def envelope(code: object, data: object = None, msg: object = "said so") -> dict[str, object]:
@@ -44,9 +44,9 @@ def record(**fields: object) -> dict[str, object]:
     return {"taskId": TASK, "successFlag": 1, "response": {"images": [IMAGE]}} | fields
 
 
-def heard(call: Call[Any] | str, what: Answer) -> Any:
+def heard(call: Request[Any] | str, what: Response) -> Any:
     """The value that the answer holds, or the error that it means, returned."""
     try:
-        return read(CALLS[call] if isinstance(call, str) else call, what)
+        return parse_response(CALLS[call] if isinstance(call, str) else call, what)
     except KieCoverError as error:
         return error

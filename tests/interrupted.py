@@ -50,15 +50,15 @@ class InterruptedAt:
 
 def left_in(client: Any) -> dict[str, int]:
     """Whatever of a call is still to be found in the client, which may have one in flight."""
-    transport, looks = client._transport, client._reader.looks
-    session = transport.exchange._session
+    transport, coalescer = client._transport, client._poller.coalescer
+    session = transport.http_client._session
     return {
         "places": 1 - transport.in_flight._free,
-        "queued": client.budget.waiting,
-        "timer of the budget": int(client.budget._timer is not None),
+        "queued": client.rate_limiter.queued,
+        "timer of the rate limiter": int(client.rate_limiter._timer is not None),
         "running": len(transport.lifetime._calls),
-        "in flight": len(looks._flights),
-        "listening": len(looks.ears),
+        "in flight": len(coalescer._in_flight),
+        "listening": len(coalescer.watches),
         "connections": len(session.connector._acquired) if session else 0,
     }
 

@@ -14,15 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pickled import pickled
-from scripted_looks import COVER, GENERATING, ScriptedApi
+from scripted_polls import COVER, GENERATING, ScriptedApi
 from virtual_time import now
 
-from kie_cover_async import AdaptiveSchedule, ExponentialSchedule, RequestBudget, Schedule
+from kie_cover_async import AdaptiveSchedule, ExponentialSchedule, RateLimiter, Schedule
 from kie_cover_async.emulator import CoverEmulator
-from kie_cover_async.looks import Ear, SharedLooks, Sighting
+from kie_cover_async.polling import PollCoalescer, PollResult, TaskWatch, Waiter, WaitOptions
 from kie_cover_async.retry import RetryPolicy
 from kie_cover_async.schedule import Learner
-from kie_cover_async.waiting import Wait, WaitTerms
 
 NOON = ScriptedApi.noon
 
@@ -41,42 +40,42 @@ def taught(*durations: float, jitter=0.0, **settings) -> AdaptiveSchedule:
 
 
 def ages(schedule, until):
-    """When a wait that begins with the job looks, by the job's age; the last is past `until`."""
+    """When a wait that begins with the job polls, by the job's age; the last is past `until`."""
     seen = [0.0]
     while seen[-1] < until:
         seen.append(seen[-1] + schedule.delay(seen[-1], 1))
     return seen
 
 
-def looks_between(schedule, young, old):
+def polls_between(schedule, young, old):
     return sum(young <= age < old for age in ages(schedule, old))
 
 
 def lag(schedule, taken):
-    """Seconds from the end of a cover that took so long to the look that sees it."""
+    """Seconds from the end of a cover that took so long to the poll that sees it."""
     return ages(schedule, taken)[-1] - taken
 
 
-# What it knows, and where it therefore looks.
+# What it knows, and where it therefore polls.
 
 
 def test_untaught():
-    """Before it has seen any cover it looks most often where most covers are said to end."""
+    """Before it has seen any cover it polls most often where most covers are said to end."""
     schedule = AdaptiveSchedule(jitter=0)
-    assert [looks_between(schedule, age, age + 20) for age in (1, 30, 130)] == [1, 4, 3]
+    assert [polls_between(schedule, age, age + 20) for age in (1, 30, 130)] == [1, 4, 3]
 
 
 def test_what_always_takes_as_long():
-    """A cover that takes 47 s, as all others did, is seen at once, by looks that are few."""
+    """A cover that takes 47 s, as all others did, is seen at once, by polls that are few."""
     schedule = taught(*[47] * 400)
     assert lag(schedule, 47) < 0.5
     assert lag(schedule, 47.4) < 0.5
     assert len(ages(schedule, 47.4)) <= 6
-    assert looks_between(schedule, 48, 88) <= 7
+    assert polls_between(schedule, 48, 88) <= 7
 
 
 def test_what_takes_either_time():
-    """Between two times that covers are known to take it looks no more than it must."""
+    """Between two times that covers are known to take it polls no more than it must."""
     schedule = taught(*[30, 120] * 200)
     assert lag(schedule, 30.1) < 1
     assert lag(schedule, 120.1) < 0.5
@@ -91,8 +90,8 @@ def test_times_in_whole_seconds():
 
 
 def test_covers_faster_than_any_before_are_noticed():
-    """Where nothing was ever seen to end it looks all the same, and so finds out."""
-    schedule = taught(*[60] * 400, maximum=1000)
+    """Where nothing was ever seen to end it polls all the same, and so finds out."""
+    schedule = taught(*[60] * 400, max_delay=1000)
     assert lag(schedule, 5) < 45
     for _ in range(400):
         schedule.learn(ended(5))
@@ -101,7 +100,7 @@ def test_covers_faster_than_any_before_are_noticed():
 
 def test_a_tail_that_was_never_seen():
     """Past all that is known, intervals grow with the age, up to the maximum."""
-    schedule = taught(*range(20, 60), maximum=30)
+    schedule = taught(*range(20, 60), max_delay=30)
     delays = [schedule.delay(age, 1) for age in (146.1, 300, 600, 900, 1400, 5e6, 1e300)]
     assert delays == pytest.approx([9.51, 13.57, 19.12, 23.39, 29.13, 30, 30], abs=0.01)
 
@@ -109,14 +108,14 @@ def test_a_tail_that_was_never_seen():
 @pytest.mark.parametrize("age", [-1e300, -5, -0.0])
 def test_a_negative_age(age):
     """A job from the future is as good as new."""
-    schedule = taught(*[60] * 400, maximum=1000)
+    schedule = taught(*[60] * 400, max_delay=1000)
     assert schedule.delay(age) == schedule.delay(0) == pytest.approx(44.9, abs=0.1)
 
 
 def test_the_last_four_hundred_count():
     """What was long ago is forgotten."""
     schedule = taught(*[100.0] * 400, *[20.0] * 399)
-    assert schedule.knowledge() == {"generation_times": [100.0] + [20.0] * 399}
+    assert schedule.dump_state() == {"generation_times": [100.0] + [20.0] * 399}
 
 
 @pytest.mark.parametrize(
@@ -135,19 +134,19 @@ def test_times_that_tell_nothing(details):
     """Times that are missing, out of order or an hour apart are left alone."""
     schedule = AdaptiveSchedule()
     schedule.learn(details)
-    assert schedule.knowledge() == {"generation_times": []}
+    assert schedule.dump_state() == {"generation_times": []}
 
 
 @pytest.mark.parametrize("taken", [0, 0.25, 3599.999])
 def test_times_that_tell_something(taken):
     """From nothing to an hour, anything may be how long a cover took."""
-    assert taught(taken).knowledge() == {"generation_times": [taken]}
+    assert taught(taken).dump_state() == {"generation_times": [taken]}
 
 
 def test_a_table_is_made_now_and_then():
     """With much known, one cover more changes nothing; a twentieth more does."""
-    schedule = AdaptiveSchedule(maximum=60, jitter=0)
-    schedule.load({"generation_times": [47] * 400})
+    schedule = AdaptiveSchedule(max_delay=60, jitter=0)
+    schedule.load_state({"generation_times": [47] * 400})
     before = schedule.delay(20)
     for _ in range(19):
         schedule.learn(ended(21))
@@ -165,29 +164,29 @@ DURATIONS = {
 }
 
 
-def lag_and_looks(schedule, durations):
+def lag_and_polls(schedule, durations):
     """Means for each cover."""
-    lags, looks = [], []
+    lags, polls = [], []
     for taken in durations:
         *earlier, last = ages(schedule, taken)
         lags.append(last - taken)
-        looks.append(len(earlier) + 1)
+        polls.append(len(earlier) + 1)
         if isinstance(schedule, Learner):
             schedule.learn(ended(taken))
-    return fmean(lags[300:]), fmean(looks[300:])
+    return fmean(lags[300:]), fmean(polls[300:])
 
 
 @pytest.mark.parametrize(
-    ("name", "price", "share"),
+    ("name", "poll_cost", "share"),
     [("lognormal", 0.45, 0.36), ("uniform", 0.48, 0.56), ("bimodal", 0.34, 0.30)],
 )
-def test_learning_saves_lag(name, price, share):
-    """With no more looks than the default schedule makes, covers are seen much sooner."""
+def test_learning_saves_lag(name, poll_cost, share):
+    """With no more polls than the default schedule makes, covers are seen much sooner."""
     chance = random.Random(7)
     durations = [DURATIONS[name](chance) for _ in range(1500)]
-    usual_lag, usual_looks = lag_and_looks(ExponentialSchedule(jitter=0), durations)
-    own_lag, own_looks = lag_and_looks(AdaptiveSchedule(price=price, jitter=0), durations)
-    assert own_looks <= usual_looks
+    usual_lag, usual_polls = lag_and_polls(ExponentialSchedule(jitter=0), durations)
+    own_lag, own_polls = lag_and_polls(AdaptiveSchedule(poll_cost=poll_cost, jitter=0), durations)
+    assert own_polls <= usual_polls
     assert own_lag <= share * usual_lag
 
 
@@ -195,9 +194,9 @@ def test_jitter_costs_no_lag():
     """Jitter of a tenth is dear to nobody."""
     chance = random.Random(7)
     durations = [DURATIONS["lognormal"](chance) for _ in range(1500)]
-    exact, _ = lag_and_looks(AdaptiveSchedule(jitter=0), durations)
+    exact, _ = lag_and_polls(AdaptiveSchedule(jitter=0), durations)
     random.seed(7)  # the schedule draws from there
-    jittered, _ = lag_and_looks(AdaptiveSchedule(), durations)
+    jittered, _ = lag_and_polls(AdaptiveSchedule(), durations)
     assert jittered == pytest.approx(exact, rel=0.05)
 
 
@@ -211,9 +210,9 @@ PRESSURES = st.floats(1, 1e3) | st.floats(min_value=1)
 
 SETTINGS = st.fixed_dictionaries(
     {
-        "price": st.floats(1e-9, 1e9),
-        "minimum": st.floats(1e-3, 1),
-        "maximum": st.floats(1, 1e3),
+        "poll_cost": st.floats(1e-9, 1e9),
+        "min_delay": st.floats(1e-3, 1),
+        "max_delay": st.floats(1, 1e3),
         "jitter": st.floats(0, 0.99),
     }
 )
@@ -223,20 +222,23 @@ SETTINGS = st.fixed_dictionaries(
 def test_no_interval_leaves_its_bounds(history, age, pressure, settings):
     """Whatever is known, asked and set, the delay is between the minimum and the maximum."""
     delay = taught(*history, **settings).delay(age, pressure)
-    assert settings["minimum"] <= delay <= settings["maximum"]
+    assert settings["min_delay"] <= delay <= settings["max_delay"]
 
 
 @given(HISTORIES, AGES, PRESSURES, PRESSURES)
 def test_pressure_lengthens(history, age, one, other):
     """More pressure never makes an interval shorter."""
-    schedule = taught(*history, minimum=1e-3, maximum=1e6)
+    schedule = taught(*history, min_delay=1e-3, max_delay=1e6)
     calm, full = sorted([one, other])
     assert schedule.delay(age, calm) <= schedule.delay(age, full) * (1 + 1e-9)
 
 
 def test_pressure_is_a_factor_of_the_price():
-    """Under a pressure of four a look has to be worth four times as much."""
-    dear, cheap = AdaptiveSchedule(price=1.2, jitter=0), AdaptiveSchedule(price=0.3, jitter=0)
+    """Under a pressure of four a poll has to be worth four times as much."""
+    dear, cheap = (
+        AdaptiveSchedule(poll_cost=1.2, jitter=0),
+        AdaptiveSchedule(poll_cost=0.3, jitter=0),
+    )
     for age in range(0, 300, 7):
         assert cheap.delay(age, 4.0) == pytest.approx(dear.delay(age))
 
@@ -248,8 +250,8 @@ def test_jitter():
     delays = [schedule.delay(40) for _ in range(400)]
     assert exact * 0.9 <= min(delays) < exact * 0.92
     assert exact * 1.08 < max(delays) <= exact * 1.1
-    assert len({AdaptiveSchedule(maximum=4.0).delay(0) for _ in range(50)}) == 1
-    assert len({AdaptiveSchedule(minimum=8.0).delay(40) for _ in range(50)}) == 1
+    assert len({AdaptiveSchedule(max_delay=4.0).delay(0) for _ in range(50)}) == 1
+    assert len({AdaptiveSchedule(min_delay=8.0).delay(40) for _ in range(50)}) == 1
 
 
 # What is saved and loaded.
@@ -257,52 +259,52 @@ def test_jitter():
 
 @given(HISTORIES)
 def test_knowledge_is_saved_and_loaded(history):
-    """What one schedule knows another one learns from JSON, and looks at the same times."""
+    """What one schedule knows another one learns from JSON, and polls at the same times."""
     teacher, pupil = taught(*history), taught(5.0, 6.0)
-    pupil.load(json.loads(json.dumps(teacher.knowledge())))
-    assert pupil.knowledge() == teacher.knowledge()
+    pupil.load_state(json.loads(json.dumps(teacher.dump_state())))
+    assert pupil.dump_state() == teacher.dump_state()
     fresh = AdaptiveSchedule(jitter=0)
-    fresh.load(teacher.knowledge())
+    fresh.load_state(teacher.dump_state())
     assert [pupil.delay(age) for age in range(200)] == [fresh.delay(age) for age in range(200)]
 
 
 @given(st.lists(SECONDS, max_size=20))
-def test_looks_are_as_they_were(history):
-    """A schedule that goes on from saved knowledge looks when the saved one would have."""
+def test_polls_are_as_they_were(history):
+    """A schedule that goes on from saved state polls when the saved one would have."""
     teacher, pupil = taught(*history), AdaptiveSchedule(jitter=0)
-    pupil.load(teacher.knowledge())
+    pupil.load_state(teacher.dump_state())
     assert [pupil.delay(age) for age in range(200)] == [teacher.delay(age) for age in range(200)]
 
 
 def test_knowledge_is_a_copy():
     """Neither what was saved nor what was loaded changes what is known later."""
     schedule = taught(47.0)
-    saved = schedule.knowledge()
+    saved = schedule.dump_state()
     saved["generation_times"].append(1.0)
-    assert schedule.knowledge() == {"generation_times": [47.0]}
-    schedule.load(saved)
+    assert schedule.dump_state() == {"generation_times": [47.0]}
+    schedule.load_state(saved)
     saved["generation_times"].append(2.0)
     schedule.learn(ended(3.0))
-    assert schedule.knowledge() == {"generation_times": [47.0, 1.0, 3.0]}
+    assert schedule.dump_state() == {"generation_times": [47.0, 1.0, 3.0]}
 
 
 def test_too_much_knowledge():
     """Of more than it can remember it keeps the latest; of none, it begins anew."""
     schedule = taught(47.0)
-    schedule.load({"generation_times": list(range(500)), "more": "of a later version"})
-    assert schedule.knowledge() == {"generation_times": list(range(100, 500))}
-    schedule.load({"generation_times": []})
+    schedule.load_state({"generation_times": list(range(500)), "more": "of a later version"})
+    assert schedule.dump_state() == {"generation_times": list(range(100, 500))}
+    schedule.load_state({"generation_times": []})
     assert schedule.delay(20) == AdaptiveSchedule(jitter=0).delay(20)
 
 
-TIMES = r'knowledge\["generation_times"\]'
+TIMES = r'state\["generation_times"\]'
 
 
 @pytest.mark.parametrize(
     ("knowledge", "error", "said"),
     [
-        (None, TypeError, "knowledge must be a mapping, not None"),
-        ([47.0], TypeError, r"knowledge must be a mapping, not \[47.0\]"),
+        (None, TypeError, "state must be a mapping, not None"),
+        ([47.0], TypeError, r"state must be a mapping, not \[47.0\]"),
         ({}, TypeError, f"{TIMES} must be a list of seconds, not None"),
         ({"generation_times": "47"}, TypeError, f"{TIMES} must be a list of seconds, not '47'"),
         ({"generation_times": 47}, TypeError, f"{TIMES} must be a list of seconds, not 47"),
@@ -320,8 +322,8 @@ def test_knowledge_that_is_none(knowledge, error, said):
     """What is not of the form it was saved in is refused, with what is wrong and where."""
     schedule = taught(47.0)
     with pytest.raises(error, match=f"^{said}"):
-        schedule.load(knowledge)
-    assert schedule.knowledge() == {"generation_times": [47.0]}
+        schedule.load_state(knowledge)
+    assert schedule.dump_state() == {"generation_times": [47.0]}
 
 
 # As an object.
@@ -330,14 +332,14 @@ def test_knowledge_that_is_none(knowledge, error, said):
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
-        ("price", 0, ValueError),
-        ("price", nan, ValueError),
-        ("price", "0.3", TypeError),
-        ("minimum", 0, ValueError),
-        ("minimum", None, TypeError),
-        ("maximum", 0, ValueError),
-        ("maximum", inf, ValueError),
-        ("maximum", True, TypeError),
+        ("poll_cost", 0, ValueError),
+        ("poll_cost", nan, ValueError),
+        ("poll_cost", "0.3", TypeError),
+        ("min_delay", 0, ValueError),
+        ("min_delay", None, TypeError),
+        ("max_delay", 0, ValueError),
+        ("max_delay", inf, ValueError),
+        ("max_delay", True, TypeError),
         ("jitter", -0.1, ValueError),
         ("jitter", 1, ValueError),
     ],
@@ -351,20 +353,20 @@ def test_a_bad_setting_is_named(name, value, error):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"minimum": 20}, "maximum must be at least minimum, which is 20, not 15.0"),
-        ({"maximum": 0.1}, "maximum must be at least minimum, which is 0.25, not 0.1"),
+        ({"min_delay": 20}, "max_delay must be at least min_delay, which is 20, not 15.0"),
+        ({"max_delay": 0.1}, "max_delay must be at least min_delay, which is 0.25, not 0.1"),
     ],
 )
 def test_bounds_in_the_wrong_order_are_named(settings, said):
     """A maximum below the minimum is refused, and either may be the default."""
     with pytest.raises(ValueError, match=f"^{said}$"):
         AdaptiveSchedule(**settings)
-    assert AdaptiveSchedule(minimum=15).delay(0) == 15
+    assert AdaptiveSchedule(min_delay=15).delay(0) == 15
 
 
 def test_settings_are_shown():
     """Its text shows the settings, and not all that it knows."""
-    text = "AdaptiveSchedule(price=0.3, minimum=0.25, maximum=15.0, jitter=0.1)"
+    text = "AdaptiveSchedule(poll_cost=0.3, min_delay=0.25, max_delay=15.0, jitter=0.1)"
     assert repr(taught(47.0, jitter=0.1)) == text
 
 
@@ -375,8 +377,8 @@ def test_copies_know_the_same(again):
     other = again(schedule)
     assert other.delay(40) == schedule.delay(40)
     other.learn(ended(47.0))
-    assert len(other.knowledge()["generation_times"]) == 31
-    assert len(schedule.knowledge()["generation_times"]) == 30
+    assert len(other.dump_state()["generation_times"]) == 31
+    assert len(schedule.dump_state()["generation_times"]) == 30
 
 
 def test_protocols():
@@ -386,11 +388,11 @@ def test_protocols():
     assert isinstance(schedule, Learner)
 
 
-# Under a full budget.
+# Under a busy rate limiter.
 
 
 class Every:
-    """Looks again after as many seconds."""
+    """Polls again after as many seconds."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -410,23 +412,23 @@ class Heedless:
 
 
 class Crowd:
-    """Two new covers and at most ten looks a second, all waited for at once."""
+    """Two new covers and at most ten polls a second, all waited for at once."""
 
     def __init__(self, schedule, count: int = 600) -> None:
         chance = random.Random(3)
         self.lives = [(place / 2, DURATIONS["lognormal"](chance)) for place in range(count)]
-        self.terms = WaitTerms(
+        self.options = WaitOptions(
             timeout=None, not_found_grace=90, schedule=schedule, retry=RetryPolicy()
         )
-        self.budget = RequestBudget(10)
-        self.shared = SharedLooks(self.look)
+        self.rate_limiter = RateLimiter(10)
+        self.shared = PollCoalescer(self.poll)
         self.sent: list[float] = []
         self.queued: list[float] = []
         self.lags: list[float] = []
 
-    async def look(self, task_id, on_sent, *_):
+    async def poll(self, task_id, on_sent, *_):
         asked = now()
-        self.sent.append(await self.budget.acquire())
+        self.sent.append(await self.rate_limiter.acquire())
         self.queued.append(now() - asked)
         on_sent()
         created, taken = self.lives[int(task_id)]
@@ -435,11 +437,11 @@ class Crowd:
         details = attrs.evolve(GENERATING, create_time=create_time)
         if now() >= created + taken:
             details = ended(taken, create_time)
-        return Sighting(details, NOON + timedelta(seconds=int(now())), now())
+        return PollResult(details, NOON + timedelta(seconds=int(now())), now())
 
     async def wait(self, place: int) -> None:
         await asyncio.sleep(self.lives[place][0])
-        await Wait(Ear(self.shared, str(place)), self.terms, self.budget).run()
+        await Waiter(TaskWatch(self.shared, str(place)), self.options, self.rate_limiter).run()
         self.lags.append(now() - self.began - sum(self.lives[place]))
 
     async def mean_lag(self) -> float:
@@ -450,12 +452,12 @@ class Crowd:
 
 def well_taught():
     chance = random.Random(4)
-    return taught(*[DURATIONS["lognormal"](chance) for _ in range(400)], maximum=60.0)
+    return taught(*[DURATIONS["lognormal"](chance) for _ in range(400)], max_delay=60.0)
 
 
 @pytest.mark.virtual_time
-async def test_a_full_budget_is_spent_well():
-    """At ten looks a second and two covers it beats by a third any interval that would fit."""
+async def test_a_full_rate_limiter_is_spent_well():
+    """At ten polls a second and two covers it beats by a third any interval that would fit."""
     crowd = Crowd(well_taught())
     fixed = [await Crowd(Every(seconds)).mean_lag() for seconds in (11, 12.5, 14)]
     assert await crowd.mean_lag() <= 0.65 * min(fixed)
@@ -463,8 +465,8 @@ async def test_a_full_budget_is_spent_well():
 
 
 @pytest.mark.virtual_time
-async def test_the_price_rises_until_the_looks_fit():
-    """Under pressure there are fewer looks, so that the queue stays short for all others, too."""
+async def test_the_price_rises_until_the_polls_fit():
+    """Under pressure there are fewer polls, so that the queue stays short for all others, too."""
     crowd, heedless = Crowd(well_taught()), Crowd(Heedless(well_taught()))
     lag, heedless_lag = await crowd.mean_lag(), await heedless.mean_lag()
     assert lag < heedless_lag
@@ -478,7 +480,7 @@ async def test_waits_teach_it():
     crowd = Crowd(schedule, count=20)
     await crowd.mean_lag()
     durations = sorted(taken for _, taken in crowd.lives)
-    learned = sorted(schedule.knowledge()["generation_times"])
+    learned = sorted(schedule.dump_state()["generation_times"])
     assert learned == pytest.approx(durations, abs=1e-5)
 
 

@@ -24,16 +24,15 @@ from kie_cover_async import (
     ExponentialSchedule,
     InvalidTaskIdError,
     OutcomeStream,
-    RequestBudget,
+    RateLimiter,
     RetryPolicy,
     ServerError,
 )
-from kie_cover_async.budget import InFlightLimit
+from kie_cover_async.api import Response
 from kie_cover_async.bulk import Pool
-from kie_cover_async.reading import Reader
+from kie_cover_async.polling import Poller, WaitOptions
+from kie_cover_async.rate_limiter import ConcurrencyLimiter
 from kie_cover_async.transport import Lifetime, Transport
-from kie_cover_async.waiting import WaitTerms
-from kie_cover_async.wire import Answer
 
 pytestmark = pytest.mark.virtual_time
 
@@ -678,10 +677,10 @@ async def test_eager_tasks():
     assert len(await ids_of(stream(Feed(*task_ids)(), limit=2000))) == 5000
 
 
-Reply = Callable[[str], Answer]
+Reply = Callable[[str], Response]
 
 
-class ScriptedExchange:
+class ScriptedHttpClient:
     """The API behind a transport: what it is asked and when, and a reply for each."""
 
     request_timeout = 30.0
@@ -690,73 +689,75 @@ class ScriptedExchange:
         self._reply, self._latency = reply, latency
         self.sent: list[tuple[float, str]] = []
 
-    async def send(self, call):
-        self.sent.append((now(), call.task_id))
-        reply = self._reply(call.task_id)
+    async def request(self, request):
+        self.sent.append((now(), request.task_id))
+        reply = self._reply(request.task_id)
         await asyncio.sleep(self._latency)
         return reply
 
 
-def finished(task_id: str) -> Answer:
+def finished(task_id: str) -> Response:
     return answer(envelope(200, record(taskId=task_id)))
 
 
-def generating(task_id: str) -> Answer:
+def generating(task_id: str) -> Response:
     return answer(envelope(200, {"taskId": task_id, "successFlag": 2}))
 
 
-def failed(task_id: str) -> Answer:
+def failed(task_id: str) -> Response:
     return answer(envelope(200, {"taskId": task_id, "successFlag": 3}))
 
 
-def refused(**headers: str) -> Answer:
+def refused(**headers: str) -> Response:
     return answer(envelope(429), **headers)
 
 
 class House:
-    """A client's reading, above a scripted exchange, in virtual time."""
+    """A client's reading, above a scripted HTTP client, in virtual time."""
 
-    def __init__(self, reply: Reply, *, budget: RequestBudget, latency: float = 0.1) -> None:
-        self.exchange = ScriptedExchange(reply, latency)
-        self.budget = budget
+    def __init__(self, reply: Reply, *, rate_limiter: RateLimiter, latency: float = 0.1) -> None:
+        self.http_client = ScriptedHttpClient(reply, latency)
+        self.rate_limiter = rate_limiter
         transport = Transport(
-            exchange=self.exchange,
-            budget=budget,
+            http_client=self.http_client,
+            rate_limiter=rate_limiter,
             retry=RetryPolicy(),
-            in_flight=InFlightLimit(100),
+            in_flight=ConcurrencyLimiter(100),
         )
-        self.reader = Reader(transport)
+        self.poller = Poller(transport)
         self.scope = transport.lifetime.call
 
     def check(self, task_ids) -> OutcomeStream:
         return stream(
             task_ids,
-            partial(self.reader.details, flow=object()),
+            partial(self.poller.details, flow=object()),
             limit=100,
             while_open=self.scope,
         )
 
-    def wait(self, task_ids, *, limit=10_000, **terms) -> OutcomeStream:
-        work = partial(self.reader.wait, terms=waiting(**terms))
+    def wait(self, task_ids, *, limit=10_000, **options) -> OutcomeStream:
+        work = partial(self.poller.wait, options=waiting(**options))
         return stream(task_ids, work, limit=limit, while_open=self.scope)
 
     def is_empty(self) -> bool:
-        looks = self.reader.looks
-        return not (looks.ears or looks._flights or self.budget.waiting or tasks())
+        coalescer = self.poller.coalescer
+        return not (
+            coalescer.watches or coalescer._in_flight or self.rate_limiter.queued or tasks()
+        )
 
 
-def waiting(timeout: float | None = 900.0, interval: float = 5.0) -> WaitTerms:
-    return WaitTerms(
+def waiting(timeout: float | None = 900.0, interval: float = 5.0) -> WaitOptions:
+    return WaitOptions(
         timeout=timeout,
         not_found_grace=90.0,
-        schedule=ExponentialSchedule(initial=interval, maximum=interval, jitter=0),
+        schedule=ExponentialSchedule(initial_delay=interval, max_delay=interval, jitter=0),
         retry=RetryPolicy(),
     )
 
 
 async def test_ids_that_can_be_none():
     """A bad id is an outcome like any other, with the id as it was given."""
-    house = House(finished, budget=RequestBudget.unlimited())
+    house = House(finished, rate_limiter=RateLimiter.unlimited())
     given = ["a", "", None, "b c", 5, ["d"]]
     for outcomes in (house.check(given), house.wait(given)):
         seen = {repr(outcome.task_id): type(outcome.error) async for outcome in outcomes}
@@ -764,32 +765,32 @@ async def test_ids_that_can_be_none():
         assert seen == {repr("a"): type(None)} | refused
 
 
-async def test_equal_ids_share_looks():
-    """An id that is in work several times at once is looked at once, and each has its outcome."""
-    house = House(finished, budget=RequestBudget.unlimited())
+async def test_equal_ids_share_polls():
+    """An id that is in work several times at once is polled once, and each has its outcome."""
+    house = House(finished, rate_limiter=RateLimiter.unlimited())
     seen = await ids_of(house.check(["a"] * 50 + ["b"] * 50))
     assert Counter(seen) == {"a": 50, "b": 50}
-    assert sorted(task_id for _, task_id in house.exchange.sent) == ["a", "b"]
+    assert sorted(task_id for _, task_id in house.http_client.sent) == ["a", "b"]
 
 
 async def test_a_failed_cover():
-    """To a look a failed cover is a record like any other; a wait for it has failed."""
-    house = House(failed, budget=RequestBudget.unlimited())
-    [looked] = [outcome async for outcome in house.check(["a"])]
-    assert looked.ok
-    assert looked.details.state.is_failure
+    """To a poll, a failed cover is a record like any other; a wait for it has failed."""
+    house = House(failed, rate_limiter=RateLimiter.unlimited())
+    [polled] = [outcome async for outcome in house.check(["a"])]
+    assert polled.ok
+    assert polled.details.state.is_failure
     [waited] = [outcome async for outcome in house.wait(["a"])]
     assert isinstance(waited.error, CoverFailedError)
 
 
 async def test_each_wait_has_its_own_time():
-    """The clock of each id starts when its first look leaves, however long that took."""
-    house = House(generating, budget=RequestBudget(1, per=1.0))
+    """The clock of each id starts when its first poll leaves, however long that took."""
+    house = House(generating, rate_limiter=RateLimiter(1, per=1.0))
     ended = []
     async for outcome in house.wait(map(str, range(20)), timeout=3.0):
         assert isinstance(outcome.error, CoverTimeoutError)
         assert outcome.error.waited == pytest.approx(3.0)
-        assert outcome.error.looks
+        assert outcome.error.polls
         ended.append(now())
     assert ended[0] == pytest.approx(3)
     assert ended[-1] >= 19 + 3
@@ -797,14 +798,14 @@ async def test_each_wait_has_its_own_time():
 
 
 async def test_so_many_waits_at_once():
-    """Beyond the most that are waited for at once an id has to wait for its first look."""
-    house = House(generating, budget=RequestBudget.unlimited())
-    first_looks: dict[str, float] = {}
+    """Beyond the most that are waited for at once an id has to wait for its first poll."""
+    house = House(generating, rate_limiter=RateLimiter.unlimited())
+    first_polls: dict[str, float] = {}
     async for _ in house.wait(map(str, range(6)), limit=2, timeout=10.0):
         pass
-    for at, task_id in house.exchange.sent:
-        first_looks.setdefault(task_id, at)
-    assert [round(at) for at in first_looks.values()] == [0, 0, 10, 10, 20, 20]
+    for at, task_id in house.http_client.sent:
+        first_polls.setdefault(task_id, at)
+    assert [round(at) for at in first_polls.values()] == [0, 0, 10, 10, 20, 20]
 
 
 async def beside(work, calls) -> list[float]:
@@ -830,41 +831,41 @@ ANSWER, SLOT = 0.1, 0.1
 @pytest.mark.parametrize("bulk", [House.check, House.wait])
 async def test_ten_thousand_ids_delay_one_call_by_little(bulk):
     """A single call beside a bulk call leaves within two slots, also for an id of the bulk's."""
-    house = House(finished, budget=RequestBudget(10, per=1.0))
-    calls = [house.reader.details("one"), house.reader.details("10000")]
+    house = House(finished, rate_limiter=RateLimiter(10, per=1.0))
+    calls = [house.poller.details("one"), house.poller.details("10000")]
     assert max(await beside(ids_of(bulk(house, Lines(10_000))), calls)) <= 2 * SLOT + ANSWER + 1e-9
     assert house.is_empty()
 
 
 async def test_ten_thousand_ids_delay_a_wait_by_little():
     """A bulk call and all waits together take turns."""
-    house = House(finished, budget=RequestBudget(10, per=1.0))
-    calls = [house.reader.wait("one", waiting()), house.reader.wait("10000", waiting())]
+    house = House(finished, rate_limiter=RateLimiter(10, per=1.0))
+    calls = [house.poller.wait("one", waiting()), house.poller.wait("10000", waiting())]
     assert max(await beside(ids_of(house.check(Lines(10_000))), calls)) <= 2 * SLOT + ANSWER + 1e-9
     assert house.is_empty()
 
 
 async def test_all_waits_are_one_flow():
     """Waits of two bulk calls and single waits poll in the order in which their polls are due."""
-    house = House(finished, budget=RequestBudget(10, per=1.0))
+    house = House(finished, rate_limiter=RateLimiter(10, per=1.0))
     large = asyncio.create_task(ids_of(house.wait(f"large{n}" for n in range(50))))
     await asyncio.sleep(1)
     small = asyncio.create_task(ids_of(house.wait(f"small{n}" for n in range(5))))
     await asyncio.sleep(1)
-    single = asyncio.create_task(house.reader.wait("single", waiting()))
+    single = asyncio.create_task(house.poller.wait("single", waiting()))
     await asyncio.gather(large, small, single)
     expected = [*[f"large{n}" for n in range(50)], *[f"small{n}" for n in range(5)], "single"]
-    assert [task_id for _, task_id in house.exchange.sent] == expected
+    assert [task_id for _, task_id in house.http_client.sent] == expected
 
 
 async def test_bulk_calls_take_turns():
-    """Two bulk calls share the budget evenly, whichever came first and has more ids."""
-    house = House(finished, budget=RequestBudget(10, per=1.0))
+    """Two bulk calls share the rate limiter evenly, whichever came first and has more ids."""
+    house = House(finished, rate_limiter=RateLimiter(10, per=1.0))
     large = asyncio.create_task(ids_of(house.check(f"large{n}" for n in range(1000))))
     await asyncio.sleep(5)
     started = now()
     assert len(await ids_of(house.check(f"small{n}" for n in range(100)))) == 100
-    between = [task_id for at, task_id in house.exchange.sent if at >= started]
+    between = [task_id for at, task_id in house.http_client.sent if at >= started]
     served = Counter(task_id.startswith("small") for task_id in between)
     assert served[True] == 100
     # Requests of the first call that have their place in flight keep it.
@@ -879,12 +880,12 @@ async def test_one_refusal_stops_all():
     refusals = {"50": iter([refused(Retry_After="5")])}
     house = House(
         lambda task_id: next(refusals.get(task_id, iter(())), finished(task_id)),
-        budget=RequestBudget(100, per=1.0),
+        rate_limiter=RateLimiter(100, per=1.0),
     )
     outcomes = [outcome async for outcome in house.check(map(str, range(300)))]
     assert all(outcome.ok for outcome in outcomes)
     assert len(outcomes) == 300
-    gaps = sorted(later - earlier for (earlier, _), (later, _) in pairwise(house.exchange.sent))
+    gaps = sorted(later - earlier for (earlier, _), (later, _) in pairwise(house.http_client.sent))
     assert 5 <= gaps[-1] <= 5.5
     assert gaps[-2] < 0.011
     assert gaps[0] > 0.009
@@ -894,11 +895,11 @@ async def test_pauses_grow_while_refusals_go_on():
     """While the server refuses everybody hardly anything is sent, and no wait is lost to it."""
     house = House(
         lambda task_id: finished(task_id) if now() >= 30 else refused(),
-        budget=RequestBudget(10, per=1.0),
+        rate_limiter=RateLimiter(10, per=1.0),
     )
     outcomes = [outcome async for outcome in house.wait(map(str, range(100)))]
     assert all(outcome.ok for outcome in outcomes)
-    sent = [at for at, _ in house.exchange.sent]
+    sent = [at for at, _ in house.http_client.sent]
     assert sum(at < 30 for at in sent) < 30
     assert sum(at >= 30 for at in sent) == 100
     assert now() < 30 + 20 + 100 / 10 + 1
@@ -906,7 +907,7 @@ async def test_pauses_grow_while_refusals_go_on():
 
 async def test_nothing_is_left_of_a_bulk_that_was_left():
     """Leaving a bulk of waits gives back every place, every turn and every timer."""
-    house = House(generating, budget=RequestBudget(10, per=1.0))
+    house = House(generating, rate_limiter=RateLimiter(10, per=1.0))
     async with house.wait(map(str, range(1000))) as outcomes:
         with suppress(TimeoutError):
             async with asyncio.timeout(60):

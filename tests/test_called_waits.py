@@ -1,46 +1,50 @@
-"""Waits of a client that has an inbox: what callbacks make of their looks."""
+"""Waits of a client that has an inbox: what callbacks make of their polls."""
 
 import asyncio
 import logging
 
 import pytest
 from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
-from scripted_looks import COVER, FAILED, GENERATING, ID, NOT_FOUND, RESET, ScriptedApi
+from scripted_polls import COVER, FAILED, GENERATING, ID, NOT_FOUND, RESET, ScriptedApi
 from virtual_time import now
 
-from kie_cover_async import ExponentialSchedule, RequestBudget, RetryPolicy
+from kie_cover_async import ExponentialSchedule, RateLimiter, RetryPolicy
 from kie_cover_async.callbacks import CallbackInbox
 from kie_cover_async.errors import CoverFailedError, CoverTimeoutError, TaskNotFoundError
-from kie_cover_async.looks import Ear, SharedLooks
-from kie_cover_async.waiting import Wait, WaitTerms
+from kie_cover_async.polling import PollCoalescer, TaskWatch, Waiter, WaitOptions
 
 pytestmark = pytest.mark.virtual_time
 
-EVERY_FIVE = ExponentialSchedule(initial=5, factor=1, maximum=5, jitter=0)
+EVERY_FIVE = ExponentialSchedule(initial_delay=5, factor=1, max_delay=5, jitter=0)
 
 
 class House:
-    """An API by script, waits that share their looks at it, and an inbox that they listen to."""
+    """An API by script, waits that share their polls of it, and an inbox that they listen to."""
 
-    def __init__(self, *replies, budget=None, safety_interval=30.0, **options) -> None:
-        self.api = ScriptedApi(*replies, budget=budget, **options)
-        self.inbox = CallbackInbox(safety_interval=safety_interval)
-        self.looks = SharedLooks(self.api.look, self.inbox)
-        self.budget = budget or RequestBudget.unlimited()
+    def __init__(self, *replies, rate_limiter=None, fallback_poll_interval=30.0, **options) -> None:
+        self.api = ScriptedApi(*replies, rate_limiter=rate_limiter, **options)
+        self.inbox = CallbackInbox(fallback_poll_interval=fallback_poll_interval)
+        self.coalescer = PollCoalescer(self.api.poll, self.inbox)
+        self.rate_limiter = rate_limiter or RateLimiter.unlimited()
         self.told = 0
 
-    def wait(self, *, timeout=900.0, grace=90.0, awaits_call=False, on_update=None) -> Wait:
-        terms = WaitTerms(
+    def wait(self, *, timeout=900.0, grace=90.0, awaits_callback=False, on_update=None) -> Waiter:
+        options = WaitOptions(
             timeout=timeout,
             not_found_grace=grace,
             schedule=EVERY_FIVE,
-            retry=RetryPolicy(first_delay=1e-9),
+            retry=RetryPolicy(initial_delay=1e-9),
             on_update=on_update,
         )
-        return Wait(Ear(self.looks, ID), terms, self.budget, awaits_call=awaits_call)
+        return Waiter(
+            TaskWatch(self.coalescer, ID),
+            options,
+            self.rate_limiter,
+            awaits_callback=awaits_callback,
+        )
 
-    def start(self, **terms) -> asyncio.Task:
-        return asyncio.create_task(self.wait(**terms).run())
+    def start(self, **options) -> asyncio.Task:
+        return asyncio.create_task(self.wait(**options).run())
 
     def call_at(self, *moments: float) -> None:
         """Lets callbacks come at these moments, no two of them in the same words."""
@@ -52,58 +56,65 @@ class House:
         self.inbox.receive({}, {"data": {"taskId": ID}, "msg": str(self.told)})
 
     def is_empty(self) -> bool:
-        kept = (self.looks.ears, self.looks._flights, self.inbox._listeners, pending_timers())
+        kept = (
+            self.coalescer.watches,
+            self.coalescer._in_flight,
+            self.inbox._listeners,
+            pending_timers(),
+        )
         return not any(kept)
 
 
-async def test_one_look_confirms_a_callback():
-    """A wait that expects a callback looks once, in the moment in which it comes."""
+async def test_one_poll_confirms_a_callback():
+    """A wait that expects a callback polls once, in the moment in which it comes."""
     house = House(COVER)
     house.call_at(27)
-    assert await house.wait(awaits_call=True).run() is COVER
-    assert (house.api.looked_at, now()) == ([27], 27)
+    assert await house.wait(awaits_callback=True).run() is COVER
+    assert (house.api.polled_at, now()) == ([27], 27)
     assert house.is_empty()
 
 
-async def test_a_failure_is_confirmed_by_a_look_too():
-    """What a callback says is not believed: the look shows that the job has failed."""
+async def test_a_failure_is_confirmed_by_a_poll_too():
+    """What a callback says is not believed: the poll shows that the job has failed."""
     house = House(FAILED)
     house.call_at(20)
     with pytest.raises(CoverFailedError):
-        await house.wait(awaits_call=True).run()
-    assert house.api.looked_at == [20]
+        await house.wait(awaits_callback=True).run()
+    assert house.api.polled_at == [20]
     assert house.is_empty()
 
 
-async def test_a_wait_for_an_older_job_looks_at_once():
-    """A wait that knows nothing of the job looks first, and then rests until it is called."""
+async def test_a_wait_for_an_older_job_polls_at_once():
+    """A wait that knows nothing of the job polls first, and then rests until it is called."""
     house = House(GENERATING, COVER)
     house.call_at(17)
     assert await house.wait().run() is COVER
-    assert house.api.looked_at == [0, 17]
+    assert house.api.polled_at == [0, 17]
 
 
-@pytest.mark.parametrize("awaits_call", [False, True])
-async def test_a_callback_that_is_lost(awaits_call):
-    """Without a callback the looks are the safety interval apart, whatever the schedule says."""
+@pytest.mark.parametrize("awaits_callback", [False, True])
+async def test_a_callback_that_is_lost(awaits_callback):
+    """Without a callback the polls are the fallback poll interval apart, whatever the schedule
+    says.
+    """
     house = House(by_time=lambda at: COVER if at > 70 else GENERATING)
-    assert await house.wait(awaits_call=awaits_call).run() is COVER
-    assert house.api.looked_at == ([30, 60, 90] if awaits_call else [0, 30, 60, 90])
+    assert await house.wait(awaits_callback=awaits_callback).run() is COVER
+    assert house.api.polled_at == ([30, 60, 90] if awaits_callback else [0, 30, 60, 90])
 
 
 async def test_a_schedule_that_is_slower_than_the_safety_interval():
-    """The safety interval is the least that looks are apart, not the most."""
-    house = House(by_time=lambda at: COVER if at > 9 else GENERATING, safety_interval=2)
+    """The fallback poll interval is the least that polls are apart, not the most."""
+    house = House(by_time=lambda at: COVER if at > 9 else GENERATING, fallback_poll_interval=2)
     assert await house.wait().run() is COVER
-    assert house.api.looked_at == [0, 5, 10]
+    assert house.api.polled_at == [0, 5, 10]
 
 
 async def test_the_schedule_applies_again():
-    """A callback that comes too soon, or is forged, costs a look; then the schedule applies."""
+    """A callback that comes too soon, or is forged, costs a poll; then the schedule applies."""
     house = House(by_time=lambda at: COVER if at > 19 else GENERATING)
     house.call_at(7)
-    assert await house.wait(awaits_call=True).run() is COVER
-    assert house.api.looked_at == [7, 12, 17, 22]
+    assert await house.wait(awaits_callback=True).run() is COVER
+    assert house.api.polled_at == [7, 12, 17, 22]
 
 
 async def test_an_early_callback():
@@ -111,39 +122,42 @@ async def test_an_early_callback():
     house = House(COVER)
     house.call_at(3)
     await asyncio.sleep(8)
-    assert await house.wait(awaits_call=True).run() is COVER
-    assert house.api.looked_at == [8]
+    assert await house.wait(awaits_callback=True).run() is COVER
+    assert house.api.polled_at == [8]
 
 
-async def test_several_waits_share_the_confirming_look():
-    """Of all the waits for an id one looks when the callback comes, and each has the cover."""
+async def test_several_waits_share_the_confirming_poll():
+    """Of all the waits for an id one polls when the callback comes, and each has the cover."""
     house = House(by_time=lambda at: COVER if at >= 40 else GENERATING, latency=0.2)
-    waits = [house.start(awaits_call=awaits_call) for awaits_call in (True, True, False, False)]
+    waits = [
+        house.start(awaits_callback=awaits_callback)
+        for awaits_callback in (True, True, False, False)
+    ]
     house.call_at(40)
     assert await asyncio.gather(*waits) == [COVER] * 4
-    assert house.api.looked_at == pytest.approx([0, 30.2, 40])
+    assert house.api.polled_at == pytest.approx([0, 30.2, 40])
     assert house.is_empty()
 
 
-async def test_a_look_in_flight_does_not_confirm():
-    """A look that left before the callback came may not see what it told of: one more follows."""
+async def test_a_poll_in_flight_does_not_confirm():
+    """A poll that left before the callback came may not see what it told of: one more follows."""
     house = House(by_time=lambda at: COVER if at >= 31 else GENERATING, latency=2)
-    waits = [house.start(awaits_call=True) for _ in range(3)]
+    waits = [house.start(awaits_callback=True) for _ in range(3)]
     house.call_at(31)
     assert await asyncio.gather(*waits) == [COVER] * 3
-    assert house.api.looked_at == [30, 32]
+    assert house.api.polled_at == [30, 32]
     assert house.is_empty()
 
 
-async def test_a_look_that_has_not_left_confirms():
-    """A look that is still queued for the budget when the callback comes is enough."""
-    house = House(by_time=lambda at: COVER if at >= 31 else GENERATING, budget=RequestBudget())
-    waits = [house.start(awaits_call=True) for _ in range(3)]
+async def test_a_poll_that_has_not_left_confirms():
+    """A poll that is still queued for the rate limiter when the callback comes is enough."""
+    house = House(by_time=lambda at: COVER if at >= 31 else GENERATING, rate_limiter=RateLimiter())
+    waits = [house.start(awaits_callback=True) for _ in range(3)]
     await asyncio.sleep(29)
-    house.budget.hold(5)
+    house.rate_limiter.pause(5)
     house.call_at(31)
     assert await asyncio.gather(*waits) == [COVER] * 3
-    assert house.api.looked_at == [34]
+    assert house.api.polled_at == [34]
 
 
 async def test_a_callback_during_on_update():
@@ -151,66 +165,66 @@ async def test_a_callback_during_on_update():
     house = House(GENERATING, COVER)
     house.call_at(1)
     assert await house.wait(on_update=lambda _: asyncio.sleep(3)).run() is COVER
-    assert house.api.looked_at == [0, 3]
+    assert house.api.polled_at == [0, 3]
 
 
 @pytest.mark.parametrize("moment", [1.0, 1.3])
-async def test_a_confirming_look_that_is_cancelled(moment):
-    """What a callback told of is looked for again, when nobody heard what the look brought."""
+async def test_a_confirming_poll_that_is_cancelled(moment):
+    """What a callback told of is looked for again, when nobody heard what the poll brought."""
     house = House(GENERATING, COVER, latency=0.5)
     waiting = house.start(on_update=lambda _: asyncio.sleep(20))
     house.call_at(1)
     await asyncio.sleep(moment + 0.1)
-    poll = asyncio.create_task(house.looks.look(ID))
+    poll = asyncio.create_task(house.coalescer.poll(ID))
     await asyncio.sleep(0.1)
     poll.cancel()
     assert await waiting is COVER
-    assert (house.api.looked_at, now()) == ([0, moment + 0.1, 20.5], 41)
+    assert (house.api.polled_at, now()) == ([0, moment + 0.1, 20.5], 41)
     assert house.is_empty()
 
 
-async def test_a_look_that_is_cancelled_confirms_nothing():
-    """Where no callback has come, it makes nobody look."""
+async def test_a_poll_that_is_cancelled_confirms_nothing():
+    """Where no callback has come, it makes nobody poll."""
     house = House(GENERATING, COVER, latency=0.5)
-    waiting = house.start(awaits_call=True)
+    waiting = house.start(awaits_callback=True)
     await asyncio.sleep(1)
-    poll = asyncio.create_task(house.looks.look(ID))
+    poll = asyncio.create_task(house.coalescer.poll(ID))
     await asyncio.sleep(0.1)
     poll.cancel()
     assert await waiting is COVER
-    assert house.api.looked_at == [1, 30]
+    assert house.api.polled_at == [1, 30]
 
 
-async def test_a_look_that_is_cancelled_after_the_confirming_one():
+async def test_a_poll_that_is_cancelled_after_the_confirming_one():
     """What a callback told of has been seen by then, and is not looked for again."""
     house = House(GENERATING, GENERATING, COVER, latency=0.5)
-    waiting = house.start(awaits_call=True)
+    waiting = house.start(awaits_callback=True)
     house.call_at(1)
     await asyncio.sleep(3)
-    poll = asyncio.create_task(house.looks.look(ID))
+    poll = asyncio.create_task(house.coalescer.poll(ID))
     await asyncio.sleep(0.1)
     poll.cancel()
     assert await waiting is COVER
-    assert house.api.looked_at == [1, 3, 6.5]
+    assert house.api.polled_at == [1, 3, 6.5]
 
 
 async def test_a_flood_of_callbacks():
-    """However many callbacks come, they make a wait look once in a second."""
+    """However many callbacks come, they make a wait poll once in a second."""
     house = House(GENERATING)
     house.call_at(*[10 + i / 100 for i in range(401)])
     with pytest.raises(CoverTimeoutError):
-        await house.wait(awaits_call=True, timeout=15.5).run()
-    assert house.api.looked_at == pytest.approx([10, 11, 12, 13, 14, 14.5])
+        await house.wait(awaits_callback=True, timeout=15.5).run()
+    assert house.api.polled_at == pytest.approx([10, 11, 12, 13, 14, 14.5])
     assert house.is_empty()
 
 
 async def test_a_flood_with_several_waits():
-    """Waits that began at different times share the looks that a flood makes them make."""
+    """Waits that began at different times share the polls that a flood makes them make."""
     house = House(GENERATING)
     house.call_at(*[10 + i / 100 for i in range(301)])
-    waits = [house.start(awaits_call=True, timeout=14.5 + i / 10) for i in range(3)]
+    waits = [house.start(awaits_callback=True, timeout=14.5 + i / 10) for i in range(3)]
     await asyncio.gather(*waits, return_exceptions=True)
-    assert house.api.looked_at[:4] == pytest.approx([10, 11, 12, 13])
+    assert house.api.polled_at[:4] == pytest.approx([10, 11, 12, 13])
     assert house.is_empty()
 
 
@@ -220,58 +234,60 @@ async def test_repeated_deliveries():
     body = {"data": {"taskId": ID}}
     for moment in (10, 10.5, 11.5):
         asyncio.get_running_loop().call_at(moment, house.inbox.receive, {}, body)
-    assert await house.wait(awaits_call=True).run() is COVER
-    assert house.api.looked_at == [10, 15, 20]
+    assert await house.wait(awaits_callback=True).run() is COVER
+    assert house.api.polled_at == [10, 15, 20]
 
 
-async def test_a_confirming_look_that_fails():
-    """A look that a callback made, and that fails in passing, is repeated as any other."""
+async def test_a_confirming_poll_that_fails():
+    """A poll that a callback made, and that fails in passing, is repeated as any other."""
     house = House(RESET, COVER)
     house.call_at(10)
-    assert await house.wait(awaits_call=True).run() is COVER
-    assert house.api.looked_at == pytest.approx([10, 10])
+    assert await house.wait(awaits_callback=True).run() is COVER
+    assert house.api.polled_at == pytest.approx([10, 10])
 
 
 async def test_no_record_yet():
-    """Where there is no record the next look comes after the safety interval, up to the grace."""
+    """Where there is no record the next poll comes after the fallback poll interval, up to the
+    grace.
+    """
     house = House(NOT_FOUND, NOT_FOUND, COVER)
-    assert await house.wait(awaits_call=True).run() is COVER
-    assert house.api.looked_at == [30, 60, 90]
+    assert await house.wait(awaits_callback=True).run() is COVER
+    assert house.api.polled_at == [30, 60, 90]
     with pytest.raises(TaskNotFoundError):
-        await House(NOT_FOUND).wait(awaits_call=True, grace=45).run()
+        await House(NOT_FOUND).wait(awaits_callback=True, grace=45).run()
     assert now() == 90 + 60
 
 
 async def test_the_deadline_counts_from_the_beginning():
-    """A wait that expects a callback has a last look before its deadline, and keeps it."""
+    """A wait that expects a callback has a last poll before its deadline, and keeps it."""
     house = House(GENERATING)
     with pytest.raises(CoverTimeoutError) as caught:
-        await house.wait(awaits_call=True, timeout=20).run()
-    assert (house.api.looked_at, caught.value.waited, now()) == ([19], 20, 20)
+        await house.wait(awaits_callback=True, timeout=20).run()
+    assert (house.api.polled_at, caught.value.waited, now()) == ([19], 20, 20)
     assert house.is_empty()
 
 
-async def test_called_after_the_last_look():
-    """A callback between the last look and the deadline is looked for, too."""
+async def test_called_after_the_last_poll():
+    """A callback between the last poll and the deadline is looked for, too."""
     house = House(GENERATING, COVER)
     house.call_at(19.5)
-    assert await house.wait(awaits_call=True, timeout=20).run() is COVER
-    assert house.api.looked_at == [19, 19.5]
+    assert await house.wait(awaits_callback=True, timeout=20).run() is COVER
+    assert house.api.polled_at == [19, 19.5]
 
 
 async def test_for_ever():
     """Without a timeout a wait goes on until the callback comes."""
     house = House(by_time=lambda at: COVER if at >= 10_007 else GENERATING)
     house.call_at(10_007)
-    assert await house.wait(awaits_call=True, timeout=None).run() is COVER
+    assert await house.wait(awaits_callback=True, timeout=None).run() is COVER
     assert now() == 10_007
 
 
-async def test_one_look_is_made_at_once():
-    """A timeout of 0 is one look now, whatever callback is to come."""
+async def test_one_poll_is_made_at_once():
+    """A timeout of 0 is one poll now, whatever callback is to come."""
     house = House(COVER)
-    assert await house.wait(awaits_call=True, timeout=0).run() is COVER
-    assert house.api.looked_at == [0]
+    assert await house.wait(awaits_callback=True, timeout=0).run() is COVER
+    assert house.api.polled_at == [0]
 
 
 @pytest.mark.parametrize("moment", [WHILE_WAITING, AS_IT_WAKES])
@@ -279,13 +295,13 @@ async def test_cancelled_at_every_wait(moment):
     """Wherever one of two waits is cancelled it leaves nothing, and the other has its cover."""
     interruptions = 0
     while True:
-        house = House(GENERATING, GENERATING, COVER, latency=1, budget=RequestBudget(1))
+        house = House(GENERATING, GENERATING, COVER, latency=1, rate_limiter=RateLimiter(1))
         house.call_at(now() + 3, now() + 3.5, now() + 7)
-        interrupted = InterruptedAt(interruptions, moment, house.wait(awaits_call=True).run())
+        interrupted = InterruptedAt(interruptions, moment, house.wait(awaits_callback=True).run())
         outcome, cover = await asyncio.gather(
-            interrupted.run(), house.wait(awaits_call=True).run(), return_exceptions=True
+            interrupted.run(), house.wait(awaits_callback=True).run(), return_exceptions=True
         )
-        assert (cover, house.looks.ears, house.inbox._listeners) == (COVER, {}, {})
+        assert (cover, house.coalescer.watches, house.inbox._listeners) == (COVER, {}, {})
         if not interrupted.interrupted:
             break
         assert isinstance(outcome, asyncio.CancelledError)
@@ -296,7 +312,7 @@ async def test_cancelled_at_every_wait(moment):
 
 
 @pytest.mark.parametrize(
-    ("called", "awaits_call", "replies", "hints"),
+    ("called", "awaits_callback", "replies", "hints"),
     [
         (False, True, [COVER], 1),
         (False, True, [GENERATING, FAILED], 1),
@@ -306,11 +322,11 @@ async def test_cancelled_at_every_wait(moment):
         (True, False, [GENERATING, COVER], 0),
     ],
 )
-async def test_a_hint_that_callbacks_do_not_arrive(caplog, called, awaits_call, replies, hints):
+async def test_a_hint_that_callbacks_do_not_arrive(caplog, called, awaits_callback, replies, hints):
     """A job that ended unheard of is a line in the log; one that had ended before is none."""
-    caplog.set_level(logging.INFO, "kie_cover_async.waiting")
+    caplog.set_level(logging.INFO, "kie_cover_async.polling")
     house = House(*replies)
     if called:
         house.call_at(5)
-    await asyncio.gather(house.start(awaits_call=awaits_call), return_exceptions=True)
+    await asyncio.gather(house.start(awaits_callback=awaits_callback), return_exceptions=True)
     assert caplog.text.count(f"cover {ID} has ended, and no callback was heard") == hints

@@ -9,8 +9,8 @@ from kie_cover_async import CoverClient
 from kie_cover_async.archive import CoverArchive
 
 MAKERS = {
-    "requests": lambda number: CoverClient("a-key", max_in_flight=number),
-    "downloads": lambda number: CoverArchive("a-folder", at_once=number),
+    "requests": lambda number: CoverClient("a-key", max_concurrent_requests=number),
+    "downloads": lambda number: CoverArchive("a-folder", max_concurrent_downloads=number),
 }
 LOWERED = [
     (100, "requests: 34 instead of 100"),
@@ -50,7 +50,7 @@ def test_no_limit_of_open_files(caplog, monkeypatch):
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     with monkeypatch.context() as patch:
         patch.setattr(resource, "getrlimit", lambda _: unlimited)
-        CoverClient("a-key", max_in_flight=10_000)
+        CoverClient("a-key", max_concurrent_requests=10_000)
     monkeypatch.setitem(sys.modules, "resource", None)
-    CoverClient("a-key", max_in_flight=10_000)
+    CoverClient("a-key", max_concurrent_requests=10_000)
     assert caplog.records == []

@@ -78,8 +78,8 @@ EXAMPLES = {
         "the cover failed (GENERATE_COVER_FAILED): 531: No luck",
     ),
     CoverTimeoutError: (
-        {"looks": 7, "waited": 12.34, "details": None},
-        "no cover after 12.3 s and 7 looks, last seen nothing",
+        {"polls": 7, "waited": 12.34, "details": None},
+        "no cover after 12.3 s and 7 polls, last seen nothing",
     ),
     SignatureError: ({"reason": "is stale"}, "callback signature is stale"),
     DownloadError: (
@@ -90,7 +90,7 @@ EXAMPLES = {
 COMMON = {
     "task_id": "task-1",
     "request_id": "abc-FRA",
-    "safe_to_repeat": True,
+    "retryable": True,
     "maybe_accepted": True,
 }
 REST = "; task task-1; cf-ray abc-FRA; the request may have been accepted"
@@ -307,8 +307,8 @@ def test_a_failed_cover_says_why(seen, message):
 def test_a_timeout_names_what_was_last_seen(flag, seen):
     """A flag that nobody knows is named as it stood there."""
     last = CoverDetails(task_id="a", success_flag=flag)
-    error = CoverTimeoutError(looks=1, waited=900.0, details=last)
-    assert str(error) == f"no cover after 900.0 s and 1 look, last seen {seen}"
+    error = CoverTimeoutError(polls=1, waited=900.0, details=last)
+    assert str(error) == f"no cover after 900.0 s and 1 poll, last seen {seen}"
 
 
 HOSTILE = "red\x1b[31m\r\nand \ud800\x00 more\u2028end"
@@ -338,7 +338,7 @@ def test_a_message_is_one_printable_line(error):
         ServerError(code=500, request_id="x" * 2**20),
         CoverFailedError(details=attrs.evolve(FAILED, error_message="x" * 2**20)),
         CoverTimeoutError(
-            looks=1, waited=1, details=CoverDetails(task_id="a", success_flag="x" * 2**20)
+            polls=1, waited=1, details=CoverDetails(task_id="a", success_flag="x" * 2**20)
         ),
     ],
     ids=["msg", "request_id", "error_message", "flag"],

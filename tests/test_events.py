@@ -6,22 +6,22 @@ import pytest
 
 from kie_cover_async import CoverDetails, ServerError
 from kie_cover_async.events import (
-    BudgetHeld,
-    CoverChanged,
-    CoverLooked,
-    RequestDone,
-    RetryPlanned,
+    CoverPolled,
+    RequestFinished,
+    RequestsPaused,
+    RetryScheduled,
+    StateChanged,
     tell,
 )
 
 ERROR = ServerError(code=500)
 EVENTS = [
-    RequestDone(endpoint="credit", task_id=None, queued=0.0, seconds=0.1, error=None),
-    RetryPlanned(task_id="a", tries=1, pause=0.5, error=ERROR),
-    BudgetHeld(seconds=7.0, error=ERROR),
-    CoverLooked(task_id="a", wait=object(), age=3.0, details=CoverDetails(task_id="a"), error=None),
-    CoverChanged(
-        task_id="a", wait=object(), age=3.0, before=None, details=CoverDetails(task_id="a")
+    RequestFinished(endpoint="credit", task_id=None, queue_time=0.0, duration=0.1, error=None),
+    RetryScheduled(task_id="a", attempt=1, delay=0.5, error=ERROR),
+    RequestsPaused(seconds=7.0, error=ERROR),
+    CoverPolled(task_id="a", wait=object(), age=3.0, details=CoverDetails(task_id="a"), error=None),
+    StateChanged(
+        task_id="a", wait=object(), age=3.0, previous_state=None, details=CoverDetails(task_id="a")
     ),
 ]
 

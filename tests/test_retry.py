@@ -12,7 +12,7 @@ from kie_cover_async import (
     TaskNotFoundError,
     TransportError,
 )
-from kie_cover_async.retry import LONGEST_HOLD
+from kie_cover_async.retry import LONGEST_PAUSE
 
 POLICY = RetryPolicy()
 BOUNDS = [0.5, 1, 2, 4, 8, 16, 20, 20]
@@ -20,7 +20,7 @@ DRAWS = 400
 
 
 def refusal(retry_after=None, **facts):
-    return RateLimitedError(code=429, retry_after=retry_after, safe_to_repeat=True, **facts)
+    return RateLimitedError(code=429, retry_after=retry_after, retryable=True, **facts)
 
 
 def server_error(**facts):
@@ -48,47 +48,47 @@ def test_before_any_failure():
 
 def test_a_first_delay_above_the_longest():
     """The longest delay has the last word."""
-    assert max(RetryPolicy(longest_delay=0.02).pause(1) for _ in range(50)) <= 0.02
+    assert max(RetryPolicy(max_delay=0.02).pause(1) for _ in range(50)) <= 0.02
 
 
 @pytest.mark.parametrize(("refusals", "bound"), [*enumerate(BOUNDS, 1)])
-def test_hold_without_a_word_from_the_server(refusals, bound):
+def test_pause_without_a_word_from_the_server(refusals, bound):
     """The pause grows as a retry's bound does; jitter lengthens it and never shortens it."""
-    holds = [POLICY.hold(refusals, None) for _ in range(DRAWS)]
-    assert bound <= min(holds) < bound + 0.1
-    assert bound + 0.4 < max(holds) <= bound + 0.5
+    pauses = [POLICY.shared_pause(refusals, None) for _ in range(DRAWS)]
+    assert bound <= min(pauses) < bound + 0.1
+    assert bound + 0.4 < max(pauses) <= bound + 0.5
 
 
 @pytest.mark.parametrize("retry_after", [0.0, 0.3, 7.0, 119.0])
 @pytest.mark.parametrize("refusals", [1, 8])
 def test_hold_for_as_long_as_the_server_asks(refusals, retry_after):
     """It is at least what was asked for, jitter on top, however many refusals there were."""
-    holds = [POLICY.hold(refusals, retry_after) for _ in range(DRAWS)]
-    assert retry_after <= min(holds) < retry_after + 0.1
-    assert retry_after + 0.4 < max(holds) <= retry_after + 0.5
+    pauses = [POLICY.shared_pause(refusals, retry_after) for _ in range(DRAWS)]
+    assert retry_after <= min(pauses) < retry_after + 0.1
+    assert retry_after + 0.4 < max(pauses) <= retry_after + 0.5
 
 
 @pytest.mark.parametrize("retry_after", [120.0, 120.1, 3600.0, 1e300, float("inf")])
-def test_hold_is_capped(retry_after):
-    """No single refusal stops a budget for more than two minutes."""
-    assert {POLICY.hold(1, retry_after) for _ in range(20)} == {120.0}
-    assert LONGEST_HOLD == 120.0
+def test_shared_pause_is_capped(retry_after):
+    """No single refusal stops a rate limiter for more than two minutes."""
+    assert {POLICY.shared_pause(1, retry_after) for _ in range(20)} == {120.0}
+    assert LONGEST_PAUSE == 120.0
 
 
 @pytest.mark.parametrize("refusals", [1, 50])
 def test_a_hold_of_our_own_is_capped_too(refusals):
     """So are the pauses of a policy that would wait longer."""
-    patient = RetryPolicy(first_delay=1000, longest_delay=1000)
-    assert patient.hold(refusals, None) == 120.0
+    patient = RetryPolicy(initial_delay=1000, max_delay=1000)
+    assert patient.shared_pause(refusals, None) == 120.0
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        server_error(safe_to_repeat=True),
-        MaintenanceError(code=455, safe_to_repeat=True),
-        TransportError(reason="reset", safe_to_repeat=True),
-        InvalidResponseError(path="$", found="b''", expected="JSON", safe_to_repeat=True),
+        server_error(retryable=True),
+        MaintenanceError(code=455, retryable=True),
+        TransportError(reason="reset", retryable=True),
+        InvalidResponseError(path="$", found="b''", expected="JSON", retryable=True),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -120,7 +120,7 @@ def test_what_is_not_safe_is_not_repeated(error):
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, 7.0, 120.0])
 def test_a_refusal_is_repeated_without_a_pause_of_its_own(retry_after):
-    """It is the budget that is held, for all who use it."""
+    """It is the rate limiter that is paused, for all who use it."""
     assert [POLICY.next_pause(refusal(retry_after), tries) for tries in (1, 2, 3, 4)] == [
         0.0,
         0.0,
@@ -131,17 +131,17 @@ def test_a_refusal_is_repeated_without_a_pause_of_its_own(retry_after):
 
 @pytest.mark.parametrize("retry_after", [120.1, 3600.0, float("inf")])
 def test_a_refusal_for_too_long_is_not_waited_for(retry_after):
-    """A single call that would have to wait past the longest hold ends with the refusal."""
+    """A single call that would have to wait past the longest pause ends with the refusal."""
     assert POLICY.next_pause(refusal(retry_after), 1) is None
 
 
 def busy_host(retry_after):
-    return DownloadError(reason="busy", retry_after=retry_after, safe_to_repeat=True)
+    return DownloadError(reason="busy", retry_after=retry_after, retryable=True)
 
 
 @pytest.mark.parametrize("retry_after", [0.0, 7.0, 119.9, 120.0])
 def test_a_host_of_images_has_the_time_it_asks_for(retry_after):
-    """No pause is shorter, whichever it is, and none is longer than the longest hold."""
+    """No pause is shorter, whichever it is, and none is longer than the longest pause."""
     pauses = [POLICY.next_pause(busy_host(retry_after), tries) for tries in (1, 2, 3)]
     assert all(retry_after <= pause <= min(retry_after + 0.5, 120.0) for pause in pauses)
     assert POLICY.next_pause(busy_host(retry_after), 4) is None
@@ -149,7 +149,7 @@ def test_a_host_of_images_has_the_time_it_asks_for(retry_after):
 
 @pytest.mark.parametrize("retry_after", [120.1, 3600.0, float("inf")])
 def test_a_host_that_asks_for_too_long_is_not_waited_for(retry_after):
-    """A download that would have to wait past the longest hold ends with what the host said."""
+    """A download that would have to wait past the longest pause ends with what the host said."""
     assert POLICY.next_pause(busy_host(retry_after), 1) is None
 
 
@@ -160,26 +160,26 @@ def test_a_host_that_asks_for_nothing():
 
 def test_one_attempt_is_no_repetition():
     """The attempts count the first one."""
-    once = RetryPolicy(attempts=1)
-    assert once.next_pause(server_error(safe_to_repeat=True), 1) is None
+    once = RetryPolicy(max_attempts=1)
+    assert once.next_pause(server_error(retryable=True), 1) is None
     assert once.next_pause(refusal(), 1) is None
 
 
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
-        ("attempts", 0, ValueError),
-        ("attempts", -1, ValueError),
-        ("attempts", 2.0, TypeError),
-        ("attempts", True, TypeError),
-        ("attempts", None, TypeError),
-        ("first_delay", 0, ValueError),
-        ("first_delay", float("nan"), ValueError),
-        ("first_delay", "0.5", TypeError),
-        ("longest_delay", 0, ValueError),
-        ("longest_delay", float("inf"), ValueError),
-        ("longest_delay", 10**400, ValueError),
-        ("longest_delay", None, TypeError),
+        ("max_attempts", 0, ValueError),
+        ("max_attempts", -1, ValueError),
+        ("max_attempts", 2.0, TypeError),
+        ("max_attempts", True, TypeError),
+        ("max_attempts", None, TypeError),
+        ("initial_delay", 0, ValueError),
+        ("initial_delay", float("nan"), ValueError),
+        ("initial_delay", "0.5", TypeError),
+        ("max_delay", 0, ValueError),
+        ("max_delay", float("inf"), ValueError),
+        ("max_delay", 10**400, ValueError),
+        ("max_delay", None, TypeError),
     ],
 )
 def test_a_bad_setting_is_named(name, value, error):
@@ -190,8 +190,8 @@ def test_a_bad_setting_is_named(name, value, error):
 
 def test_a_policy_is_a_value():
     """Policies of the same settings are equal, and none can be changed."""
-    assert RetryPolicy(attempts=4, first_delay=0.5, longest_delay=20) == POLICY
+    assert RetryPolicy(max_attempts=4, initial_delay=0.5, max_delay=20) == POLICY
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        POLICY.attempts = 7
+        POLICY.max_attempts = 7
     with pytest.raises(TypeError, match="positional"):
         RetryPolicy(4)

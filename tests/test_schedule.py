@@ -14,7 +14,7 @@ EXACT = ExponentialSchedule(jitter=0)
 
 
 def ages(schedule, until):
-    """When a wait that begins with the job looks, by the job's age."""
+    """When a wait that begins with the job polls, by the job's age."""
     seen = [0.0]
     while seen[-1] < until:
         seen.append(seen[-1] + schedule.delay(seen[-1], 1))
@@ -46,11 +46,11 @@ def test_the_series_never_passes_its_longest(first, factor, longest, series):
     assert max(islice(values, 400)) <= longest
 
 
-# When the default schedule looks.
+# When the default schedule polls.
 
 
-def test_looks_of_a_wait_from_the_beginning():
-    """A wait looks after 2 s, 3 s, 4.5 s, …, and from then on every 15 s."""
+def test_polls_of_a_wait_from_the_beginning():
+    """A wait polls after 2 s, 3 s, 4.5 s, …, and from then on every 15 s."""
     assert ages(EXACT, 70) == [0, 2, 5, 9.5, 16.25, 26.375, 41.375, 56.375, 71.375]
 
 
@@ -80,7 +80,7 @@ def test_looks_of_a_wait_from_the_beginning():
     ],
 )
 def test_the_interval_in_force(age, interval):
-    """The interval goes by the job's age: each is in force from halfway to its planned look."""
+    """The interval goes by the job's age: each is in force from halfway to its planned poll."""
     assert EXACT.delay(age, 1) == interval
 
 
@@ -91,24 +91,24 @@ def test_a_resumed_wait_goes_on_at_the_long_interval():
 
 @pytest.mark.parametrize("pressure", [1, 1.5, 1000])
 def test_pressure_does_not_matter(pressure):
-    """How full the budget is is the budget's affair."""
+    """How busy the rate limiter is is its own affair."""
     assert EXACT.delay(3, pressure) == EXACT.delay(3) == 3
 
 
 def test_a_factor_of_one_is_a_constant_interval():
     """Nothing grows, at any age."""
-    schedule = ExponentialSchedule(initial=5, factor=1, jitter=0)
+    schedule = ExponentialSchedule(initial_delay=5, factor=1, jitter=0)
     assert {schedule.delay(age, 1) for age in (0, 1, 5, 80, 1e6)} == {5}
 
 
 def test_an_initial_interval_above_the_maximum():
     """The maximum has the last word, so it alone may be set."""
-    assert ExponentialSchedule(maximum=0.5, jitter=0).delay(0, 1) == 0.5
+    assert ExponentialSchedule(max_delay=0.5, jitter=0).delay(0, 1) == 0.5
 
 
 def test_slow_growth_ends_somewhere():
     """A series that would take days to reach its maximum stays at the interval it came to."""
-    schedule = ExponentialSchedule(initial=1, factor=1.00001, jitter=0)
+    schedule = ExponentialSchedule(initial_delay=1, factor=1.00001, jitter=0)
     last = schedule.delay(1e9, 1)
     assert last == pytest.approx(1.00001**10_000)
     assert schedule.delay(1e12, 1) == last
@@ -124,17 +124,17 @@ def test_fast_growth_is_at_its_maximum_at_once():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"initial": 0.5, "maximum": 1e308},
-        {"initial": 1, "factor": 2, "maximum": 1e308},
-        {"initial": 1e-300, "factor": 1e200},
-        {"initial": 1e308, "factor": 1e308, "maximum": 1e308},
+        {"initial_delay": 0.5, "max_delay": 1e308},
+        {"initial_delay": 1, "factor": 2, "max_delay": 1e308},
+        {"initial_delay": 1e-300, "factor": 1e200},
+        {"initial_delay": 1e308, "factor": 1e308, "max_delay": 1e308},
     ],
 )
 def test_growth_past_all_floats_ends_at_the_maximum(settings):
     """No settings that are accepted make an interval that cannot be computed."""
     schedule = ExponentialSchedule(**settings, jitter=0)
-    assert all(0 < schedule.delay(age, 1) <= schedule.maximum for age in (0, 1, 1e300, 1e308))
-    assert schedule._intervals[-1] == schedule.maximum
+    assert all(0 < schedule.delay(age, 1) <= schedule.max_delay for age in (0, 1, 1e300, 1e308))
+    assert schedule._intervals[-1] == schedule.max_delay
 
 
 # Jitter.
@@ -152,8 +152,8 @@ def test_jitter(age, shortest, longest):
     assert longest / 1.05 < max(delays) <= longest
 
 
-def test_jittered_looks_keep_to_the_plan():
-    """A look that comes a little early or late is followed by the interval meant for it."""
+def test_jittered_polls_keep_to_the_plan():
+    """A poll that comes a little early or late is followed by the interval meant for it."""
     for _ in range(50):
         gaps = [late - early for early, late in pairwise(ages(ExponentialSchedule(), 12))]
         assert gaps[:4] == pytest.approx([2, 3, 4.5, 6.75], rel=0.1001)
@@ -171,21 +171,23 @@ def test_no_jitter():
     st.floats(0, 0.99),
     st.floats(-1e6, 1e6),
 )
-def test_no_interval_leaves_its_bounds(initial, factor, maximum, jitter, age):
+def test_no_interval_leaves_its_bounds(initial_delay, factor, max_delay, jitter, age):
     """For any settings and age the delay is within the jitter, and never above the maximum."""
-    schedule = ExponentialSchedule(initial=initial, factor=factor, maximum=maximum, jitter=jitter)
-    shortest = min(initial, maximum) * (1 - jitter)
-    assert shortest * 0.999 <= schedule.delay(age, 1) <= maximum
+    schedule = ExponentialSchedule(
+        initial_delay=initial_delay, factor=factor, max_delay=max_delay, jitter=jitter
+    )
+    shortest = min(initial_delay, max_delay) * (1 - jitter)
+    assert shortest * 0.999 <= schedule.delay(age, 1) <= max_delay
 
 
-# The earliest second look.
+# The earliest second poll.
 
 
 @pytest.mark.parametrize(
     ("age", "delay"), [(0, 47), (10, 37), (32, 15), (40, 15), (47, 15), (80, 15), (-3, 47)]
 )
 def test_not_before(age, delay):
-    """No look but the first is made before that age; then the intervals are as ever."""
+    """No poll but the first is made before that age; then the intervals are as ever."""
     assert ExponentialSchedule(jitter=0, not_before=47).delay(age, 1) == delay
 
 
@@ -201,16 +203,16 @@ def test_jitter_does_not_undercut_not_before():
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
-        ("initial", 0, ValueError),
-        ("initial", -1, ValueError),
-        ("initial", float("nan"), ValueError),
-        ("initial", "2", TypeError),
+        ("initial_delay", 0, ValueError),
+        ("initial_delay", -1, ValueError),
+        ("initial_delay", float("nan"), ValueError),
+        ("initial_delay", "2", TypeError),
         ("factor", 0.99, ValueError),
         ("factor", None, TypeError),
         ("factor", float("inf"), ValueError),
-        ("maximum", 0, ValueError),
-        ("maximum", 10**400, ValueError),
-        ("maximum", True, TypeError),
+        ("max_delay", 0, ValueError),
+        ("max_delay", 10**400, ValueError),
+        ("max_delay", True, TypeError),
         ("jitter", -0.1, ValueError),
         ("jitter", 1, ValueError),
         ("jitter", None, TypeError),
@@ -234,16 +236,16 @@ def test_settings_are_named():
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickled])
 def test_a_schedule_is_a_value(used, again):
     """A schedule is equal to its copies, can be a key, and cannot be changed, used or not."""
-    schedule = ExponentialSchedule(initial=3, jitter=0)
+    schedule = ExponentialSchedule(initial_delay=3, jitter=0)
     if used:
         schedule.delay(0, 1)
     other = again(schedule)
     assert other == schedule
     assert hash(other) == hash(schedule)
     assert other.delay(0, 1) == 3
-    assert attrs.evolve(schedule, initial=4).delay(0, 1) == 4
+    assert attrs.evolve(schedule, initial_delay=4).delay(0, 1) == 4
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        schedule.initial = 4
+        schedule.initial_delay = 4
 
 
 class Listening:
@@ -255,7 +257,7 @@ class Listening:
 
 
 def test_protocols():
-    """What can say when to look again is a schedule; what also wants to hear is a learner."""
+    """What can say when to poll again is a schedule; what also wants to hear is a learner."""
     assert isinstance(EXACT, Schedule)
     assert not isinstance(EXACT, Learner)
     listening = Listening()

@@ -4,11 +4,11 @@ from yarl import URL
 
 from kie_cover_async import ExponentialSchedule, __version__
 from kie_cover_async.settings import (
-    a_schedule,
-    a_session,
-    a_user_agent,
-    api_key_in_use,
-    base_url_in_use,
+    resolve_api_key,
+    resolve_base_url,
+    resolve_user_agent,
+    validate_schedule,
+    validate_session,
 )
 
 SECRET = "sk-3f9c41d7"
@@ -26,8 +26,8 @@ def _no_settings_in_the_environment(monkeypatch):
 def test_the_key_that_is_given_goes_before_the_environment(monkeypatch):
     """The environment is asked only where no key is given."""
     monkeypatch.setenv("KIE_API_KEY", "from-the-environment")
-    assert api_key_in_use(SECRET) == SECRET
-    assert api_key_in_use(None) == "from-the-environment"
+    assert resolve_api_key(SECRET) == SECRET
+    assert resolve_api_key(None) == "from-the-environment"
 
 
 @pytest.mark.parametrize(("given", "environment"), [(None, None), (None, ""), ("", "from-there")])
@@ -36,7 +36,7 @@ def test_no_key(monkeypatch, given, environment):
     if environment is not None:
         monkeypatch.setenv("KIE_API_KEY", environment)
     with pytest.raises(ValueError, match=r"api_key must be given, or .* KIE_API_KEY"):
-        api_key_in_use(given)
+        resolve_api_key(given)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_no_key(monkeypatch, given, environment):
 def test_a_key_that_cannot_be_sent_is_not_shown(key):
     """What is wrong with a key is told without the key."""
     with pytest.raises((ValueError, TypeError), match="api_key must be ") as caught:
-        api_key_in_use(key)
+        resolve_api_key(key)
     assert SECRET not in str(caught.value)
     assert isinstance(caught.value, ValueError if isinstance(key, str) else TypeError)
     assert caught.value.__context__ is None
@@ -70,7 +70,7 @@ def test_a_bad_key_of_the_environment_is_not_shown(monkeypatch):
     """A line break that came with a key from a file is refused, whichever way the key came."""
     monkeypatch.setenv("KIE_API_KEY", f"{SECRET}\n")
     with pytest.raises(ValueError, match=r"^KIE_API_KEY must be .* line breaks") as caught:
-        api_key_in_use(None)
+        resolve_api_key(None)
     assert SECRET not in str(caught.value)
 
 
@@ -79,13 +79,13 @@ def test_a_bad_key_of_the_environment_is_not_shown(monkeypatch):
 
 def test_the_base_url_that_is_given_goes_before_the_environment(monkeypatch):
     """First what is given, then the environment, then the vendor's own."""
-    assert base_url_in_use(None, allow_http=False) == URL("https://api.kie.ai")
+    assert resolve_base_url(None, allow_http=False) == URL("https://api.kie.ai")
     monkeypatch.setenv("KIE_BASE_URL", "")
-    assert base_url_in_use(None, allow_http=False) == URL("https://api.kie.ai")
+    assert resolve_base_url(None, allow_http=False) == URL("https://api.kie.ai")
     monkeypatch.setenv("KIE_BASE_URL", "https://api.sunoapi.org")
-    assert base_url_in_use(None, allow_http=False) == URL("https://api.sunoapi.org")
-    assert base_url_in_use("https://h/prefix", allow_http=False) == URL("https://h/prefix")
-    assert base_url_in_use(URL("https://h"), allow_http=False) == URL("https://h")
+    assert resolve_base_url(None, allow_http=False) == URL("https://api.sunoapi.org")
+    assert resolve_base_url("https://h/prefix", allow_http=False) == URL("https://h/prefix")
+    assert resolve_base_url(URL("https://h"), allow_http=False) == URL("https://h")
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_the_base_url_that_is_given_goes_before_the_environment(monkeypatch):
 )
 def test_api_path_at_the_end_of_a_base_url_is_dropped(monkeypatch, given, used):
     """The path of a call, which begins with the same, isn't doubled, wherever the URL is from."""
-    assert base_url_in_use(given, allow_http=False) == URL(used)
+    assert resolve_base_url(given, allow_http=False) == URL(used)
     monkeypatch.setenv("KIE_BASE_URL", given)
-    assert base_url_in_use(None, allow_http=False) == URL(used)
+    assert resolve_base_url(None, allow_http=False) == URL(used)
 
 
 @pytest.mark.parametrize("given", ["", "h", "ftp://h", "https://", "https://h\n", URL("/path")])
@@ -112,21 +112,21 @@ def test_a_base_url_that_is_given_is_used_or_refused(monkeypatch, given):
     """One that is empty or wrong is an error, and no reason to send the key somewhere else."""
     monkeypatch.setenv("KIE_BASE_URL", "https://api.sunoapi.org")
     with pytest.raises(ValueError, match="base_url must be an absolute http or https URL"):
-        base_url_in_use(given, allow_http=False)
+        resolve_base_url(given, allow_http=False)
 
 
 @pytest.mark.parametrize("given", [7, False, b"https://h"])
 def test_a_base_url_of_another_type(given):
     """A base URL is a text or a `URL`."""
     with pytest.raises(TypeError, match="base_url must be an absolute http or https URL, not"):
-        base_url_in_use(given, allow_http=False)
+        resolve_base_url(given, allow_http=False)
 
 
 @pytest.mark.parametrize("given", ["ftp://me:{}@h", "https://me:{}@", "https://me:{}@h h"])
 def test_a_password_in_what_is_no_base_url(given):
     """What is refused is shown without what may be a password."""
     with pytest.raises(ValueError, match="base_url must be an absolute") as caught:
-        base_url_in_use(given.format(SECRET), allow_http=False)
+        resolve_base_url(given.format(SECRET), allow_http=False)
     assert SECRET not in str(caught.value)
     assert "***@" in str(caught.value)
 
@@ -143,14 +143,14 @@ def test_a_bad_base_url_of_the_environment(monkeypatch, given, refusal):
     """The environment's is held to the same rules, and is named as it is called there."""
     monkeypatch.setenv("KIE_BASE_URL", given)
     with pytest.raises(ValueError, match=f"^KIE_BASE_URL must {refusal}"):
-        base_url_in_use(None, allow_http=False)
+        resolve_base_url(None, allow_http=False)
 
 
 @pytest.mark.parametrize("rest", ["u:{}@h", ":{}@h", "{}@h", "h?k={}", "h/?{}", "h#{}"])
 def test_a_base_url_with_more_than_a_place(rest):
     """Credentials, a query and a fragment have no place there, and are not shown."""
     with pytest.raises(ValueError, match="base_url must have no credentials") as caught:
-        base_url_in_use(f"https://{rest.format(SECRET)}", allow_http=True)
+        resolve_base_url(f"https://{rest.format(SECRET)}", allow_http=True)
     assert SECRET not in str(caught.value)
 
 
@@ -177,15 +177,15 @@ ELSEWHERE = [
 @pytest.mark.parametrize("given", LOOPBACK)
 def test_plain_http_to_loopback(given):
     """What does not leave the machine need not be encrypted."""
-    assert base_url_in_use(given, allow_http=False) == URL(given)
+    assert resolve_base_url(given, allow_http=False) == URL(given)
 
 
 @pytest.mark.parametrize("given", ELSEWHERE)
 def test_plain_http_elsewhere(given):
     """The key crosses no network readable, unless it is said to."""
     with pytest.raises(ValueError, match=r"base_url must be https, not 'http://.*allow_http=True"):
-        base_url_in_use(given, allow_http=False)
-    assert base_url_in_use(given, allow_http=True) == URL(given)
+        resolve_base_url(given, allow_http=False)
+    assert resolve_base_url(given, allow_http=True) == URL(given)
 
 
 # The rest.
@@ -193,15 +193,15 @@ def test_plain_http_elsewhere(given):
 
 def test_our_user_agent():
     """By default the package says who it is, and which version."""
-    assert a_user_agent(None) == f"kie-cover-async/{__version__}"
-    assert a_user_agent("my-service/1.0 (cover bot)") == "my-service/1.0 (cover bot)"
+    assert resolve_user_agent(None) == f"kie-cover-async/{__version__}"
+    assert resolve_user_agent("my-service/1.0 (cover bot)") == "my-service/1.0 (cover bot)"
 
 
 @pytest.mark.parametrize("given", ["", "  ", "a\r\nX-Other: 1", "a\n", "ü", "\x00"])
 def test_a_user_agent_that_cannot_be_sent(given):
     """A header is printable ASCII, and something."""
     with pytest.raises(ValueError, match="user_agent must be printable ASCII, not ") as caught:
-        a_user_agent(given)
+        resolve_user_agent(given)
     assert repr(given) in str(caught.value)
 
 
@@ -209,21 +209,21 @@ def test_a_user_agent_that_cannot_be_sent(given):
 def test_a_user_agent_of_another_type(given):
     """A `User-Agent` is a text."""
     with pytest.raises(TypeError, match="user_agent must be a str, not "):
-        a_user_agent(given)
+        resolve_user_agent(given)
 
 
-async def test_a_borrowed_session():
-    """A session is borrowed as it is; none is none."""
+async def test_an_external_session():
+    """A session is used as it is; none is none."""
     async with aiohttp.ClientSession() as session:
-        assert a_session(session) is session
-    assert a_session(None) is None
+        assert validate_session(session) is session
+    assert validate_session(None) is None
 
 
 @pytest.mark.parametrize("given", [7, "session", aiohttp.ClientSession, object()])
 def test_no_session(given):
     """Anything but an aiohttp session is refused, its class included."""
     with pytest.raises(TypeError, match=r"session must be an aiohttp\.ClientSession, not "):
-        a_session(given)
+        validate_session(given)
 
 
 async def test_a_session_with_credentials_of_its_own():
@@ -232,7 +232,7 @@ async def test_a_session_with_credentials_of_its_own():
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", SECRET))
     async with session:
         with pytest.raises(ValueError, match="session must have no auth") as caught:
-            a_session(session)
+            validate_session(session)
     assert SECRET not in str(caught.value)
 
 
@@ -248,8 +248,8 @@ class NoSchedule:
 @pytest.mark.parametrize("given", [ExponentialSchedule(), EveryMinute()])
 def test_a_schedule(given):
     """Anything with a method `delay` is a schedule, and its delay is what it says."""
-    assert a_schedule(given) is given
-    assert a_schedule(given).delay(0, 1) > 0
+    assert validate_schedule(given) is given
+    assert validate_schedule(given).delay(0, 1) > 0
 
 
 @pytest.mark.parametrize(
@@ -258,4 +258,4 @@ def test_a_schedule(given):
 def test_no_schedule(given):
     """A number, a function or a class that was not called is refused at once."""
     with pytest.raises(TypeError, match=r"schedule must have a method delay\(age, pressure\), not"):
-        a_schedule(given)
+        validate_schedule(given)

@@ -5,27 +5,27 @@ import sys
 from collections import Counter
 
 from kie_cover_async import CoverClient
-from kie_cover_async.events import BudgetHeld, Event, RequestDone
+from kie_cover_async.events import Event, RequestFinished, RequestsPaused
 
 
 class Counts:
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
-        self.seconds_held = 0.0
+        self.seconds_paused = 0.0
 
     def __call__(self, event: Event) -> None:
         match event:
-            case RequestDone(endpoint=endpoint, error=error):
+            case RequestFinished(endpoint=endpoint, error=error):
                 self.requests[f"{endpoint} {type(error).__name__ if error else 'ok'}"] += 1
-            case BudgetHeld(seconds=seconds):
-                self.seconds_held += seconds
+            case RequestsPaused(seconds=seconds):
+                self.seconds_paused += seconds
 
 
 async def main(task_id: str) -> None:
     counts = Counts()
     async with CoverClient(observer=counts) as client:
         await client.wait_for_cover(task_id)
-    print(dict(counts.requests), f"held for {counts.seconds_held:.1f} s")
+    print(dict(counts.requests), f"paused for {counts.seconds_paused:.1f} s")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from kie_cover_async import CoverClient, CoverFailedError, CoverTimeoutError
 async def main(song: str) -> None:
     async with CoverClient() as client:  # the key comes from KIE_API_KEY
         try:
-            cover = await client.cover_for(song, callback_url="https://example.com/covers")
+            cover = await client.generate_and_wait(song, callback_url="https://example.com/covers")
         except CoverFailedError as error:
             print("no cover:", error.details.error_message)
         except CoverTimeoutError as error:

@@ -21,7 +21,9 @@ async def lifespan(app: web.Application) -> AsyncIterator[None]:
 async def ask(request: web.Request) -> web.Response:
     song, covers = request.match_info["song"], request.app[COVERS]
     if song not in covers:
-        cover = request.app[CLIENT].cover_for(song, callback_url="https://example.com/covers")
+        cover = request.app[CLIENT].generate_and_wait(
+            song, callback_url="https://example.com/covers"
+        )
         covers[song] = asyncio.create_task(cover)
     return web.Response(status=202)
 

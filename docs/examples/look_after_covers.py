@@ -14,7 +14,7 @@ async def main(folder: str, table: str) -> None:
         report = await archive.verify()
         for finding in report.findings:
             print(finding.problem, finding.image.path)
-        await archive.retry({finding.task_id for finding in report.findings})
+        await archive.mark_pending({finding.task_id for finding in report.findings})
         print(await archive.export(table), "covers,", report.checked, "images")
 
 

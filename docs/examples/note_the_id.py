@@ -13,7 +13,7 @@ async def main(song: str, noted: str | None, note: Callable[[str], object]) -> N
         if noted is not None:
             cover = await client.wait_for_cover(noted)
         else:
-            cover = await client.cover_for(
+            cover = await client.generate_and_wait(
                 song, callback_url="https://example.com/covers", on_task_id=note
             )
     print(*cover.images, sep="\n")

@@ -17,9 +17,9 @@ async def wait(task_id: str, schedule: AdaptiveSchedule) -> None:
 def main(task_id: str, memory: Path) -> None:
     schedule = AdaptiveSchedule()
     if memory.exists():
-        schedule.load(json.loads(memory.read_text()))
+        schedule.load_state(json.loads(memory.read_text()))
     asyncio.run(wait(task_id, schedule))
-    memory.write_text(json.dumps(schedule.knowledge()))
+    memory.write_text(json.dumps(schedule.dump_state()))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ async def keep(client: CoverClient, archive: CoverArchive, outcome: CoverOutcome
     except KieCoverError as error:
         # A wrong key, an empty account and a bad line leave it pending, for the next run.
         if is_final(error, outcome.details):
-            await archive.fail(outcome.task_id, error)
+            await archive.mark_failed(outcome.task_id, error)
         print(outcome.task_id, error, file=sys.stderr)
     else:
         print(*(image.path for image in saved.images), sep="\n")

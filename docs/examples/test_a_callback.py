@@ -17,7 +17,7 @@ async def test_the_service_is_told() -> None:
 
     app = web.Application()
     app.router.add_post("/covers", hear)
-    plan = CallbackPlan(doubled=1.0, doubled_after=0.1)
+    plan = CallbackPlan(duplicated=1.0, duplicate_after=0.1)
     async with (
         TestServer(app) as server,
         CoverEmulator(generation_time=0.1, callbacks=plan) as emulator,

@@ -11,5 +11,5 @@ async def test_a_cover_comes_in_spite_of_a_refusal(
     task_id = cover_emulator.add_job("pending, generating, 429, success")
     cover = await cover_client.wait_for_cover(task_id)
     assert len(cover.images) == 2
-    assert cover_emulator.looks(task_id) == 4
+    assert cover_emulator.poll_count(task_id) == 4
     assert instant_time.elapsed > 5  # seconds, of which nobody has waited one

@@ -80,7 +80,7 @@ async def demo(folder: Path) -> None:
 async def wait(folder: Path) -> None:
     async with CoverEmulator() as emulator:
         emulator.add_job(
-            CoverScript(looks=["pending", "generating", "generating", "generating", "success"]),
+            CoverScript(statuses=["pending", "generating", "generating", "generating", "success"]),
             task_id=ID,
             music_task_id="5c79be8e0a6a4bd0a61e8d1b3b2c2a7d",
         )

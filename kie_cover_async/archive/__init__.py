@@ -13,14 +13,14 @@ and `final` says which errors rule a cover out.
 from .archive import CoverArchive
 from .failures import DamagedRecordError
 from .final import is_final
-from .values import ArchivedCover, ArchiveReport, Finding, SavedImage
+from .values import ArchivedCover, ImageProblem, SavedImage, VerificationReport
 
 __all__ = [
-    "ArchiveReport",
     "ArchivedCover",
     "CoverArchive",
     "DamagedRecordError",
-    "Finding",
+    "ImageProblem",
     "SavedImage",
+    "VerificationReport",
     "is_final",
 ]

@@ -9,9 +9,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from kie_cover_async.arguments import a_task_id, number, shown
 from kie_cover_async.descriptors import affordable
 from kie_cover_async.models import RETENTION, CoverDetails
+from kie_cover_async.validation import short_repr, validate_number, validate_task_id
 
 from .backup import back_up
 from .export import export
@@ -22,7 +22,7 @@ from .record import EXPIRING, FAILED, NAME, PENDING, SAVED, Record
 from .saving import Client, Saver
 from .tables import check_integrity
 from .threads import Threads
-from .values import ArchivedCover, ArchiveReport, Finding, SavedImage
+from .values import ArchivedCover, ImageProblem, SavedImage, VerificationReport
 
 T = TypeVar("T")
 
@@ -42,9 +42,9 @@ class CoverArchive:
     next ones a little later. What is added or changes meanwhile may be in the list or not.
 
     :param folder: where the images are, and the record `covers.sqlite3`; on a local disk.
-    :param largest_image: bytes; more is refused.
-    :param at_once: how many images are fetched at the same time; fewer if the process may open few
-        files (`ulimit -n`), which a warning says.
+    :param max_image_bytes: bytes; more is refused.
+    :param max_concurrent_downloads: how many images are fetched at the same time; fewer if the
+        process may open few files (`ulimit -n`), which a warning says.
 
     What cannot be used is refused: an argument by `TypeError` or `ValueError`, a folder that is
     none or cannot be written to by `OSError`, a record that cannot be read by `DamagedRecordError`,
@@ -55,15 +55,17 @@ class CoverArchive:
         self,
         folder: str | PathLike[str],
         *,
-        largest_image: int = 64 << 20,
-        at_once: int = 16,
+        max_image_bytes: int = 64 << 20,
+        max_concurrent_downloads: int = 16,
     ) -> None:
-        number("largest_image", largest_image, at_least=1, whole=True)
-        number("at_once", at_once, at_least=1, whole=True)
+        validate_number("max_image_bytes", max_image_bytes, at_least=1, whole=True)
+        validate_number(
+            "max_concurrent_downloads", max_concurrent_downloads, at_least=1, whole=True
+        )
         self._folder = _a_path("folder", folder)
-        self._largest_image = largest_image
+        self._max_image_bytes = max_image_bytes
         # Of each a connection and a file.
-        self._at_once = affordable(at_once, "downloads", each=2)
+        self._max_concurrent_downloads = affordable(max_concurrent_downloads, "downloads", each=2)
         self._saver: Saver | None = None
 
     def __repr__(self) -> str:
@@ -75,7 +77,10 @@ class CoverArchive:
         threads = Threads(self._folder)
         await threads.open()
         self._saver = Saver(
-            self._folder, threads, largest_image=self._largest_image, at_once=self._at_once
+            self._folder,
+            threads,
+            max_image_bytes=self._max_image_bytes,
+            max_concurrent_downloads=self._max_concurrent_downloads,
         )
         return self
 
@@ -112,37 +117,39 @@ class CoverArchive:
         `ValueError` for a cover without images.
         """
         if not isinstance(details, CoverDetails):
-            raise TypeError(f"details must be CoverDetails, not {shown(details)}")
-        a_task_id("details.task_id", details.task_id)
+            raise TypeError(f"details must be CoverDetails, not {short_repr(details)}")
+        validate_task_id("details.task_id", details.task_id)
         if not details.is_success:
-            raise ValueError(f"details must be of a cover with images, not of {shown(details)}")
+            raise ValueError(
+                f"details must be of a cover with images, not of {short_repr(details)}"
+            )
         saver = self._open_saver()
         with saver.threads.in_use():
             return await saver.save(client, details)
 
-    async def fail(self, task_id: str, error: Exception) -> None:
+    async def mark_failed(self, task_id: str, error: Exception) -> None:
         """Note that there will be no cover, and why; it is not pending any more.
 
         `is_final` says of an error whether that is so.
 
         One that is saved stays so: another process may have had it meanwhile.
         """
-        a_task_id("task_id", task_id)
+        validate_task_id("task_id", task_id)
         if not isinstance(error, Exception):
-            raise TypeError(f"error must be an exception, not {shown(error)}")
+            raise TypeError(f"error must be an exception, not {short_repr(error)}")
         details = getattr(error, "details", None)
         is_of_it = isinstance(details, CoverDetails) and details.task_id == task_id
         said = f"{type(error).__name__}: {error}"[:_LONGEST_NOTE]
         await self._ask(lambda record: record.fail(task_id, said, details if is_of_it else None))
 
-    async def retry(self, task_ids: Iterable[str] | None = None) -> list[str]:
+    async def mark_pending(self, task_ids: Iterable[str] | None = None) -> list[str]:
         """Make these covers pending again, or all that failed; those of them that were not."""
         ids = None if task_ids is None else _ids(task_ids)
         return await self._ask(lambda record: record.retry(ids))
 
     async def find(self, task_id: str) -> ArchivedCover | None:
         """What is known of this cover, if anything."""
-        id_ = a_task_id("task_id", task_id)
+        id_ = validate_task_id("task_id", task_id)
         covers = await self._ask(lambda record: record.covers("WHERE task_id = ?", id_))
         return covers[0] if covers else None
 
@@ -151,10 +158,10 @@ class CoverArchive:
         return await self._listed(PENDING)
 
     async def failed(self) -> list[ArchivedCover]:
-        """The covers that `fail` was called for, as they were added."""
+        """The covers that `mark_failed` was called for, as they were added."""
         return await self._listed(FAILED)
 
-    async def covers(self) -> list[ArchivedCover]:
+    async def saved(self) -> list[ArchivedCover]:
         """The covers all of whose images are here, as they were added."""
         return await self._listed(SAVED)
 
@@ -164,19 +171,19 @@ class CoverArchive:
         Where it is not known when a job was done, it is counted from when its id was added.
         """
         if not isinstance(within, timedelta):
-            raise TypeError(f"within must be a timedelta, not {shown(within)}")
+            raise TypeError(f"within must be a timedelta, not {short_repr(within)}")
         covers = await self._listed(EXPIRING, time.time() + within.total_seconds())
         return sorted(covers, key=lambda cover: cover.expires_at or cover.added_at + RETENTION)
 
-    async def verify(self) -> ArchiveReport:
+    async def verify(self) -> VerificationReport:
         """Read all recorded images, compare them with their hashes, and check the record itself.
 
         Nothing is changed by it, and an image that cannot be read is a finding like any other; a
         record that cannot be read is a `DamagedRecordError`. To have what was found again, `save`
-        the cover; `retry` makes it pending, for whoever works through what is.
+        the cover; `mark_pending` makes it pending, for whoever works through what is.
         """
         threads = self._open_saver().threads
-        findings: list[Finding | None] = []
+        findings: list[ImageProblem | None] = []
         with threads.in_use():
             async for covers in Pages(threads, size=_VERIFIED_AT_A_TIME):
                 checks = [
@@ -186,7 +193,7 @@ class CoverArchive:
                 ]
                 findings += await asyncio.gather(*checks)
             await threads.begin(self._check_record)
-        return ArchiveReport(checked=len(findings), findings=tuple(filter(None, findings)))
+        return VerificationReport(checked=len(findings), findings=tuple(filter(None, findings)))
 
     async def export(self, path: str | PathLike[str]) -> int:
         """Write the whole record down, and return how many covers that are.
@@ -236,18 +243,18 @@ class CoverArchive:
         return self._saver
 
 
-def _look_at(task_id: str, image: SavedImage) -> Finding | None:
+def _look_at(task_id: str, image: SavedImage) -> ImageProblem | None:
     problem = problem_with(image)
-    return Finding(task_id=task_id, image=image, problem=problem) if problem else None
+    return ImageProblem(task_id=task_id, image=image, problem=problem) if problem else None
 
 
 def _a_path(name: str, value: object) -> Path:
     if not isinstance(value, (str, PathLike)) or value == "":
-        raise TypeError(f"{name} must be a path, not {shown(value)}")
+        raise TypeError(f"{name} must be a path, not {short_repr(value)}")
     return Path(value)
 
 
 def _ids(task_ids: Iterable[str]) -> list[str]:
     if isinstance(task_ids, (str, bytes)) or not isinstance(task_ids, Iterable):
-        raise TypeError(f"task_ids must be an iterable of ids, not {shown(task_ids)}")
-    return [a_task_id("task_ids", each) for each in task_ids]
+        raise TypeError(f"task_ids must be an iterable of ids, not {short_repr(task_ids)}")
+    return [validate_task_id("task_ids", each) for each in task_ids]

@@ -11,8 +11,8 @@ from typing import Any
 
 from attrs import frozen
 
-from kie_cover_async.arguments import shown
-from kie_cover_async.wire import unstructure_details
+from kie_cover_async.api import unstructure_details
+from kie_cover_async.validation import short_repr
 
 from .pages import Pages
 from .parts import part_files
@@ -62,7 +62,7 @@ async def export(path: Path, threads: Threads) -> int:
 def _kind_of(path: Path) -> _Kind:
     if (kind := _KINDS.get(path.suffix.lower())) is None:
         known = " or ".join(_KINDS)
-        raise ValueError(f"path must end in {known}, and not be {shown(str(path))}")
+        raise ValueError(f"path must end in {known}, and not be {short_repr(str(path))}")
     return kind
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from attrs import evolve
 
+from kie_cover_async.api import unstructure_details
 from kie_cover_async.models import RETENTION, CoverDetails
-from kie_cover_async.wire import unstructure_details
 
 from .files import as_it_lies, identity, problem_with
 from .locks import ATTEMPT

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
-from kie_cover_async.arguments import is_one_word, shown
+from kie_cover_async.api import structure_details
 from kie_cover_async.errors import InvalidResponseError
 from kie_cover_async.models import CoverDetails
-from kie_cover_async.wire import structure_details
+from kie_cover_async.validation import is_one_word, short_repr
 
 from .formats import SUFFIXES
 from .names import stem
@@ -91,4 +91,6 @@ def _moment(task_id: str, column: str, seconds: object) -> datetime:
 
 
 def _refuse(task_id: object, column: str, value: object) -> NoReturn:
-    raise sqlite3.DataError(f"{column} of task {shown(task_id)} is {shown(value)}") from None
+    raise sqlite3.DataError(
+        f"{column} of task {short_repr(task_id)} is {short_repr(value)}"
+    ) from None

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from kie_cover_async.errors import DownloadError, InvalidRequestError
 from kie_cover_async.models import CoverDetails
-from kie_cover_async.transport import Downloads
+from kie_cover_async.transport import ImageDownloader
 
 from .direct import ROOM
 from .files import Whole, find_whole, lies_there, problem_with
@@ -29,10 +29,10 @@ _MOST_PIECES = 1000
 
 
 class Client(Protocol):
-    """What is borrowed of a `CoverClient`."""
+    """What is used of a `CoverClient`."""
 
     @property
-    def downloads(self) -> Downloads:
+    def downloader(self) -> ImageDownloader:
         """The way to images."""
 
     async def get_download_url(self, image_url: str) -> str:
@@ -53,12 +53,14 @@ class _Wanted:
 class Saver:
     """Saves covers into a folder, so many images at once."""
 
-    def __init__(self, folder: Path, threads: Threads, *, largest_image: int, at_once: int) -> None:
+    def __init__(
+        self, folder: Path, threads: Threads, *, max_image_bytes: int, max_concurrent_downloads: int
+    ) -> None:
         self._folder = folder
         self.threads: Threads = threads
-        self._largest = largest_image
+        self._largest = max_image_bytes
         self._parts = part_files(folder)
-        self._places = asyncio.Semaphore(at_once)
+        self._places = asyncio.Semaphore(max_concurrent_downloads)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def save(self, client: Client, details: CoverDetails) -> ArchivedCover:
@@ -142,7 +144,7 @@ class Saver:
 
     async def _fetch(self, client: Client, image: _Wanted, url: str, part: PartFile) -> Whole:
         receive = partial(self._receive, image, part)
-        return await client.downloads.fetch(url, receive, task_id=image.task_id)
+        return await client.downloader.fetch(url, receive, task_id=image.task_id)
 
     async def _receive(self, image: _Wanted, part: PartFile, pieces: AsyncIterator[bytes]) -> Whole:
         """Write a body down; raises `DownloadError` where it is no image, or too large."""
@@ -168,4 +170,4 @@ class Saver:
 
 
 def _refused(image: _Wanted, reason: str, *, again: bool = False) -> DownloadError:
-    return DownloadError(task_id=image.task_id, url=image.url, reason=reason, safe_to_repeat=again)
+    return DownloadError(task_id=image.task_id, url=image.url, reason=reason, retryable=again)

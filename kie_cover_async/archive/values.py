@@ -34,8 +34,8 @@ class SavedImage:
 class ArchivedCover:
     """What the archive knows of one cover.
 
-    `state` is `pending` until all images are here, then `saved`; `failed` is what `fail` made of
-    it, and `error` says why. `details` is what was last known of the job; times are in UTC.
+    `state` is `pending` until all images are here, then `saved`; `failed` is what `mark_failed`
+    made of it, and `error` says why. `details` is what was last known of the job; times are in UTC.
     """
 
     task_id: str
@@ -48,7 +48,7 @@ class ArchivedCover:
 
 
 @frozen(kw_only=True)
-class Finding:
+class ImageProblem:
     """A recorded image that is not on disk any more as it was saved.
 
     `unreadable` is one that the system does not let us read: a right that is missing, a folder or
@@ -61,11 +61,11 @@ class Finding:
 
 
 @frozen(kw_only=True)
-class ArchiveReport:
+class VerificationReport:
     """What `verify` found, of so many images that it `checked`."""
 
     checked: int
-    findings: tuple[Finding, ...]
+    findings: tuple[ImageProblem, ...]
 
     @property
     def ok(self) -> bool:

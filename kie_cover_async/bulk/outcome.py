@@ -12,7 +12,7 @@ from kie_cover_async.models import CoverDetails
 class CoverOutcome:
     """What became of one id: `details`, or the `error` in place of them.
 
-    In `check_covers` the details of a failed cover are a good look, and `ok`; in `wait_for_covers`
+    In `check_covers` the details of a failed cover are a good poll, and `ok`; in `wait_for_covers`
     a failed cover is a `CoverFailedError`. `task_id` is the id as it was given, whatever it was.
     """
 

@@ -15,9 +15,9 @@ from collections.abc import (
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from kie_cover_async.arguments import shown
 from kie_cover_async.errors import ClientClosedError, KieCoverError
 from kie_cover_async.models import CoverDetails
+from kie_cover_async.validation import short_repr
 
 from .outcome import CoverOutcome
 
@@ -48,7 +48,7 @@ class Pool:
         ordered: bool,
     ) -> None:
         if isinstance(task_ids, (str, bytes)) or not isinstance(task_ids, _ITERABLES):
-            raise TypeError(f"task_ids must be an iterable of ids, not {shown(task_ids)}")
+            raise TypeError(f"task_ids must be an iterable of ids, not {short_repr(task_ids)}")
         self._source: TaskIds = task_ids
         self._work = work
         self._free, self._window = limit, 2 * limit

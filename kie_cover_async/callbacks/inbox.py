@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from kie_cover_async.arguments import a_task_id, number
+from kie_cover_async.api import CoverCallback, parse_callback
 from kie_cover_async.signature import Headers, Keys, a_keyring, verify
-from kie_cover_async.wire import CoverCallback, parse_callback
+from kie_cover_async.validation import validate_number, validate_task_id
 
 from .memory import Memory
 from .verification import TOLERANCE
@@ -24,14 +24,14 @@ class CallbackInbox:
         inbox = CallbackInbox(keys="the account's webhookHmacKey")
         client = CoverClient(inbox=inbox)
 
-    A callback is a reason to look and never the result: a wait that is woken makes one look, and
+    A callback is a reason to poll and never the result: a wait that is woken makes one poll, and
     returns what that shows. Callbacks that come before anybody waits are remembered for an hour,
     for the last ten thousand ids. Make one for each event loop, and use it there.
 
     :param keys: the account's `webhookHmacKey`, or several keys while they are being changed;
-        `None` takes callbacks without a signature, so that anybody can cost you a look a second.
-    :param safety_interval: seconds between the looks of a wait that has not been called, in case
-        its callback is lost.
+        `None` takes callbacks without a signature, so that anybody can cost you a poll a second.
+    :param fallback_poll_interval: seconds between the polls of a wait that has not been called, in
+        case its callback is lost.
     :param tolerance: how many seconds a signature's timestamp may be away from now, either way.
     """
 
@@ -39,14 +39,14 @@ class CallbackInbox:
         self,
         keys: Keys | None = None,
         *,
-        safety_interval: float = 30.0,
+        fallback_poll_interval: float = 30.0,
         tolerance: float = TOLERANCE,
     ) -> None:
-        number("safety_interval", safety_interval, at_least=0)
-        number("tolerance", tolerance, at_least=0)
+        validate_number("fallback_poll_interval", fallback_poll_interval, at_least=0)
+        validate_number("tolerance", tolerance, at_least=0)
         self._keyring = None if keys is None else a_keyring(keys)
         self._tolerance = tolerance
-        self.safety_interval: float = safety_interval
+        self.fallback_poll_interval: float = fallback_poll_interval
         self._memory = Memory()
         self._listeners: dict[str, dict[object, Callable[[], object]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,7 +78,7 @@ class CallbackInbox:
 
         To be called in the event loop; from another thread by `loop.call_soon_threadsafe`.
         """
-        a_task_id("task_id", task_id)
+        validate_task_id("task_id", task_id)
         self._memory.note(task_id, self._bound_loop().time())
         self._tell(task_id)
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kie_cover_async.arguments import number
+from kie_cover_async.api import parse_callback
 from kie_cover_async.signature import Headers, Keys, a_keyring, signed_headers, verify
-from kie_cover_async.wire import parse_callback
+from kie_cover_async.validation import validate_number
 
 TOLERANCE = 300.0
 """Seconds: the vendor documents no window; this is what others use."""
@@ -22,7 +22,7 @@ def verify_signature(
     """Return if one of `keys` has signed the callback; raise `SignatureError` if not.
 
     Only the body's task id and the time are signed, so that a verified callback is still no more
-    than a reason to look. Raises `InvalidResponseError` for a body that has no task id.
+    than a reason to poll. Raises `InvalidResponseError` for a body that has no task id.
 
     :param headers: a mapping or an iterable of pairs; names in any case, `str` or `bytes`.
     :param keys: one key, or several while keys are being changed.
@@ -30,9 +30,9 @@ def verify_signature(
     :param now: Unix seconds, in the place of the clock's.
     """
     keyring = a_keyring(keys)
-    number("tolerance", tolerance, at_least=0)
+    validate_number("tolerance", tolerance, at_least=0)
     if now is not None:
-        number("now", now)
+        validate_number("now", now)
     verify(parse_callback(body).task_id, headers, keyring, tolerance=tolerance, now=now)
 
 

@@ -21,7 +21,7 @@ from .options import BaseUrl, File, Json, Out, Port, Rate, TaskId, TaskIds, id_a
 from .output import (
     FAILED,
     INTERRUPTED,
-    LOOK_ALIKES,
+    POLL_ALIKES,
     OutputLost,
     emit,
     lost,
@@ -60,7 +60,7 @@ def main() -> None:
     """Run the command that was typed; ends in `SystemExit`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors=LOOK_ALIKES if stream.isatty() else "backslashreplace")
+            stream.reconfigure(errors=POLL_ALIKES if stream.isatty() else "backslashreplace")
     # With a proxy aiohttp reads the netrc file too, and an entry there clashes with the key.
     os.environ["NETRC"] = os.devnull
     # No width at all says that it is not known, and rich would print nothing.
@@ -113,7 +113,7 @@ def demo(out: Out = "kie-cover-demo", as_json: Json = False) -> None:
 
 @_command(
     epilog="Example: kie-cover get 21aee3c3c2a01fa5e030b3799fa4dd56",
-    help="""Look once how far a cover is.
+    help="""Poll the status of a cover once.
 
     Exits with 0 whatever state the cover is in, and with 1 where there is no record of it.
     With --raw any answer will do; stdout has it as text unless --json is given.
@@ -136,7 +136,7 @@ def get(
 
 @_command(
     epilog="Example: kie-cover check --file ids.txt --rate 5 > states.jsonl",
-    help="""Look once at each of many covers.
+    help="""Poll the status of each of many covers once.
 
     Writes a line for each id, as its answer comes. Exits with 1 where there was an error instead
     of an answer; a failed cover is an answer.
@@ -158,7 +158,7 @@ def check(
     epilog="Example: kie-cover wait 21aee3c3c2a01fa5e030b3799fa4dd56 --timeout 600",
     help="""Wait until covers are done.
 
-    Of many each has its own time, from its first look on, and a line when it is done. Exits with 1
+    Of many each has its own time, from its first poll on, and a line when it is done. Exits with 1
     where a job failed, where the time is up, and where there is no record of it.
     Interrupted or out of time, the jobs go on, and can be waited for again.
     """,
@@ -168,7 +168,7 @@ def wait(
     task_ids: TaskIds = None,
     timeout: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="Give up after this; 0 is one look, inf never."),
+        typer.Option(metavar="SECONDS", help="Give up after this; 0 is one poll, inf never."),
     ] = 900.0,
     file: File = None,
     rate: Rate = None,
@@ -220,7 +220,7 @@ _command(epilog=collecting.EXAMPLE, help=collecting.HELP)(collecting.collect)
     help="""Listen to callbacks until Ctrl-C, and write a line for each.
 
     Signatures are checked if KIE_CALLBACK_KEY has a key, or several with commas between them. With
-    KIE_API_KEY each callback is followed by a look, and the line is what that has shown; without,
+    KIE_API_KEY each callback is followed by a poll, and the line is what that has shown; without,
     the line is what the callback claims, which anybody may have written. Repetitions get no line.
     """,
 )
@@ -264,7 +264,7 @@ def emulator(
     fault_rate: Annotated[float, share("How many of the answers go wrong.")] = 0.0,
     late_callbacks: Annotated[float, share("How many callbacks come seconds later.")] = 0.0,
     lost_callbacks: Annotated[float, share("How many callbacks never come.")] = 0.0,
-    doubled_callbacks: Annotated[float, share("How many callbacks come twice.")] = 0.0,
+    duplicated_callbacks: Annotated[float, share("How many callbacks come twice.")] = 0.0,
     forged_callbacks: Annotated[float, share("How many have a forged one beside them.")] = 0.0,
     wrong_signatures: Annotated[float, share("How many are signed with a wrong key.")] = 0.0,
     seed: Annotated[
@@ -275,7 +275,7 @@ def emulator(
     callbacks = CallbackPlan(
         late=late_callbacks,
         lost=lost_callbacks,
-        doubled=doubled_callbacks,
+        duplicated=duplicated_callbacks,
         forged=forged_callbacks,
         wrong_signature=wrong_signatures,
     )

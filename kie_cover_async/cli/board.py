@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from kie_cover_async import KieCoverError
-from kie_cover_async.events import BudgetHeld, CoverLooked, Event
+from kie_cover_async.events import CoverPolled, Event, RequestsPaused
 
 from .output import emit, one_line, paper, say
 from .record import STYLES
@@ -26,17 +26,17 @@ FRAMES_PER_SECOND = 10
 class Waiting:
     """What is known of one wait."""
 
-    said: str = "first look"
+    said: str = "first poll"
     style: str = "dim"
-    looks: int = 0
+    polls: int = 0
     error: KieCoverError | None = None
 
-    def hear(self, look: CoverLooked) -> None:
-        """Take in what a look brought."""
-        self.looks += 1
-        self.error = look.error
-        if look.details is not None:
-            self.said, self.style = look.details.state.value, STYLES[look.details.state]
+    def hear(self, poll: CoverPolled) -> None:
+        """Take in what a poll brought."""
+        self.polls += 1
+        self.error = poll.error
+        if poll.details is not None:
+            self.said, self.style = poll.details.state.value, STYLES[poll.details.state]
 
 
 class Board:
@@ -48,15 +48,15 @@ class Board:
         self._waits = {task_id: Waiting() for task_id in task_ids}
         self._clock = clock
         self._started = clock()
-        self._held_until = self._started
+        self._paused_until = self._started
         self._spinner = Spinner("dots")
 
     def hear(self, event: Event) -> None:
         """Take in an event of the client's."""
-        if isinstance(event, CoverLooked):
+        if isinstance(event, CoverPolled):
             self._waits[event.task_id].hear(event)
-        elif isinstance(event, BudgetHeld):
-            self._held_until = self._clock() + event.seconds
+        elif isinstance(event, RequestsPaused):
+            self._paused_until = self._clock() + event.seconds
 
     def __rich__(self) -> RenderableType:
         return Group(*self._lines())
@@ -66,19 +66,19 @@ class Board:
         sign = self._spinner.render(now)
         width = max(map(len, self._waits), default=0)
         for task_id, wait in self._waits.items():
-            looks = "1 look" if wait.looks == 1 else f"{wait.looks} looks"
+            polls = "1 poll" if wait.polls == 1 else f"{wait.polls} polls"
             yield _line(
                 (f"{sign} ", "cyan"),
                 f"{one_line(task_id):<{width}}  ",
                 (f"{wait.said:<10}", wait.style),
-                f"  {now - self._started:.0f} s  {looks}",
+                f"  {now - self._started:.0f} s  {polls}",
             )
             if trouble := self._trouble(wait, now):
                 yield _line((f"  {trouble}", "yellow"))
 
     def _trouble(self, wait: Waiting, now: float) -> str:
-        if now < self._held_until:
-            return f"too many requests: goes on in {self._held_until - now:.1f} s"
+        if now < self._paused_until:
+            return f"too many requests: goes on in {self._paused_until - now:.1f} s"
         return "" if wait.error is None else one_line(wait.error)
 
 
@@ -94,15 +94,15 @@ class Changes:
 
     def hear(self, event: Event) -> None:
         """Take in an event of the client's; temporary failures are not said here."""
-        if isinstance(event, CoverLooked) and not (event.error and event.error.transient):
-            self._looked(event)
+        if isinstance(event, CoverPolled) and not (event.error and event.error.transient):
+            self._polled(event)
 
-    def _looked(self, look: CoverLooked) -> None:
-        news = type(look.error).__name__ if look.details is None else look.details.state.value
-        if news != self._said.get(look.task_id):
-            self._said[look.task_id] = news
-            told = news if look.error is None else look.error
-            say(f"{look.task_id} at {look.age:.1f} s: {told}")
+    def _polled(self, poll: CoverPolled) -> None:
+        news = type(poll.error).__name__ if poll.details is None else poll.details.state.value
+        if news != self._said.get(poll.task_id):
+            self._said[poll.task_id] = news
+            told = news if poll.error is None else poll.error
+            say(f"{poll.task_id} at {poll.age:.1f} s: {told}")
 
 
 def can_draw(stream: TextIO | None) -> bool:

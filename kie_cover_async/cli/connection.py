@@ -10,17 +10,17 @@ from aiohttp import ClientSession
 from attrs import frozen
 from yarl import URL
 
-from kie_cover_async import CoverClient, RequestBudget, __version__, wire
-from kie_cover_async.arguments import NO_URL, is_http_url, networks, number
+from kie_cover_async import CoverClient, RateLimiter, __version__, api
 from kie_cover_async.events import Observer
 from kie_cover_async.inbox import Inbox
 from kie_cover_async.settings import (
     API_KEY_VARIABLE,
-    api_key_in_use,
-    base_url_in_use,
     is_loopback,
+    resolve_api_key,
+    resolve_base_url,
 )
-from kie_cover_async.transport import Exchange
+from kie_cover_async.transport import HttpClient
+from kie_cover_async.validation import NO_URL, is_http_url, networks, validate_number
 
 from .output import Refused, refusing
 
@@ -35,7 +35,7 @@ _PROXIED = {"http", "https", "ws", "wss"}
 async def connected(
     base_url: str | None,
     observer: Observer | None = None,
-    budget: RequestBudget | None = None,
+    rate_limiter: RateLimiter | None = None,
     inbox: Inbox | None = None,
     allow_image_networks: Sequence[str] = (),
 ) -> AsyncIterator[CoverClient]:
@@ -50,7 +50,7 @@ async def connected(
             base_url=url,
             session=session,
             observer=observer,
-            budget=budget,
+            rate_limiter=rate_limiter,
             allow_image_networks=allowed,
             inbox=inbox,
         ) as client,
@@ -58,17 +58,17 @@ async def connected(
         yield client
 
 
-def budget_of(rate: float | None) -> RequestBudget | None:
+def rate_limiter_of(rate: float | None) -> RateLimiter | None:
     """So many requests a second, which may be `inf` or less than one; `None` is the default."""
     if rate is None:
         return None
     if rate == inf:
-        return RequestBudget.unlimited()
+        return RateLimiter.unlimited()
     with refusing():
-        number("--rate", rate, above=0)
-        number("--rate", rate, at_least=_LOWEST_RATE)
+        validate_number("--rate", rate, above=0)
+        validate_number("--rate", rate, at_least=_LOWEST_RATE)
         whole = max(1, round(rate))
-        return RequestBudget(whole, per=whole / rate)
+        return RateLimiter(whole, per=whole / rate)
 
 
 @frozen
@@ -84,9 +84,9 @@ class RawAnswer:
 async def raw_answer(task_id: str, base_url: str | None) -> RawAnswer:
     """What one request for a cover's record brings, whatever it is; raises `TransportError`."""
     url, key = _settings(base_url)
-    call = wire.record_info(task_id)
+    request = api.record_info(task_id)
     async with _proxied_session(url) as session:
-        exchange = Exchange(
+        http_client = HttpClient(
             url,
             key,
             session=session,
@@ -94,15 +94,17 @@ async def raw_answer(task_id: str, base_url: str | None) -> RawAnswer:
             user_agent=f"kie-cover-async/{__version__}",
         )
         try:
-            answer = await exchange.send(call)
+            response = await http_client.request(request)
         finally:
-            await exchange.aclose()
-    # The exchange has masked the body; cookies are as good as keys, for as long as they last.
+            await http_client.aclose()
+    # The HTTP client has masked the body; cookies are as good as keys, for as long as they last.
     headers = (
         (name, "***" if name.lower() == "set-cookie" else value.replace(key, "***"))
-        for name, value in answer.headers.items()
+        for name, value in response.headers.items()
     )
-    return RawAnswer(str(exchange.url_of(call)), answer.status, tuple(headers), answer.body)
+    return RawAnswer(
+        str(http_client.url_of(request)), response.status, tuple(headers), response.body
+    )
 
 
 def needs_proxy(url: URL) -> bool:
@@ -137,15 +139,15 @@ def _settings(base_url: str | None) -> tuple[URL, str]:
             f"no API key: get one at https://kie.ai/api-key, then: export {API_KEY_VARIABLE}=..."
         )
     with refusing():
-        url = base_url_in_use(
+        url = resolve_base_url(
             base_url, allow_http=False, name="--base-url", http_is="accepted for loopback only"
         )
-        return url, api_key_in_use(None)
+        return url, resolve_api_key(None)
 
 
 @asynccontextmanager
 async def _proxied_session(url: URL) -> AsyncIterator[ClientSession | None]:
-    """A session to lend where there is a proxy; else `None`: the client's own serves better."""
+    """An external session where there is a proxy; else `None`: the client's own serves better."""
     if not needs_proxy(url):
         yield None
         return

@@ -7,7 +7,7 @@ from functools import partial
 
 import attrs
 
-from kie_cover_async import CoverClient, ExponentialSchedule, KieCoverError, RequestBudget
+from kie_cover_async import CoverClient, ExponentialSchedule, KieCoverError, RateLimiter
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 
@@ -22,10 +22,10 @@ COVERS = 24
 FAILING, STUCK, REFUSED = 11, 6, 17
 TIMEOUT = 8.5
 
-# Ten times as fast as the service, and the looks with it.
+# Ten times as fast as the service, and the polls with it.
 _GENERATION_TIME = (2.0, 6.0)
-_SCHEDULE = ExponentialSchedule(initial=1.0, factor=1.5, maximum=2.5, not_before=1.5)
-_BUDGET = 20
+_SCHEDULE = ExponentialSchedule(initial_delay=1.0, factor=1.5, max_delay=2.5, not_before=1.5)
+_RATE_LIMIT = 20
 _IMAGE_SIZE = 512
 
 Ended = Callable[[Cover], object]
@@ -67,7 +67,7 @@ async def perform(stage: Stage, archive: CoverArchive, ended: Ended) -> None:
             "demo",
             base_url=emulator.url,
             schedule=_SCHEDULE,
-            budget=RequestBudget(_BUDGET),
+            rate_limiter=RateLimiter(_RATE_LIMIT),
             observer=stage.hear,
         ) as client,
     ):
@@ -105,7 +105,7 @@ async def _one_cover(
             )
 
     try:
-        details = await client.cover_for(
+        details = await client.generate_and_wait(
             _song(cover.number),
             callback_url="https://example.com/nobody-listens",
             timeout=TIMEOUT,
@@ -120,4 +120,4 @@ async def _one_cover(
 
 
 def _say(stage: Stage, cover: Cover) -> None:
-    say(f"{stage.now:5.1f} s  cover {cover.number:02} {cover.phase}, {len(cover.looks)} looks")
+    say(f"{stage.now:5.1f} s  cover {cover.number:02} {cover.phase}, {len(cover.polls)} polls")

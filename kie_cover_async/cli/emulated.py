@@ -6,8 +6,8 @@ from math import inf
 
 from attrs import frozen
 
-from kie_cover_async.arguments import shown
 from kie_cover_async.emulator import CallbackPlan, CoverEmulator, Fault
+from kie_cover_async.validation import short_repr
 
 from .callback_keys import callback_keys
 from .output import Refused, emit, emit_json, refusing, say
@@ -72,7 +72,7 @@ def _check(settings: EmulatorSettings) -> None:
     try:
         settings.seed.encode()
     except UnicodeEncodeError:
-        raise Refused(f"--seed must be UTF-8, not {shown(settings.seed)}") from None
+        raise Refused(f"--seed must be UTF-8, not {short_repr(settings.seed)}") from None
 
 
 def seconds_or_range(text: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from attrs import define
 
 from kie_cover_async import ApiError, DownloadError, KieCoverError, RateLimitedError
-from kie_cover_async.events import BudgetHeld, Event, Observer, RequestDone, RetryPlanned
+from kie_cover_async.events import Event, Observer, RequestFinished, RequestsPaused, RetryScheduled
 
 from .output import say
 
@@ -35,7 +35,7 @@ class TemporaryFailures:
 
     def hear(self, event: Event) -> None:
         """Take in an event of the client's."""
-        if isinstance(event, BudgetHeld):
+        if isinstance(event, RequestsPaused):
             said = f"too many requests: all of them stop for {event.seconds:.1f} s"
             self._count("too many requests", said)
         elif (error := _temporary_failure(event)) is not None:
@@ -65,11 +65,11 @@ def reporting_failures(observer: Observer) -> Observer:
 
 def _temporary_failure(event: Event) -> KieCoverError | None:
     """Return the error of a request or a download that is repeated, or may be."""
-    if isinstance(event, RetryPlanned) and isinstance(event.error, DownloadError):
+    if isinstance(event, RetryScheduled) and isinstance(event.error, DownloadError):
         return event.error
-    if not isinstance(event, RequestDone) or event.error is None:
+    if not isinstance(event, RequestFinished) or event.error is None:
         return None
-    # A refusal for too many requests is a `BudgetHeld`, too.
+    # A refusal for too many requests is a `RequestsPaused`, too.
     is_named = isinstance(event.error, RateLimitedError) or not event.error.transient
     return None if is_named else event.error
 

@@ -10,9 +10,9 @@ from attrs import frozen
 from rich.text import Text
 
 from kie_cover_async import CoverClient
-from kie_cover_async.arguments import shown
 from kie_cover_async.callbacks import CallbackInbox, CoverCallback
 from kie_cover_async.settings import API_KEY_VARIABLE
+from kie_cover_async.validation import short_repr
 
 from .board import watched
 from .callback_keys import CALLBACK_KEY_VARIABLE, callback_keys
@@ -42,7 +42,7 @@ async def hear(settings: ListenSettings) -> NoReturn:
     keys = callback_keys()
     reception = Reception(CallbackInbox(keys or None))
     async with (
-        _looking(settings.base_url) as client,
+        _polling(settings.base_url) as client,
         serving(reception.receive, address) as url,
     ):
         say(f"Callbacks are heard at {url} until Ctrl-C.")
@@ -62,9 +62,9 @@ async def hear(settings: ListenSettings) -> NoReturn:
 
 def _address(settings: ListenSettings) -> Address:
     if not is_a_host(settings.host):
-        raise Refused(f"--host must be such as 127.0.0.1, not {shown(settings.host)}")
+        raise Refused(f"--host must be such as 127.0.0.1, not {short_repr(settings.host)}")
     if not is_a_path(settings.path):
-        raise Refused(f"--path must be such as /kie/callback, not {shown(settings.path)}")
+        raise Refused(f"--path must be such as /kie/callback, not {short_repr(settings.path)}")
     return Address(settings.host, settings.port, settings.path)
 
 
@@ -109,7 +109,7 @@ def _claimed_text(callback: CoverCallback) -> Text:
 
 
 @asynccontextmanager
-async def _looking(base_url: str | None) -> AsyncIterator[CoverClient | None]:
+async def _polling(base_url: str | None) -> AsyncIterator[CoverClient | None]:
     """A client, if there is a key for one."""
     if os.environ.get(API_KEY_VARIABLE):
         async with connected(base_url) as client:

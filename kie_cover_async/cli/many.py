@@ -16,7 +16,7 @@ from kie_cover_async import (
 
 from . import verbs
 from .board import watched
-from .connection import budget_of, connected
+from .connection import connected, rate_limiter_of
 from .failures import reporting_failures
 from .ids import STDIN, opened
 from .output import (
@@ -45,7 +45,7 @@ class Asked:
 
 
 async def check(asked: Asked) -> int:
-    """One look at each."""
+    """One poll of each."""
     return await _all(asked, lambda client, ids: client.check_covers(ids))
 
 
@@ -61,11 +61,11 @@ async def wait(asked: Asked, timeout: float) -> int:
 
 async def _all(asked: Asked, begin: Begin) -> int:
     tally = Tally()
-    budget = budget_of(asked.rate)
+    rate_limiter = rate_limiter_of(asked.rate)
     try:
         with quiet(), opened(asked.ids, asked.file) as ids:
             async with (
-                connected(asked.base_url, reporting_failures(tally.hear), budget) as client,
+                connected(asked.base_url, reporting_failures(tally.hear), rate_limiter) as client,
                 begin(client, ids) as outcomes,
             ):
                 with watched(tally) as write:

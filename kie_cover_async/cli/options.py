@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kie_cover_async.arguments import shown
+from kie_cover_async.validation import short_repr
 
 from .ids import NotAnId, an_id
 
@@ -18,7 +18,7 @@ def _read(given: Any) -> Any:
         return [*map(_read, given)]
     read = None if given is None else an_id(given)
     if isinstance(read, NotAnId):
-        raise typer.BadParameter(f"an id is expected, not {shown(read)}")
+        raise typer.BadParameter(f"an id is expected, not {short_repr(read)}")
     return read
 
 

@@ -32,11 +32,11 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 LOGGED = "kie_cover_async"
 
-LOOK_ALIKES = "kie-cover-look-alikes"
+POLL_ALIKES = "kie-cover-poll-alikes"
 """The error handler of a terminal's encoding: each of our signs becomes one of the same width."""
 
 # The spinner of rich, the signs of the demo, and the mark of a text that was cut.
-_LOOK_ALIKES = dict(zip("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏✓✗◷‖·•…", "|/-\\|/-\\|/+xo=.*~", strict=True))
+_POLL_ALIKES = dict(zip("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏✓✗◷‖·•…", "|/-\\|/-\\|/+xo=.*~", strict=True))
 
 _HINTS: dict[type[KieCoverError], str] = {
     AuthenticationError: "is KIE_API_KEY right?",
@@ -44,15 +44,15 @@ _HINTS: dict[type[KieCoverError], str] = {
 }
 
 
-def _look_alikes(error: UnicodeError) -> tuple[str | bytes, int]:
+def _poll_alikes(error: UnicodeError) -> tuple[str | bytes, int]:
     """Replace one character; the codec calls again for the next."""
     error = cast("UnicodeEncodeError", error)
     error.end = error.start + 1
-    sign = _LOOK_ALIKES.get(error.object[error.start])
+    sign = _POLL_ALIKES.get(error.object[error.start])
     return (sign, error.end) if sign else codecs.backslashreplace_errors(error)
 
 
-codecs.register_error(LOOK_ALIKES, _look_alikes)
+codecs.register_error(POLL_ALIKES, _poll_alikes)
 
 
 class Refused(Exception):

@@ -49,7 +49,7 @@ class Reception:
         return await self._waiting.get()
 
     def count(self, outcome: CoverOutcome) -> bool:
-        """Take in what a look has shown; whether that is the end which was claimed."""
+        """Take in what a poll has shown; whether that is the end which was claimed."""
         is_confirmed = outcome.ok and outcome.result().is_terminal
         self.counts["confirmed" if is_confirmed else "not confirmed"] += 1
         if is_confirmed:

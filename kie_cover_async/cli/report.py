@@ -14,13 +14,13 @@ from rich.text import Text
 
 from kie_cover_async import KieCoverError
 
-from .scene import LOOKS
+from .scene import SIGNS
 from .stage import Cover, Phase, Stage
 
 PLAIN_INTERVAL = 0.5
-"""Seconds between two looks of the plain loop that the waits are compared with."""
+"""Seconds between two polls of the plain loop that the waits are compared with."""
 
-_COLUMNS = ("#", "ended", "time", "looks", "files")
+_COLUMNS = ("#", "ended", "time", "polls", "files")
 # Covers on a line, and the columns of each; the widest layout first.
 _LAYOUTS = ((2, _COLUMNS), (1, _COLUMNS), (1, ("#", "ended", "files")))
 # More than any layout needs.
@@ -35,8 +35,8 @@ class Totals:
 
     seconds: float
     requests: int
-    looks: int
-    plain_looks: int
+    polls: int
+    plain_polls: int
     covers: int
     success: int
     failed: int
@@ -50,8 +50,8 @@ class Totals:
         return cls(
             seconds=round(stage.now, 1),
             requests=stage.requests.total(),
-            looks=stage.requests["record-info"],
-            plain_looks=sum(map(_plain_looks, stage.covers)),
+            polls=stage.requests["record-info"],
+            plain_polls=sum(map(_plain_polls, stage.covers)),
             covers=len(phases),
             success=phases.count("success"),
             failed=phases.count("failed"),
@@ -61,7 +61,7 @@ class Totals:
         )
 
 
-def _plain_looks(cover: Cover) -> int:
+def _plain_polls(cover: Cover) -> int:
     return ceil(cover.seconds(0.0) / PLAIN_INTERVAL)
 
 
@@ -81,8 +81,8 @@ def printed(stage: Stage, folder: Path) -> Iterator[RenderableType]:
         (f"{folder}", "cyan"),
     )
     yield Text(
-        f"{totals.requests} requests, {totals.looks} of them looks; a loop for each cover that "
-        f"looks\nevery {PLAIN_INTERVAL} s would have made {totals.plain_looks}."
+        f"{totals.requests} requests, {totals.polls} of them polls; a loop for each cover that "
+        f"polls\nevery {PLAIN_INTERVAL} s would have made {totals.plain_polls}."
     )
     yield Text.assemble(
         ("Next: ", "bold"),
@@ -124,14 +124,14 @@ def _table(covers: list[Cover], at_once: int, names: Sequence[str]) -> Table:
 
 
 def _cells(cover: Cover) -> dict[str, Text]:
-    sign, style = LOOKS[cover.phase]
+    sign, style = SIGNS[cover.phase]
     # A pattern for the shell. Files are named by the task's id, which the number is not part of.
     files = [f"{image.path.name[:_LETTERS]}*" for image in cover.images[:1]]
     return {
         "#": Text(f"{cover.number:02}", "dim"),
         "ended": Text(f"{sign} {cover.phase}", style),
         "time": Text(f"{cover.seconds(0.0):.1f} s"),
-        "looks": Text(f"{len(cover.looks)}", "bold yellow" if cover.refusals else ""),
+        "polls": Text(f"{len(cover.polls)}", "bold yellow" if cover.refusals else ""),
         "files": Text("".join(files)),
     }
 
@@ -144,7 +144,7 @@ def cover_fields(cover: Cover) -> dict[str, Any]:
         "taskId": cover.task_id,
         "ended": cover.phase,
         "seconds": round(cover.seconds(0.0), 3),
-        "looks": len(cover.looks),
+        "polls": len(cover.polls),
         "refusals": cover.refusals,
         "images": [image.url for image in cover.images],
         "files": [str(image.path) for image in cover.images],

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from .stage import Cover, Phase, Stage
 
-LOOKS: Final[dict[Phase, tuple[str, str]]] = {
+SIGNS: Final[dict[Phase, tuple[str, str]]] = {
     "queued": ("·", "dim"),
     "asked for": ("·", "dim"),
     "generating": ("", "cyan"),
@@ -55,8 +55,8 @@ class Scene:
 
     def _tile(self, cover: Cover) -> Text:
         now = self._stage.now
-        sign, style = LOOKS[cover.phase]
-        dots = [("•", LOOKS[look][1]) for look in cover.looks]
+        sign, style = SIGNS[cover.phase]
+        dots = [("•", SIGNS[poll][1]) for poll in cover.polls]
         return Text.assemble(
             (f"{cover.number:02} ", "dim"),
             (f"{sign or self._turning(now)} {cover.phase}\n", style),
@@ -77,15 +77,15 @@ class Scene:
         yield Text.assemble(
             (f"{ended} of {covers} covers", "bold"),
             f"  {len(stage.images)} images  {stage.requests.total()} requests  {stage.now:.1f} s  ",
-            self._now_holding(),
+            self._pause_left(),
         )
         shown = stage.news[-_NEWS:]
         for at, news in shown:
             yield Text(f"{at:5.1f} s  {news}", overflow="ellipsis", no_wrap=True)
         yield from [Text()] * (_NEWS - len(shown))
 
-    def _now_holding(self) -> tuple[str, str]:
-        left = self._stage.held_until - self._stage.now
+    def _pause_left(self) -> tuple[str, str]:
+        left = self._stage.paused_until - self._stage.now
         if left > 0:
             return f"all requests stop, {left:.1f} s more", "bold yellow"
-        return "each • is a look", "dim"
+        return "each • is a poll", "dim"

@@ -10,9 +10,9 @@ from aiohttp import web
 from attrs import frozen
 from yarl import URL
 
-from kie_cover_async.arguments import is_http_url, shown
 from kie_cover_async.callbacks.bounded_log import BoundedLog
 from kie_cover_async.callbacks.web import Receive, callback_routes
+from kie_cover_async.validation import is_http_url, short_repr
 
 from .accepting import accepting
 from .output import LOGGED, Refused
@@ -42,7 +42,7 @@ class Address:
         path = _USUAL_PATH if found is None else found["path"] or _USUAL_PATH
         host, port = ("", 0) if found is None else (found["host"].strip("[]"), int(found["port"]))
         if not is_a_host(host) or port > _LAST_PORT or not is_a_path(path):
-            raise Refused(f"{option} must be such as {_EXAMPLE}, not {shown(text)}")
+            raise Refused(f"{option} must be such as {_EXAMPLE}, not {short_repr(text)}")
         return cls(host, port, path)
 
 

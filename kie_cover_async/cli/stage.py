@@ -16,7 +16,7 @@ from kie_cover_async import (
     RateLimitedError,
 )
 from kie_cover_async.archive import SavedImage
-from kie_cover_async.events import BudgetHeld, CoverLooked, Event, RequestDone
+from kie_cover_async.events import CoverPolled, Event, RequestFinished, RequestsPaused
 
 Phase = Literal[
     "queued", "asked for", "generating", "rate-limited", "success", "failed", "timed out"
@@ -47,14 +47,14 @@ def _why(error: KieCoverError) -> str:
 
 @define
 class Cover:
-    """One cover of the demo; times are the stage's, `looks` what each look brought."""
+    """One cover of the demo; times are the stage's, `polls` what each poll brought."""
 
     number: int
     phase: Phase = "queued"
     task_id: str | None = None
     asked: float = 0.0
     ended: float | None = None
-    looks: list[Phase] = field(factory=list)
+    polls: list[Phase] = field(factory=list)
     outcome: Outcome | None = None
     images: tuple[SavedImage, ...] = ()
 
@@ -64,8 +64,8 @@ class Cover:
 
     @property
     def refusals(self) -> int:
-        """How many of its looks were refused for too many requests."""
-        return self.looks.count("rate-limited")
+        """How many of its polls were refused for too many requests."""
+        return self.polls.count("rate-limited")
 
 
 class Stage:
@@ -75,7 +75,7 @@ class Stage:
         self.covers: list[Cover] = [Cover(1 + at) for at in range(number)]
         self.requests: Counter[str] = Counter()
         self.news: list[tuple[float, str]] = []
-        self.held_until: float = 0.0
+        self.paused_until: float = 0.0
         self._clock = clock
         self._started = clock()
         self._by_id: dict[str, Cover] = {}
@@ -108,27 +108,27 @@ class Stage:
 
     def hear(self, event: Event) -> None:
         """Take in what the client tells its observer."""
-        if isinstance(event, RequestDone):
+        if isinstance(event, RequestFinished):
             self.requests[event.endpoint] += 1
-        elif isinstance(event, CoverLooked):
-            self._looked(self._by_id[event.task_id], event)
-        elif isinstance(event, BudgetHeld):
-            self._hold(event)
+        elif isinstance(event, CoverPolled):
+            self._polled(self._by_id[event.task_id], event)
+        elif isinstance(event, RequestsPaused):
+            self._pause(event)
 
-    def _hold(self, event: BudgetHeld) -> None:
-        self.held_until = self.now + event.seconds
+    def _pause(self, event: RequestsPaused) -> None:
+        self.paused_until = self.now + event.seconds
         cover = self._by_id[event.error.task_id or ""]
         self._tell(
             f"cover {cover.number:02} refused with a 429: "
             f"all requests stop for {event.seconds:.1f} s"
         )
 
-    def _looked(self, cover: Cover, look: CoverLooked) -> None:
-        if look.details is not None:
-            cover.phase = _PHASES.get(look.details.state, "generating")
-        elif isinstance(look.error, RateLimitedError):
+    def _polled(self, cover: Cover, poll: CoverPolled) -> None:
+        if poll.details is not None:
+            cover.phase = _PHASES.get(poll.details.state, "generating")
+        elif isinstance(poll.error, RateLimitedError):
             cover.phase = "rate-limited"
-        cover.looks.append(cover.phase)
+        cover.polls.append(cover.phase)
 
     def _tell(self, news: str) -> None:
         self.news.append((self.now, news))

@@ -1,4 +1,6 @@
-"""What a person sees of many ids at once: counts, the rate, waiting for the budget, and the lag."""
+"""What a person sees of many ids at once: counts, the rate, waiting for the rate limiter, and the
+lag.
+"""
 
 import time
 from collections import Counter, deque
@@ -10,7 +12,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from kie_cover_async import CoverDetails, CoverOutcome
-from kie_cover_async.events import BudgetHeld, CoverLooked, Event, RequestDone
+from kie_cover_async.events import CoverPolled, Event, RequestFinished, RequestsPaused
 
 from .record import STYLES
 
@@ -26,7 +28,7 @@ class Tally:
         self.failed: int = 0
         self.requests: int = 0
         self._clock = clock
-        self._started = self._held_until = clock()
+        self._started = self._paused_until = clock()
         self._ends: Counter[str] = Counter()
         self._queued: deque[float] = deque([0.0], _LAST)
         self._lags: deque[float] = deque(maxlen=_LAST)
@@ -41,12 +43,12 @@ class Tally:
 
     def hear(self, event: Event) -> None:
         """Take in an event of the client's."""
-        if isinstance(event, RequestDone):
+        if isinstance(event, RequestFinished):
             self.requests += 1
-            self._queued.append(event.queued)
-        elif isinstance(event, BudgetHeld):
-            self._held_until = self._clock() + event.seconds
-        elif isinstance(event, CoverLooked) and event.details is not None:
+            self._queued.append(event.queue_time)
+        elif isinstance(event, RequestsPaused):
+            self._paused_until = self._clock() + event.seconds
+        elif isinstance(event, CoverPolled) and event.details is not None:
             self._note_lag(event.details, event.age)
 
     def summary(self) -> str:
@@ -76,8 +78,8 @@ class Tally:
         yield _line(*(part for end in list(self._ends.items()) for part in _count(*end)))
         lag = f"   {fmean(self._lags):.1f} s from done to seen" if self._lags else ""
         yield _line((f"  {fmean(self._queued):.2f} s in the queue{lag}", "dim"))
-        if now < self._held_until:
-            left = self._held_until - now
+        if now < self._paused_until:
+            left = self._paused_until - now
             yield _line((f"  too many requests: goes on in {left:.1f} s", "yellow"))
 
     def _rate(self, now: float) -> float:

@@ -8,19 +8,19 @@ from math import inf
 from rich.console import Console
 
 from kie_cover_async import CoverDetails, unstructure_details
-from kie_cover_async.arguments import a_task_id, an_http_url, number
 from kie_cover_async.events import Observer
+from kie_cover_async.validation import validate_http_url, validate_number, validate_task_id
 
 from .board import Board, Changes, can_draw, live
-from .connection import budget_of, connected, raw_answer
+from .connection import connected, rate_limiter_of, raw_answer
 from .failures import reporting_failures
 from .output import DONE, emit, emit_json, emit_printed, one_line, quiet, refusing, say
 from .record import raw_lines, record_lines
 
 
 async def get(task_id: str, base_url: str | None, *, as_json: bool) -> int:
-    """One look, repeated after passing failures."""
-    a_task_id("ID", task_id)
+    """One poll, repeated after passing failures."""
+    validate_task_id("ID", task_id)
     async with connected(base_url) as client:
         details = await client.get_cover_details(task_id)
     _show(details, as_json=as_json)
@@ -28,8 +28,8 @@ async def get(task_id: str, base_url: str | None, *, as_json: bool) -> int:
 
 
 async def get_raw(task_id: str, base_url: str | None, *, as_json: bool) -> int:
-    """One look, and its answer as it came."""
-    a_task_id("ID", task_id)
+    """One poll, and its answer as it came."""
+    validate_task_id("ID", task_id)
     answer = await raw_answer(task_id, base_url)
     if as_json:
         emit_json(
@@ -56,10 +56,10 @@ async def wait(
     as_json: bool,
 ) -> int:
     """Wait for a cover, watched on a terminal, with a line for every change elsewhere."""
-    a_task_id("ID", task_id)
-    seconds, budget = seconds_of(timeout), budget_of(rate)
+    validate_task_id("ID", task_id)
+    seconds, rate_limiter = seconds_of(timeout), rate_limiter_of(rate)
     with quiet(), _watching([task_id]) as observer:
-        async with connected(base_url, observer, budget) as client:
+        async with connected(base_url, observer, rate_limiter) as client:
             details = await client.wait_for_cover(task_id, timeout=seconds)
     _show(details, as_json=as_json)
     return DONE
@@ -70,7 +70,7 @@ def seconds_of(timeout: float) -> float | None:
     if timeout == inf:
         return None
     with refusing():
-        number("--timeout", timeout, at_least=0)
+        validate_number("--timeout", timeout, at_least=0)
     return timeout
 
 
@@ -78,9 +78,9 @@ async def generate(
     music_task_id: str, callback_url: str, base_url: str | None, *, as_json: bool
 ) -> int:
     """Ask for a cover. The new id is said as well as written: it has been paid for."""
-    a_task_id("SONG", music_task_id)
+    validate_task_id("SONG", music_task_id)
     with refusing():
-        an_http_url("--callback-url", callback_url)
+        validate_http_url("--callback-url", callback_url)
     async with connected(base_url) as client:
         task_id = await client.generate_cover(music_task_id, callback_url=callback_url)
     say(f"asked for; next: kie-cover wait {task_id}")

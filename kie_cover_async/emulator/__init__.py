@@ -2,8 +2,15 @@
 
 from kie_cover_async.emulator.callbacks import CallbackPlan, SentCallback
 from kie_cover_async.emulator.faults import Fault
-from kie_cover_async.emulator.gateway import SeenRequest
+from kie_cover_async.emulator.gateway import ReceivedRequest
 from kie_cover_async.emulator.scripts import CoverScript
 from kie_cover_async.emulator.server import CoverEmulator
 
-__all__ = ["CallbackPlan", "CoverEmulator", "CoverScript", "Fault", "SeenRequest", "SentCallback"]
+__all__ = [
+    "CallbackPlan",
+    "CoverEmulator",
+    "CoverScript",
+    "Fault",
+    "ReceivedRequest",
+    "SentCallback",
+]

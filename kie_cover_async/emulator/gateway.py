@@ -23,7 +23,7 @@ from kie_cover_async.emulator.service import Call, Service, read_call
 
 
 @frozen(kw_only=True)
-class SeenRequest:
+class ReceivedRequest:
     """One request as it arrived.
 
     `endpoint` is one of `CoverEmulator.ENDPOINTS`, or empty for a path the API does not have;
@@ -54,8 +54,8 @@ class Gateway:
     clock_offset: float = field(validator=accepted.shift)
     image_size: int = field(validator=accepted.number_of_times)
     keep_requests: bool = field(validator=accepted.yes_or_no)
-    requests: list[SeenRequest] = field(factory=list)
-    looks: Counter[str | None] = field(factory=Counter)
+    requests: list[ReceivedRequest] = field(factory=list)
+    polls: Counter[str | None] = field(factory=Counter)
 
     def now(self) -> Moment:
         loop_time = asyncio.get_running_loop().time()
@@ -102,10 +102,10 @@ class Gateway:
         received: float,
     ) -> None:
         if call.endpoint == "record-info":
-            self.looks[call.task_id] += 1
+            self.polls[call.task_id] += 1
         if not self.keep_requests:
             return
-        seen = SeenRequest(
+        seen = ReceivedRequest(
             endpoint=call.endpoint,
             method=request.method,
             path=request.path,

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 from attrs import define, field
 
 from kie_cover_async.emulator import accepted
-from kie_cover_async.emulator.scripts import LOOKS, CoverScript, Look, Stage
+from kie_cover_async.emulator.scripts import STATUSES, CoverScript, Stage, Status
 
 Duration = float | tuple[float, float] | Callable[[Random], float]
 
@@ -34,7 +34,7 @@ class Moment(NamedTuple):
 
 @define(kw_only=True)
 class Job:
-    """One job; `looks` counts the answers its record has given."""
+    """One job; `polls` counts the answers its record has given."""
 
     task_id: str
     music_task_id: str
@@ -43,43 +43,43 @@ class Job:
     visible_after: float
     created: Moment
     callback_url: str | None = None
-    looks: int = 0
+    polls: int = 0
     ended_after: float | None = None
 
     @property
     def outcome(self) -> Literal["success", "failure", "never"]:
         """How it ends, or has ended."""
-        for look in self.script.looks:
-            if look.stage in ("success", "failure"):
-                return look.stage
+        for status in self.script.statuses:
+            if status.stage in ("success", "failure"):
+                return status.stage
         return self.script.end
 
     @property
-    def ends_by_look(self) -> bool:
-        """Whether it ends when it is looked at, and not at a time that is known before."""
-        return bool(self.script.looks) and self.script.seconds is None
+    def ends_by_poll(self) -> bool:
+        """Whether it ends when it is polled, and not at a time that is known before."""
+        return bool(self.script.statuses) and self.script.seconds is None
 
     def end(self) -> None:
         """Has it ended from now on, if it has not yet."""
         if self.ended_after is None:
             self.ended_after = self.seconds
 
-    def look(self, now: Moment) -> Look:
-        """What the next look meets; counts it."""
+    def poll(self, now: Moment) -> Status:
+        """What the next poll meets; counts it."""
         age = now.loop - self.created.loop
-        scripted = self.script.looks
-        look = scripted[min(self.looks, len(scripted) - 1)] if scripted else self._stage_at(age)
-        self.looks += 1
-        if look.stage in _ENDED and self.ended_after is None:
+        scripted = self.script.statuses
+        status = scripted[min(self.polls, len(scripted) - 1)] if scripted else self._stage_at(age)
+        self.polls += 1
+        if status.stage in _ENDED and self.ended_after is None:
             self.ended_after = age if scripted else self.seconds
-        return look
+        return status
 
-    def _stage_at(self, age: float) -> Look:
+    def _stage_at(self, age: float) -> Status:
         if age < self.visible_after:
-            return LOOKS["missing"]
+            return STATUSES["missing"]
         if self.script.end == "never" or (age < self.seconds and self.ended_after is None):
-            return LOOKS["generating"]
-        return LOOKS[self.script.end]
+            return STATUSES["generating"]
+        return STATUSES[self.script.end]
 
     def image_paths(self) -> list[str]:
         """Paths as the vendor's image host has them: Unix seconds and 32 hexadecimal digits."""

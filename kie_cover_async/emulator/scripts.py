@@ -1,4 +1,4 @@
-"""The script that a job follows, and the looks it is written in."""
+"""The script that a job follows, and the statuses it is written in."""
 
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
@@ -13,40 +13,42 @@ Stage = Literal["missing", "pending", "generating", "bare-success", "success", "
 _pause_or_none: Final = validators.optional(accepted.pause)
 
 
-class Look(NamedTuple):
-    """What one look at a job meets: how far the record is, and what goes wrong with the answer."""
+class Status(NamedTuple):
+    """What one poll of a job meets: how far the record is, and what goes wrong with the answer."""
 
     stage: Stage
     fault: Fault | None = None
 
 
-LOOKS: Final[dict[str, Look]] = {
-    "missing": Look("missing"),
-    "pending": Look("pending"),
-    "generating": Look("generating"),
-    "bare-success": Look("bare-success"),
-    "success": Look("success"),
-    "failure": Look("failure"),
-    "429": Look("generating", Fault.rate_limited()),
-    "500": Look("generating", Fault.server_error()),
+STATUSES: Final[dict[str, Status]] = {
+    "missing": Status("missing"),
+    "pending": Status("pending"),
+    "generating": Status("generating"),
+    "bare-success": Status("bare-success"),
+    "success": Status("success"),
+    "failure": Status("failure"),
+    "429": Status("generating", Fault.rate_limited()),
+    "500": Status("generating", Fault.server_error()),
 }
-ScriptedLook = str | Fault | tuple[str, Fault]
+ScriptedStatus = str | Fault | tuple[str, Fault]
 
 
-def _read_look(look: ScriptedLook) -> Look:
-    if isinstance(look, Fault):
-        return Look("generating", look)
-    if isinstance(look, tuple):
-        return Look(_read_look(look[0]).stage, look[1])
-    if look not in LOOKS:
-        raise ValueError(f"no look is called {look!r}; there are {', '.join(LOOKS)} and faults")
-    return LOOKS[look]
+def _read_status(status: ScriptedStatus) -> Status:
+    if isinstance(status, Fault):
+        return Status("generating", status)
+    if isinstance(status, tuple):
+        return Status(_read_status(status[0]).stage, status[1])
+    if status not in STATUSES:
+        raise ValueError(
+            f"no status is called {status!r}; there are {', '.join(STATUSES)} and faults"
+        )
+    return STATUSES[status]
 
 
-def _read_looks(looks: Iterable[ScriptedLook] | None) -> tuple[Look, ...]:
-    if isinstance(looks, str):
-        looks = [look.strip() for look in looks.split(",")]
-    return tuple(map(_read_look, looks or ()))
+def _read_statuses(statuses: Iterable[ScriptedStatus] | None) -> tuple[Status, ...]:
+    if isinstance(statuses, str):
+        statuses = [status.strip() for status in statuses.split(",")]
+    return tuple(map(_read_status, statuses or ()))
 
 
 @frozen(kw_only=True)
@@ -57,18 +59,18 @@ class CoverScript:
     until `seconds` after its creation, and then ends as `end` says. Where either is `None`, the
     emulator's own setting is used.
 
-    Or look by look: `looks` scripts the answers one by one, and the last is repeated. Each is
+    Or poll by poll: `statuses` scripts the answers one by one, and the last is repeated. Each is
     `missing` (`data: null`), `pending` (flag 0), `generating` (flag 2), `success`, `failure`
     (flag 3), `bare-success` (flag 1, no images yet), `429`, `500`, a `Fault` met while the cover
     is being generated, or a pair such as `("success", Fault.truncated_json())`. Where all are
-    words, they may be one text: `looks="pending, generating, 429, success"`.
+    words, they may be one text: `statuses="pending, generating, 429, success"`.
 
     `images` is the number of images of a success; `error_code` and `error_message` are written
     into the record of a failure.
 
-    The callback is sent at the end. Where looks are scripted, that is when the first look that
+    The callback is sent at the end. Where statuses are scripted, that is when the first one that
     says `success` or `failure` has been asked for; or `seconds` after the creation if they are
-    given here, whatever the looks say by then.
+    given here, whatever the statuses say by then.
     """
 
     seconds: float | None = field(default=None, validator=_pause_or_none)
@@ -77,14 +79,14 @@ class CoverScript:
     )
     images: int = field(default=2, validator=accepted.whole_number)
     visible_after: float | None = field(default=None, validator=_pause_or_none)
-    looks: tuple[Look, ...] = field(default=None, converter=_read_looks)
+    statuses: tuple[Status, ...] = field(default=None, converter=_read_statuses)
     error_code: int | str | None = 501
     error_message: str | None = "Cover generation failed"
 
 
 def read_script(script: CoverScript | str) -> CoverScript:
-    """The script itself, or the one whose looks the text names."""
+    """The script itself, or the one whose statuses the text names."""
     if isinstance(script, str):
-        return CoverScript(looks=script)
+        return CoverScript(statuses=script)
     accepted.argument("script", script, accepted.a(CoverScript, "a script that is no text"))
     return script

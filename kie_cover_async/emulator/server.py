@@ -9,7 +9,7 @@ from typing import Literal, Self
 from kie_cover_async.emulator import accepted
 from kie_cover_async.emulator.callbacks import CallbackPlan, CallbackSender, SentCallback
 from kie_cover_async.emulator.faults import Fault, FaultPlan
-from kie_cover_async.emulator.gateway import Gateway, SeenRequest
+from kie_cover_async.emulator.gateway import Gateway, ReceivedRequest
 from kie_cover_async.emulator.jobs import Duration, Studio
 from kie_cover_async.emulator.origin import Origin
 from kie_cover_async.emulator.scripts import CoverScript, read_script
@@ -173,7 +173,7 @@ class CoverEmulator:
         return self._service.credits
 
     @property
-    def requests(self) -> list[SeenRequest]:
+    def requests(self) -> list[ReceivedRequest]:
         """The requests to both origins in the order they arrived; the list may be cleared."""
         return self._gateway.requests
 
@@ -187,9 +187,9 @@ class CoverEmulator:
         """How many connections clients hold open at this moment, to both origins."""
         return sum(len(origin.connections) for origin in self._origins)
 
-    def looks(self, task_id: str) -> int:
+    def poll_count(self, task_id: str) -> int:
         """How many times `record-info` was asked for this id, whatever the answer."""
-        return self._gateway.looks[task_id]
+        return self._gateway.polls[task_id]
 
     def add_job(
         self,
@@ -202,10 +202,10 @@ class CoverEmulator:
     ) -> str:
         """A job that nobody asked for over HTTP, created `age` seconds ago; returns its id.
 
-        A text is the `looks` of a script, such as `"pending, generating, 429, success"`. A callback
-        that would have been sent before now is sent at once.
+        A text is the `statuses` of a script, such as `"pending, generating, 429, success"`. A
+        callback that would have been sent before now is sent at once.
 
-        ValueError where the id or the song has a job already, or no look is called so.
+        ValueError where the id or the song has a job already, or no status is called so.
         """
         accepted.argument("age", age, accepted.pause)
         created = self._gateway.now().before(age)
@@ -214,7 +214,7 @@ class CoverEmulator:
         return self._service.add_job(created, song=music_task_id, **settings)
 
     def script_song(self, music_task_id: str, script: CoverScript | str) -> None:
-        """The script of the job that this song will get; a text is its `looks`."""
+        """The script of the job that this song will get; a text is its `statuses`."""
         self._service.studio.scripts[music_task_id] = read_script(script)
 
     def fault(

@@ -10,7 +10,7 @@ from kie_cover_async.emulator import accepted, answers
 from kie_cover_async.emulator.answers import Answer
 from kie_cover_async.emulator.faults import Fault
 from kie_cover_async.emulator.jobs import Job, Moment, Studio
-from kie_cover_async.emulator.scripts import Look
+from kie_cover_async.emulator.scripts import Status
 
 ENDPOINTS = {
     ("GET", "/api/v1/suno/cover/record-info"): "record-info",
@@ -103,15 +103,15 @@ class Service:
         job = self.jobs.get(task_id)
         if job is None:
             return answers.success(None), fault
-        look = job.look(now)
-        return self._record(job, look), fault or look.fault
+        status = job.poll(now)
+        return self._record(job, status), fault or status.fault
 
-    def _record(self, job: Job, look: Look) -> Answer:
-        if look.stage == "success":
+    def _record(self, job: Job, status: Status) -> Answer:
+        if status.stage == "success":
             self.publish(job)
-        if look.stage in ("success", "failure"):
+        if status.stage in ("success", "failure"):
             self.watcher.job_seen_ended(job)
-        return answers.success(job.record(look.stage, self.image_url))
+        return answers.success(job.record(status.stage, self.image_url))
 
     def publish(self, job: Job) -> list[str]:
         """The URLs of the job's images, which can be had from now on."""

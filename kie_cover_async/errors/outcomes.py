@@ -19,7 +19,7 @@ class InvalidTaskIdError(KieCoverError, ValueError):
 
 @error_class
 class ClientClosedError(KieCoverError, RuntimeError):
-    """The client is closed, or the session lent to it; `reason` says which.
+    """The client is closed, or the external session is; `reason` says which.
 
     Calls that were running when the client closed end with this error.
     """
@@ -47,17 +47,17 @@ class CoverFailedError(KieCoverError):
 class CoverTimeoutError(KieCoverError, TimeoutError):
     """The time given to a wait is up; the job itself goes on and can be waited for again.
 
-    `details` is what was last seen, or `None`; `waited` is in seconds; `looks` counts the answers
+    `details` is what was last seen, or `None`; `waited` is in seconds; `polls` counts the answers
     that the wait heard. Where the wait ended on a failing streak, the last error is the cause.
     """
 
-    looks: int
+    polls: int
     waited: float
     details: CoverDetails | None = None
 
     def _what(self) -> str:
-        looks = "1 look" if self.looks == 1 else f"{self.looks} looks"
-        return f"no cover after {self.waited:.1f} s and {looks}, last seen {self._seen}"
+        polls = "1 poll" if self.polls == 1 else f"{self.polls} polls"
+        return f"no cover after {self.waited:.1f} s and {polls}, last seen {self._seen}"
 
     @property
     def _seen(self) -> str:
@@ -87,7 +87,7 @@ class DownloadError(KieCoverError):
     """An image could not be saved: see `reason`.
 
     `http_status` is what the image's host answered, where that is the reason, and `retry_after`
-    how many seconds it asked to be left alone. `safe_to_repeat` is true where the next try may
+    how many seconds it asked to be left alone. `retryable` is true where the next try may
     bring the image: it was cut off, the host was in trouble. Where it is false the image need not
     be gone, since a setting or the network may be wrong: see `kie_cover_async.archive.is_final`.
     """

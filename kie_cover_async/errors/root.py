@@ -35,7 +35,7 @@ class KieCoverError(Exception):
     """The root of the tree.
 
     `transient` (per class): the condition may be over soon. Whether *this call* may be repeated is
-    `safe_to_repeat`: true for a transient error of a read, and for `generate_cover`, which is paid
+    `retryable`: true for a transient error of a read, and for `generate_cover`, which is paid
     for, only where the request was certainly not taken. `maybe_accepted` marks the opposite doubt:
     a paid request may have been taken although no usable answer came.
     `request_id` is the gateway's `cf-ray`, the only id the API gives to a request.
@@ -47,7 +47,7 @@ class KieCoverError(Exception):
 
     task_id: str | None = None
     request_id: str | None = None
-    safe_to_repeat: bool = False
+    retryable: bool = False
     maybe_accepted: bool = False
 
     @property

@@ -1,4 +1,4 @@
-"""When to look again: the `Schedule` protocol and its implementations."""
+"""When to poll again: the `Schedule` protocol and its implementations."""
 
 from .adaptive import AdaptiveSchedule
 from .exponential import ExponentialSchedule, exponential

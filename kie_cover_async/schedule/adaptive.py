@@ -1,4 +1,4 @@
-"""Looks that are densest where covers have been seen to end."""
+"""Polls that are densest where covers have been seen to end."""
 
 import random
 from bisect import bisect_right
@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from attrs import define, field, frozen
 
-from kie_cover_async.arguments import checked, not_below, number, shown
 from kie_cover_async.models import CoverDetails
+from kie_cover_async.validation import checked, not_below, short_repr, validate_number
 
 # Seconds, from what has been told and seen of covers: most take 30 to 60, one took 146.
 PRIOR = (25.0, 31.0, 37.0, 43.0, 47.0, 54.0, 63.0, 78.0, 100.0, 146.0)
@@ -68,32 +68,32 @@ class Hazard:
 
 @define(kw_only=True, eq=False)
 class AdaptiveSchedule:
-    """Learns how long covers take, and looks most often at the age where one is likely to end.
+    """Learns how long covers take, and polls most often at the age where one is likely to end.
 
-    `price` is what a look is worth: the seconds of lag one would give to save it. Where a job ends
-    in the next second with probability *h*, a look every √(2 · price / h) seconds costs least, lag
-    and looks together (Keller, "Optimum checking schedules for systems subject to random failure",
-    1974). The pressure of a full budget raises the price.
+    `poll_cost` is what a poll is worth: the seconds of lag one would give to save it. Where a job
+    ends in the next second with probability *h*, a poll every √(2 · cost / h) seconds costs least,
+    lag and polls together (Keller, "Optimum checking schedules for systems subject to random
+    failure", 1974). The pressure of a busy rate limiter raises the cost.
 
-    `minimum` and `maximum`, which must not be less, bound the interval, in seconds; `jitter` is the
-    share by which it is lengthened or shortened at random within them. One schedule may serve any
-    number of clients: it knows the last 400 generation times that any wait has seen, and begins
+    `min_delay` and `max_delay`, which must not be less, bound the interval, in seconds; `jitter` is
+    the share by which it is lengthened or shortened at random within them. One schedule may serve
+    any number of clients: it knows the last 400 generation times that any wait has seen, and begins
     with a guess.
     """
 
-    price: float = field(default=0.3, validator=checked(above=0))
-    minimum: float = field(default=0.25, validator=checked(above=0))
-    maximum: float = field(default=15.0, validator=[checked(above=0), not_below("minimum")])
+    poll_cost: float = field(default=0.3, validator=checked(above=0))
+    min_delay: float = field(default=0.25, validator=checked(above=0))
+    max_delay: float = field(default=15.0, validator=[checked(above=0), not_below("min_delay")])
     jitter: float = field(default=0.1, validator=checked(at_least=0, below=1))
     _known: deque[float] = field(factory=lambda: deque(maxlen=_MEMORY), init=False, repr=False)
     _hazard: Hazard = field(factory=lambda: Hazard.seen_in(PRIOR), init=False, repr=False)
     _untabled: int = field(default=0, init=False, repr=False)
 
     def delay(self, age: float, pressure: float = 1.0) -> float:
-        """Seconds until the next look."""
-        interval = self._hazard.walk(max(age, 0.0), sqrt(2 * self.price * pressure))
+        """Seconds until the next poll."""
+        interval = self._hazard.walk(max(age, 0.0), sqrt(2 * self.poll_cost * pressure))
         spread = random.uniform(1 - self.jitter, 1 + self.jitter)
-        return min(max(interval * spread, self.minimum), self.maximum)
+        return min(max(interval * spread, self.min_delay), self.max_delay)
 
     def learn(self, details: CoverDetails) -> None:
         """Remember how long the job took, if its times say so and make sense."""
@@ -105,16 +105,16 @@ class AdaptiveSchedule:
             if self._untabled * 20 >= len(self._known):
                 self._tabulate()
 
-    def knowledge(self) -> dict[str, Any]:
+    def dump_state(self) -> dict[str, Any]:
         """What was learned, ready for JSON."""
         return {_KEY: list(self._known)}
 
-    def load(self, knowledge: Mapping[str, Any]) -> None:
-        """Know this from now on, as `knowledge()` once gave it, and nothing else.
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Know this from now on, as `dump_state()` once gave it, and nothing else.
 
         Raises `TypeError` or `ValueError`, and changes nothing, where it is not of that form.
         """
-        self._known = deque(_generation_times(knowledge), maxlen=_MEMORY)
+        self._known = deque(_generation_times(state), maxlen=_MEMORY)
         self._tabulate()
 
     def _tabulate(self) -> None:
@@ -122,12 +122,12 @@ class AdaptiveSchedule:
         self._hazard = Hazard.seen_in([*PRIOR, *self._known])
 
 
-def _generation_times(knowledge: Any) -> list[float]:
-    if not isinstance(knowledge, Mapping):
-        raise TypeError(f"knowledge must be a mapping, not {shown(knowledge)}")
-    times = knowledge.get(_KEY)
+def _generation_times(state: Any) -> list[float]:
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be a mapping, not {short_repr(state)}")
+    times = state.get(_KEY)
     if not isinstance(times, (list, tuple)):
-        raise TypeError(f'knowledge["{_KEY}"] must be a list of seconds, not {shown(times)}')
+        raise TypeError(f'state["{_KEY}"] must be a list of seconds, not {short_repr(times)}')
     for place, seconds in enumerate(times):
-        number(f'knowledge["{_KEY}"][{place}]', seconds, at_least=0, below=_ABSURD)
+        validate_number(f'state["{_KEY}"][{place}]', seconds, at_least=0, below=_ABSURD)
     return [float(seconds) for seconds in times]

@@ -9,7 +9,7 @@ from itertools import accumulate, islice, repeat
 import backoff
 from attrs import field, frozen
 
-from kie_cover_async.arguments import checked
+from kie_cover_async.validation import checked
 
 # The last interval of a series that grows very slowly stays in force.
 _LONGEST_SERIES = 10_000
@@ -33,20 +33,20 @@ class ExponentialSchedule:
 
     A wait that is resumed when the job is 80 s old therefore goes on at the long interval.
 
-    `initial`, `maximum` and `not_before` are in seconds. `jitter` is the share by which an interval
-    is lengthened or shortened at random, never above `maximum`. Before the age of `not_before`
-    there is no look but the first.
+    `initial_delay`, `max_delay` and `not_before` are in seconds. `jitter` is the share by which an
+    interval is lengthened or shortened at random, never above `max_delay`. Before the age of
+    `not_before` there is no poll but the first.
     """
 
-    initial: float = field(default=2.0, validator=checked(above=0))
+    initial_delay: float = field(default=2.0, validator=checked(above=0))
     factor: float = field(default=1.5, validator=checked(at_least=1))
-    maximum: float = field(default=15.0, validator=checked(above=0))
+    max_delay: float = field(default=15.0, validator=checked(above=0))
     jitter: float = field(default=0.1, validator=checked(at_least=0, below=1))
     not_before: float = field(default=0.0, validator=checked(at_least=0))
 
     @cached_property
     def _intervals(self) -> tuple[float, ...]:
-        series = exponential(self.initial, self.factor, self.maximum)
+        series = exponential(self.initial_delay, self.factor, self.max_delay)
         intervals = [next(series)]
         for interval in islice(series, _LONGEST_SERIES):
             if interval == intervals[-1]:
@@ -56,13 +56,13 @@ class ExponentialSchedule:
 
     @cached_property
     def _switches(self) -> tuple[float, ...]:
-        # Halfway before each planned look, so that a look which jitter or a full budget has moved
-        # a little still gets the interval that was meant to follow it.
+        # Halfway before each planned poll, so that a poll which jitter or a busy rate limiter has
+        # moved a little still gets the interval that was meant to follow it.
         ends = accumulate(self._intervals[:-1])
         return tuple(end - last / 2 for end, last in zip(ends, self._intervals, strict=False))
 
     def delay(self, age: float, pressure: float = 1.0) -> float:  # noqa: ARG002 - the protocol's
-        """Seconds until the next look; pressure does not matter here."""
+        """Seconds until the next poll; pressure does not matter here."""
         interval = self._intervals[bisect(self._switches, age)]
         spread = random.uniform(1 - self.jitter, 1 + self.jitter)
-        return max(min(interval * spread, self.maximum), self.not_before - max(age, 0.0))
+        return max(min(interval * spread, self.max_delay), self.not_before - max(age, 0.0))

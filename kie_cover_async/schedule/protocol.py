@@ -1,4 +1,4 @@
-"""What a schedule is: anything that can say when to look again."""
+"""What a schedule is: anything that can say when to poll again."""
 
 from typing import Protocol, runtime_checkable
 
@@ -7,14 +7,14 @@ from kie_cover_async.models import CoverDetails
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Any object that can say when to look again; one serves any number of waits."""
+    """Any object that can say when to poll again; one serves any number of waits."""
 
     def delay(self, age: float, pressure: float) -> float:
-        """Seconds until the next look at a job that is `age` seconds old.
+        """Seconds until the next poll of a job that is `age` seconds old.
 
-        `pressure` is 1 while the request budget keeps up, and one more for every second that its
+        `pressure` is 1 while the rate limiter keeps up, and one more for every second that its
         queue will take. Only requests that have a place in flight queue there: of each client at
-        most `max_in_flight` are counted.
+        most `max_concurrent_requests` are counted.
         """
         ...
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from kie_cover_async.arguments import Network
+from kie_cover_async.validation import Network
 
 # As `socket.getaddrinfo` has it; aiohttp's own name for it leaves the last part untyped.
 Target = tuple[int, int, int, str, tuple[Any, ...]]

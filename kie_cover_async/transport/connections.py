@@ -7,8 +7,8 @@ from weakref import WeakSet
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 
-# Covers take minutes and are looked at every few seconds: a connection given up after aiohttp's
-# usual 15 s would be made anew for nearly every look.
+# Covers take minutes and are polled every few seconds: a connection given up after aiohttp's
+# usual 15 s would be made anew for nearly every poll.
 _KEEP_ALIVE = 75.0
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 from kie_cover_async.errors import ClientClosedError
 
-from .scope import Scope
+from .cancel_scope import CancelScope
 
 
 class Lifetime:
@@ -13,7 +13,7 @@ class Lifetime:
     def __init__(self) -> None:
         self.closed: bool = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._calls: set[Scope] = set()
+        self._calls: set[CancelScope] = set()
         self._left = asyncio.Event()
 
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -25,7 +25,7 @@ class Lifetime:
             raise RuntimeError("this CoverClient belongs to another event loop; make one for each")
         return loop
 
-    def call(self, task_id: str | None = None) -> Scope:
+    def call(self, task_id: str | None = None) -> CancelScope:
         """A block around every public call: closing ends it with `ClientClosedError`.
 
         The error has the id: it may be all that is left of what was paid for.
@@ -33,13 +33,13 @@ class Lifetime:
         if self.closed:
             raise ClientClosedError(task_id=task_id)
         self.loop()
-        return Scope(lambda: ClientClosedError(task_id=task_id), self)
+        return CancelScope(lambda: ClientClosedError(task_id=task_id), self)
 
-    def begin(self, scope: Scope) -> None:
+    def begin(self, scope: CancelScope) -> None:
         """A call to be ended on closing."""
         self._calls.add(scope)
 
-    def leave(self, scope: Scope) -> None:
+    def leave(self, scope: CancelScope) -> None:
         """A call that is over; whoever closes may be waiting for that."""
         self._calls.discard(scope)
         if self.closed:

@@ -20,14 +20,14 @@ class Secret:
         self._bytes = re.compile(self._text.pattern.encode())
         self._plain, self._plain_bytes = key, key.encode()
 
-    def hidden_in(self, text: str) -> str:
+    def mask(self, text: str) -> str:
         """The text, and stars where it echoes the key."""
         # Without a backslash it can stand there only as it is, and looking for that costs little.
         if "\\" not in text and self._plain not in text:
             return text
         return self._text.sub(_HIDDEN, text)
 
-    def hidden_in_body(self, body: bytes) -> bytes:
+    def mask_body(self, body: bytes) -> bytes:
         """The body, and stars where it echoes the key."""
         if b"\\" not in body and self._plain_bytes not in body:
             return body

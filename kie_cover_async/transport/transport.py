@@ -1,4 +1,4 @@
-"""Calls under a budget, repeated as the policy allows, and told to the observer."""
+"""Calls under a rate limiter, repeated as the policy allows, and told to the observer."""
 
 import asyncio
 import logging
@@ -8,20 +8,20 @@ from typing import NoReturn, TypeVar
 
 from attrs import field, frozen
 
-from kie_cover_async.arguments import checked_kind, checked_plain_callable
-from kie_cover_async.budget import InFlightLimit, RequestBudget
+from kie_cover_async.api import Request, Response, parse_response
 from kie_cover_async.errors import (
     ApiError,
     ClientClosedError,
     KieCoverError,
     RateLimitedError,
 )
-from kie_cover_async.events import BudgetHeld, Observer, RequestDone, RetryPlanned, tell
+from kie_cover_async.events import Observer, RequestFinished, RequestsPaused, RetryScheduled, tell
+from kie_cover_async.fair_queue import QueueEntry
+from kie_cover_async.rate_limiter import ConcurrencyLimiter, RateLimiter
 from kie_cover_async.retry import RetryPolicy
-from kie_cover_async.turns import Ticket
-from kie_cover_async.wire import Answer, Call, read
+from kie_cover_async.validation import checked_kind, checked_plain_callable
 
-from .exchange import Exchange, UnfitSessionError
+from .http_client import HttpClient, UnfitSessionError
 from .lifetime import Lifetime
 
 _log = logging.getLogger(__name__)
@@ -31,12 +31,14 @@ T = TypeVar("T")
 
 @frozen(kw_only=True, eq=False)
 class Transport:
-    """What every call goes through: a place in flight, then the budget, then the exchange."""
+    """What every call goes through: a place in flight, then the rate limiter, then the HTTP
+    client.
+    """
 
-    exchange: Exchange
-    budget: RequestBudget = field(validator=checked_kind(RequestBudget))
+    http_client: HttpClient
+    rate_limiter: RateLimiter = field(validator=checked_kind(RateLimiter))
     retry: RetryPolicy = field(validator=checked_kind(RetryPolicy))
-    in_flight: InFlightLimit
+    in_flight: ConcurrencyLimiter
     observer: Observer | None = field(default=None, validator=checked_plain_callable)
     lifetime: Lifetime = field(factory=Lifetime)
     sessions: AsyncExitStack = field(factory=AsyncExitStack)  # closed when no call is left
@@ -45,34 +47,34 @@ class Transport:
         # The key would go along, to wherever pickles are kept.
         raise TypeError("a CoverClient is not to be pickled or copied deeply: make another one")
 
-    async def once(
+    async def send(
         self,
-        call: Call[T],
+        request: Request[T],
         *,
-        ticket: Ticket | None = None,
+        entry: QueueEntry | None = None,
         on_sent: Callable[[], object],
-    ) -> tuple[T, Answer]:
-        """One request, when the budget allows it; waiting for that costs none of its time."""
+    ) -> tuple[T, Response]:
+        """One request, when the rate limiter allows it; waiting for that costs none of its time."""
         if self.lifetime.closed:
             # Ended, and still here: an `on_update` has kept the cancellation to itself.
-            raise ClientClosedError(task_id=call.task_id)
+            raise ClientClosedError(task_id=request.task_id)
         asked = asyncio.get_running_loop().time()
-        await self.in_flight.acquire(ticket)
+        await self.in_flight.acquire(entry)
         try:
-            granted = await self.budget.acquire(ticket)
+            granted = await self.rate_limiter.acquire(entry)
             on_sent()
-            answer = await self.exchange.send(call)
-            value = read(call, answer)
+            response = await self.http_client.request(request)
+            value = parse_response(request, response)
         except KieCoverError as error:
             self._refused(error, granted)
-            self._tell_done(call, granted, granted - asked, error)
+            self._tell_done(request, granted, granted - asked, error)
             raise
         finally:
             self.in_flight.release()
-        self.budget.accepted(granted)
+        self.rate_limiter.accepted(granted)
         if self.observer is not None:
-            self._tell_done(call, granted, granted - asked, None)
-        return value, answer
+            self._tell_done(request, granted, granted - asked, None)
+        return value, response
 
     async def repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The attempt's value, after as many failures as the retry policy lets pass."""
@@ -88,11 +90,11 @@ class Transport:
             await asyncio.sleep(pause)
             tries += 1
 
-    async def call(self, call: Call[T], *, about: str = "") -> T:
-        """A single call from end to end: budget, request, reading, repetitions.
+    async def call(self, request: Request[T], *, about: str = "") -> T:
+        """A single call from end to end: rate limiter, request, reading, repetitions.
 
         `about` is named in a warning where a call that is paid for is cancelled, or ends by a bug
-        of a lent session's, and its answer was never read.
+        of an external session, and its answer was never read.
         """
         unanswered = False
 
@@ -103,7 +105,7 @@ class Transport:
         async def attempt() -> T:
             nonlocal unanswered
             try:
-                value, _ = await self.once(call, on_sent=on_sent)
+                value, _ = await self.send(request, on_sent=on_sent)
                 return value
             except (KieCoverError, UnfitSessionError):
                 unanswered = False
@@ -113,14 +115,14 @@ class Transport:
             with self.lifetime.call():
                 return await self.repeated(attempt)
         except ClientClosedError as error:
-            error.maybe_accepted = unanswered and not call.repeatable
+            error.maybe_accepted = unanswered and not request.repeatable
             raise
         except BaseException as error:
-            if unanswered and not call.repeatable:
+            if unanswered and not request.repeatable:
                 _log.warning(
                     "%s for %s was begun, and ended by %s without an answer: "
                     "the request may have been accepted",
-                    call.endpoint,
+                    request.endpoint,
                     about,
                     type(error).__name__,
                 )
@@ -132,32 +134,32 @@ class Transport:
         try:
             await self.lifetime.others_gone()
         finally:
-            self.sessions.push_async_callback(self.exchange.aclose)
+            self.sessions.push_async_callback(self.http_client.aclose)
             await self.sessions.aclose()
         self.lifetime.end_own_calls()
 
     def _refused(self, error: KieCoverError, granted: float) -> None:
         if isinstance(error, RateLimitedError):
-            self._hold(error, granted)
+            self._pause(error, granted)
         elif isinstance(error, ApiError):
-            self.budget.accepted(granted)
+            self.rate_limiter.accepted(granted)
 
-    def _hold(self, error: RateLimitedError, granted: float) -> None:
-        seconds = self.retry.hold(self.budget.refused(granted), error.retry_after)
-        self.budget.hold(seconds)
+    def _pause(self, error: RateLimitedError, granted: float) -> None:
+        seconds = self.retry.shared_pause(self.rate_limiter.refused(granted), error.retry_after)
+        self.rate_limiter.pause(seconds)
         _log.info("refused for too many requests: all requests stop for %.1f s", seconds)
         if self.observer is not None:
-            tell(self.observer, BudgetHeld(seconds=seconds, error=error))
+            tell(self.observer, RequestsPaused(seconds=seconds, error=error))
 
     def _tell_done(
-        self, call: Call[T], granted: float, queued: float, error: KieCoverError | None
+        self, request: Request[T], granted: float, queued: float, error: KieCoverError | None
     ) -> None:
         if self.observer is not None:
-            done = RequestDone(
-                endpoint=call.endpoint,
-                task_id=call.task_id,
-                queued=queued,
-                seconds=self.lifetime.loop().time() - granted,
+            done = RequestFinished(
+                endpoint=request.endpoint,
+                task_id=request.task_id,
+                queue_time=queued,
+                duration=self.lifetime.loop().time() - granted,
                 error=error,
             )
             tell(self.observer, done)
@@ -165,5 +167,5 @@ class Transport:
     def _tell_retry(self, error: KieCoverError, tries: int, pause: float) -> None:
         _log.info("repeated in %.1f s, after try %d: %s", pause, tries, error)
         if self.observer is not None:
-            plan = RetryPlanned(task_id=error.task_id, tries=tries, pause=pause, error=error)
+            plan = RetryScheduled(task_id=error.task_id, attempt=tries, delay=pause, error=error)
             tell(self.observer, plan)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kie_cover_async import CoverClient, CoverDetails, RequestBudget, RetryPolicy
+from kie_cover_async import CoverClient, CoverDetails, RateLimiter, RetryPolicy
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.emulator import CoverEmulator, CoverScript
 
@@ -31,8 +31,8 @@ async def connect(emulator: CoverEmulator) -> AsyncIterator[Callable[[], CoverCl
             client = CoverClient(
                 KEY,
                 base_url=emulator.url,
-                retry=RetryPolicy(first_delay=0.01, longest_delay=0.02),
-                budget=RequestBudget.unlimited(),
+                retry=RetryPolicy(initial_delay=0.01, max_delay=0.02),
+                rate_limiter=RateLimiter.unlimited(),
             )
             stack.push_async_callback(client.aclose)
             return client
@@ -66,7 +66,7 @@ async def cover(emulator: CoverEmulator, client: CoverClient) -> Cover:
     """Makes a finished cover, and forgets the requests that this took."""
 
     async def cover(task_id: str | None = None, **script: Any) -> CoverDetails:
-        job = emulator.add_job(CoverScript(looks=["success"], **script), task_id=task_id)
+        job = emulator.add_job(CoverScript(statuses=["success"], **script), task_id=task_id)
         details = await client.get_cover_details(job)
         emulator.requests.clear()
         return details

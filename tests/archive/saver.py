@@ -3,14 +3,14 @@
 import asyncio
 import sys
 
-from kie_cover_async import CoverClient, RequestBudget
+from kie_cover_async import CoverClient, RateLimiter
 from kie_cover_async.archive import CoverArchive
 
 
 async def main(folder: str, *task_ids: str) -> None:
     async with (
-        CoverClient(budget=RequestBudget.unlimited()) as client,
-        CoverArchive(folder, at_once=4) as archive,
+        CoverClient(rate_limiter=RateLimiter.unlimited()) as client,
+        CoverArchive(folder, max_concurrent_downloads=4) as archive,
     ):
         await archive.add(task_ids)
 

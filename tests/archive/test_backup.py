@@ -79,7 +79,7 @@ async def test_a_file_of_the_record_that_is_exchanged(archive, suffix, is_replac
 
 
 def test_a_file_that_is_exchanged_while_a_change_waits(tmp_path):
-    """A change looks again once it has the lock: the process that had it may have been the last
+    """A change polls again once it has the lock: the process that had it may have been the last
     to close the record, as far as that process could see."""
     with closing(Record(tmp_path)) as record:
         (tmp_path / f"{NAME}-wal").unlink()
@@ -99,7 +99,7 @@ async def test_a_backup_is_a_record(client, archive, opened, cover, tmp_path):
         shutil.copy(image.path, folder)
     copy = await opened(folder)
     images = tuple(evolve(each, path=folder / each.path.name) for each in saved.images)
-    assert await copy.covers() == [evolve(saved, images=images)]
+    assert await copy.saved() == [evolve(saved, images=images)]
     assert ids(await copy.pending()) == ["b"]
     assert (await copy.verify()).ok
 

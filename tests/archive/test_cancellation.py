@@ -28,7 +28,7 @@ def left_behind(archive, *, folder=None):
     saver = archive._saver
     return {
         "half written": len([*(folder or archive.folder).glob(".*.part")]),
-        "places": saver._places._value - archive._at_once,
+        "places": saver._places._value - archive._max_concurrent_downloads,
         "turns": sum(lock.locked() for lock in saver._turns.values()),
         "users": saver.threads._users,
         "notes": sum(not note.answer.done() for note in saver.threads._notes._waiting),
@@ -122,12 +122,12 @@ async def backing_up(archive, folder):
 
 
 async def failing(archive, folder):
-    await archive.fail("failed", OSError("the disk is full"))
-    await archive.retry()
+    await archive.mark_failed("failed", OSError("the disk is full"))
+    await archive.mark_pending()
 
 
 async def listing(archive, folder):
-    for method in (archive.pending, archive.failed, archive.covers, archive.expiring):
+    for method in (archive.pending, archive.failed, archive.saved, archive.expiring):
         await method()
     await archive.find("an-id")
 
@@ -149,7 +149,7 @@ async def test_another_call(client, archive, cover, tmp_path, call):
         return calling
 
     await interrupted_at_each(begin)
-    assert [each.task_id for each in await archive.covers()] == ["an-id"]
+    assert [each.task_id for each in await archive.saved()] == ["an-id"]
 
 
 async def all_gone(until, files):
@@ -187,7 +187,7 @@ async def test_entering_that_is_cancelled_twice(tmp_path, until):
 
 async def test_leaving(emulator, client, cover, tmp_path, until):
     """Closing is cancelled anywhere: a running save comes to its end, and then all is closed."""
-    await client.downloads.fetch((await cover()).images[0], received)
+    await client.downloader.fetch((await cover()).images[0], received)
     before = open_files()
 
     async def begin(moment, wait):
@@ -230,4 +230,4 @@ async def test_a_save_in_a_folder_that_was_opened_again(emulator, client, cover,
     assert not saving.done()
     assert (await saving).state == "saved"
     async with archive:
-        assert [each.task_id for each in await archive.covers()] == ["slow", "quick"]
+        assert [each.task_id for each in await archive.saved()] == ["slow", "quick"]

@@ -27,7 +27,7 @@ def adding(task_id):
 
 
 async def noted(archive):
-    return [cover.task_id for cover in await archive.covers()]
+    return [cover.task_id for cover in await archive.saved()]
 
 
 async def test_many_at_once(archive, statements):

@@ -23,7 +23,7 @@ async def test_more_than_a_page(archive):
     await archive.add(IDS)
     assert ids(await archive.pending()) == IDS
     assert ids(await archive.expiring(timedelta(days=15))) == IDS
-    assert await archive.failed() == await archive.covers() == []
+    assert await archive.failed() == await archive.saved() == []
 
 
 async def test_an_export_of_more_than_a_page(archive, tmp_path):
@@ -50,9 +50,9 @@ async def test_what_changes_between_two_pages(archive):
     await archive.add(["a", "b", "c"])
     pages = Pages(archive._saver.threads, "state = 'pending'", size=1)
     seen = ids(await anext(pages))
-    await archive.fail("a", OSError())
-    await archive.fail("b", OSError())
-    await archive.retry(["a"])
+    await archive.mark_failed("a", OSError())
+    await archive.mark_failed("b", OSError())
+    await archive.mark_pending(["a"])
     await archive.add(["d"])
     assert seen + [task_id async for page in pages for task_id in ids(page)] == ["a", "c", "d"]
 
@@ -77,7 +77,7 @@ def exporting(archive):
 LISTINGS = {
     "pending": lambda archive: archive.pending(),
     "failed": lambda archive: archive.failed(),
-    "covers": lambda archive: archive.covers(),
+    "covers": lambda archive: archive.saved(),
     "expiring": lambda archive: archive.expiring(timedelta(days=15)),
     "verify": lambda archive: archive.verify(),
     "export": exporting,
@@ -88,7 +88,7 @@ LISTINGS = {
 async def listing(request, client, archive, cover, listings_end):
     """A listing that goes on and on, of one cover at least."""
     await archive.save(client, await cover("saved"))
-    await archive.fail("failed", OSError())
+    await archive.mark_failed("failed", OSError())
     await archive.add(["pending"])
     listing = asyncio.create_task(request.param(archive))
     await asyncio.sleep(0)

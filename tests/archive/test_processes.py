@@ -24,7 +24,7 @@ async def start(emulator, folder, covers):
 
 
 def some_covers(emulator, number):
-    return [emulator.add_job(CoverScript(looks=["success"])) for _ in range(number)]
+    return [emulator.add_job(CoverScript(statuses=["success"])) for _ in range(number)]
 
 
 def fetched(emulator):
@@ -34,7 +34,7 @@ def fetched(emulator):
 async def check(opened, folder, covers, parts):
     """Every image is there once and whole, and the record knows it."""
     archive = await opened(folder)
-    assert sorted(each.task_id for each in await archive.covers()) == sorted(covers)
+    assert sorted(each.task_id for each in await archive.saved()) == sorted(covers)
     report = await archive.verify()
     assert report.ok
     assert report.checked == 2 * len(covers) == len([*folder.glob("*.png")])
@@ -44,7 +44,7 @@ async def check(opened, folder, covers, parts):
 async def test_killed_again_and_again(emulator, opened, tmp_path, until, parts):
     """Killed at any moment, the next one goes on: all is saved in the end, and nothing that was
     whole is fetched twice."""
-    covers, kills, at_once = some_covers(emulator, 30), 3, 4
+    covers, kills, max_concurrent_downloads = some_covers(emulator, 30), 3, 4
     dice, folder = Random(7), tmp_path / "covers"
     emulator.fault(Fault.slow(0.01), endpoint="image", rate=1.0)
     for _ in range(kills):
@@ -55,7 +55,7 @@ async def test_killed_again_and_again(emulator, opened, tmp_path, until, parts):
         assert await process.wait() != 0
     last = await start(emulator, folder, covers)
     assert await last.wait() == 0
-    assert fetched(emulator).total() - len(fetched(emulator)) <= kills * at_once
+    assert fetched(emulator).total() - len(fetched(emulator)) <= kills * max_concurrent_downloads
     await check(opened, folder, covers, parts)
 
 

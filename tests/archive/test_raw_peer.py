@@ -136,8 +136,8 @@ async def saved_from(peer, folder):
     """What comes of an image of this host, after a look at what it has left in the folder."""
     response = CoverResponse(images=(f"{peer.url}/an-image.png",))
     details = CoverDetails(task_id="an-id", success_flag=1, response=response)
-    once = RetryPolicy(attempts=1)
-    archive = CoverArchive(folder, largest_image=LARGEST)
+    once = RetryPolicy(max_attempts=1)
+    archive = CoverArchive(folder, max_image_bytes=LARGEST)
     async with archive, CoverClient("a-key", base_url=peer.url, retry=once) as client:
         seen = await outcome_of(archive.save(client, details))
         assert (await archive.find("an-id")).state == ("saved" if seen == "value" else "pending")

@@ -19,7 +19,7 @@ from kie_cover_async import (
     InvalidTaskIdError,
     structure_details,
 )
-from kie_cover_async.archive import ArchiveReport, CoverArchive, DamagedRecordError
+from kie_cover_async.archive import CoverArchive, DamagedRecordError, VerificationReport
 from kie_cover_async.emulator import Fault
 
 NOW = datetime.now(UTC)
@@ -51,7 +51,7 @@ async def test_what_cannot_be_noted(archive, given, error):
     with pytest.raises(error, match="task_ids must be"):
         await archive.add(given)
     with pytest.raises(error, match="task_ids must be"):
-        await archive.retry(given)
+        await archive.mark_pending(given)
     assert await archive.pending() == []
 
 
@@ -75,28 +75,30 @@ async def test_giving_up(client, archive, cover):
     """A cover that failed is not pending, and says why; it can be tried again, and saved."""
     details = await cover("b")
     await archive.add(["a", "b", "c"])
-    await archive.fail("a", DownloadError(reason="gone"))
-    await archive.fail("b", OSError("the disk is full"))
-    await archive.fail("new", CoverFailedError(details=CoverDetails(task_id="new", success_flag=3)))
+    await archive.mark_failed("a", DownloadError(reason="gone"))
+    await archive.mark_failed("b", OSError("the disk is full"))
+    await archive.mark_failed(
+        "new", CoverFailedError(details=CoverDetails(task_id="new", success_flag=3))
+    )
     assert ids(await archive.pending()) == ["c"]
     first, second, third = await archive.failed()
     assert first.error == "DownloadError: image not saved: gone"
     assert second.error == "OSError: the disk is full"
     assert third.details.success_flag == 3
-    assert await archive.retry(["a", "c", "nobody"]) == ["a"]
-    assert await archive.retry() == ["b", "new"]
-    assert await archive.retry() == []
+    assert await archive.mark_pending(["a", "c", "nobody"]) == ["a"]
+    assert await archive.mark_pending() == ["b", "new"]
+    assert await archive.mark_pending() == []
     assert ids(await archive.pending()) == ["a", "b", "c", "new"]
     assert all(each.error is None for each in await archive.pending())
     await archive.save(client, details)
-    assert ids(await archive.covers()) == ["b"]
-    assert await archive.retry(["b"]) == ["b"]
+    assert ids(await archive.saved()) == ["b"]
+    assert await archive.mark_pending(["b"]) == ["b"]
 
 
 async def test_a_save_ends_a_failure(client, archive, cover):
     """What was given up and is saved after all is saved."""
     details = await cover("a")
-    await archive.fail("a", DownloadError(reason="gone"))
+    await archive.mark_failed("a", DownloadError(reason="gone"))
     assert (await archive.save(client, details)).error is None
     assert await archive.failed() == []
 
@@ -105,9 +107,9 @@ async def test_what_is_saved_does_not_fail(client, archive, opened, cover):
     """Who gives up on a cover that another archive has saved meanwhile does not take it away."""
     saved = await archive.save(client, await cover("a"))
     late = CoverTimeoutError(
-        task_id="a", looks=1, waited=1.0, details=CoverDetails(task_id="a", success_flag=2)
+        task_id="a", polls=1, waited=1.0, details=CoverDetails(task_id="a", success_flag=2)
     )
-    await (await opened()).fail("a", late)
+    await (await opened()).mark_failed("a", late)
     assert await archive.find("a") == saved
 
 
@@ -119,7 +121,7 @@ async def test_what_is_saved_does_not_fail(client, archive, opened, cover):
 async def test_what_cannot_fail(archive, task_id, error, says):
     """Both arguments are refused by name."""
     with pytest.raises((TypeError, ValueError), match=f"^{says} must be"):
-        await archive.fail(task_id, error)
+        await archive.mark_failed(task_id, error)
 
 
 def done(task_id, ago, url="https://10.0.0.1/a.png"):
@@ -134,8 +136,8 @@ async def test_what_is_deleted_soon(client, archive):
     for task_id, days in [("soon", 12), ("later", 5), ("gone", 15), ("sooner", 13)]:
         with pytest.raises(DownloadError):
             await archive.save(client, done(task_id, timedelta(days=days)))
-    await archive.fail("sooner", DownloadError(reason="no public address"))
-    await archive.fail("never", CoverFailedError(details=CoverDetails(task_id="never")))
+    await archive.mark_failed("sooner", DownloadError(reason="no public address"))
+    await archive.mark_failed("never", CoverFailedError(details=CoverDetails(task_id="never")))
     expiring = await archive.expiring()
     assert ids(expiring) == ["gone", "sooner", "soon"]
     assert abs(expiring[2].expires_at - NOW - timedelta(days=2)) < timedelta(seconds=1)
@@ -147,16 +149,16 @@ async def test_what_is_deleted_soon(client, archive):
 
 
 async def test_what_is_saved_does_not_expire(client, archive, cover):
-    """Nobody has to hurry for what is here."""
+    """Nobody has to rush for what is here."""
     await archive.save(client, await cover())
     assert await archive.expiring(timedelta(days=30)) == []
 
 
 async def test_verifying(client, archive, cover):
     """All images are read again; what is not there or not the same is found, and nothing mended."""
-    assert await archive.verify() == ArchiveReport(checked=0, findings=())
+    assert await archive.verify() == VerificationReport(checked=0, findings=())
     saved = [await archive.save(client, await cover(task_id)) for task_id in ("a", "b", "c")]
-    assert await archive.verify() == ArchiveReport(checked=6, findings=())
+    assert await archive.verify() == VerificationReport(checked=6, findings=())
     saved[0].images[1].path.unlink()
     saved[2].images[0].path.write_bytes(b"other")
     report = await archive.verify()
@@ -207,7 +209,7 @@ async def test_verifying_many(client, archive, cover, monkeypatch):
 async def test_json_lines(client, archive, cover, tmp_path):
     """A line for each cover, with all that is known of it."""
     saved = await archive.save(client, await cover("a"))
-    await archive.fail("b", DownloadError(reason="gone"))
+    await archive.mark_failed("b", DownloadError(reason="gone"))
     path = tmp_path / "covers.jsonl"
     assert await archive.export(path) == 2
     first, second = map(json.loads, path.read_text("utf-8").splitlines())
@@ -263,12 +265,12 @@ async def test_a_table_holds_no_formula_in_a_files_name(client, archive, cover, 
 async def test_half_a_character(archive, client, cover, tmp_path):
     """A text that the service cut off in the middle of an emoji is kept as it is."""
     failed = CoverDetails(task_id="a", success_flag=3, error_message="sorry \ud83d")
-    await archive.fail("a", CoverFailedError(task_id="a", details=failed))
+    await archive.mark_failed("a", CoverFailedError(task_id="a", details=failed))
     saved = attrs.evolve(await cover("b"), callback_url="https://example.com/\ud83d")
     await archive.save(client, saved)
-    [first], [second] = await archive.failed(), await archive.covers()
+    [first], [second] = await archive.failed(), await archive.saved()
     assert (first.details, second.details) == (failed, saved)
-    await archive.fail("a", OSError("sorry \ud83d"))
+    await archive.mark_failed("a", OSError("sorry \ud83d"))
     [first] = await archive.failed()
     assert (first.details, first.error) == (failed, "OSError: sorry \\ud83d")
     await archive.export(tmp_path / "covers.csv")
@@ -300,7 +302,7 @@ async def test_the_key_is_in_no_file(client, emulator, opened, cover):
     emulator.fault(Fault.answer(404), endpoint="image", count=1)
     with pytest.raises(Exception, match="401") as caught:
         await archive.save(client, details)
-    await archive.fail(details.task_id, caught.value)
+    await archive.mark_failed(details.task_id, caught.value)
     # The record must not be read as a file before that.
     await archive.aclose()
     contents = [path.read_bytes() for path in archive.folder.iterdir()]
@@ -366,7 +368,7 @@ async def test_a_record_with_more_columns(client, opened, cover):
         await alter(archive, f"ALTER TABLE {table} ADD COLUMN mine TEXT DEFAULT 'a note'")
     archive = await opened()
     second = await archive.save(client, await cover("b"))
-    assert await archive.covers() == [first, second]
+    assert await archive.saved() == [first, second]
     assert (await archive.verify()).checked == 4
 
 
@@ -384,7 +386,7 @@ async def test_a_record_from_its_dump(client, opened, cover):
         assert connection.execute("PRAGMA user_version").fetchone() == (0,)
     for _ in range(2):
         archive = await opened()
-        assert await archive.covers() == [saved]
+        assert await archive.saved() == [saved]
         await archive.aclose()
 
 
@@ -475,7 +477,7 @@ async def test_a_folder_that_is_removed_meanwhile(client, opened, cover):
     archive, details = await opened(), await cover()
     await archive.save(client, details)
     shutil.rmtree(archive.folder)
-    for call in (archive.add(["a"]), archive.save(client, details), archive.covers()):
+    for call in (archive.add(["a"]), archive.save(client, details), archive.saved()):
         with pytest.raises(
             OSError, match=r"covers\.sqlite3 cannot be used: it was removed, moved or replaced"
         ):
@@ -494,7 +496,7 @@ async def test_a_folder_that_is_made_anew_meanwhile(client, opened, cover, tmp_p
     for call in (archive.add(["a"]), archive.save(client, details), archive.pending()):
         with pytest.raises(OSError, match=r"covers\.sqlite3 .* it was removed, moved or replaced"):
             await call
-    assert ids(await new.covers()) == ids(await new.pending()) == []
+    assert ids(await new.saved()) == ids(await new.pending()) == []
 
 
 async def test_a_folder_that_becomes_a_file(opened):
@@ -561,8 +563,11 @@ async def test_a_mark_that_is_held(opened, tmp_path, monkeypatch):
     [
         (("",), "folder must be a path"),
         ((None,), "folder must be a path"),
-        (("a", {"largest_image": 0}), "largest_image must be a whole number of at least 1"),
-        (("a", {"at_once": 1.5}), "at_once must be a whole number of at least 1"),
+        (("a", {"max_image_bytes": 0}), "max_image_bytes must be a whole number of at least 1"),
+        (
+            ("a", {"max_concurrent_downloads": 1.5}),
+            "max_concurrent_downloads must be a whole number of at least 1",
+        ),
     ],
     ids=["an empty folder", "no folder", "a size", "a number"],
 )

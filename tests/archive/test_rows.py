@@ -71,7 +71,7 @@ async def test_a_row_that_cannot_be_read(client, archive, cover, column, value):
     with pytest.raises(DamagedRecordError, match=f"{column} of task"):
         await archive.export(archive.folder / "out.csv")
     write(archive, column, before)
-    assert await archive.covers() == [saved] == [await archive.save(client, details)]
+    assert await archive.saved() == [saved] == [await archive.save(client, details)]
 
 
 @pytest.mark.parametrize("state", ["odd", "", 5, b"pending", float("inf")])
@@ -79,7 +79,7 @@ async def test_a_state_that_cannot_be_read(archive, state):
     """No list leaves such a cover out without a word: each names it."""
     await archive.add(["an-id"])
     before = write(archive, "state", state)
-    lists = (archive.pending, archive.failed, archive.covers, archive.retry)
+    lists = (archive.pending, archive.failed, archive.saved, archive.mark_pending)
     for listing in (*lists, lambda: archive.expiring(timedelta(days=99))):
         with pytest.raises(DamagedRecordError, match="state of task 'an-id' is"):
             await listing()
@@ -99,7 +99,7 @@ async def test_a_moment_that_cannot_be_read(archive, expires_at):
 @pytest.mark.parametrize(("column", "text"), [("error", b"\xff"), ("details", b'{"a": "\xff"}')])
 async def test_a_text_that_is_not_utf_8(archive, column, text):
     """SQLite keeps it as a text, and Python cannot read it as one: its row is named."""
-    await archive.fail("an-id", OSError("the disk is full"))
+    await archive.mark_failed("an-id", OSError("the disk is full"))
     with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection, connection:
         connection.execute(f"UPDATE tasks SET {column} = CAST(? AS TEXT)", (text,))  # noqa: S608 - ours
     with pytest.raises(DamagedRecordError, match=rf"{column} of task 'an-id' is b'.*\\xff"):
@@ -129,7 +129,7 @@ async def test_an_error_that_is_kept_holds_nobody_up(client, archive, cover, tmp
             await reading()
         errors.append(caught.value)
     write(archive, "state", before)
-    assert await archive.covers() == [saved]
+    assert await archive.saved() == [saved]
     assert await archive.add(["another"]) == ["another"]
     assert len(errors) == 3
 
@@ -162,7 +162,7 @@ async def test_texts_that_no_database_takes(client, archive, cover, tmp_path):
     assert await archive.find("an-id") == saved
     assert await archive.export(tmp_path / "out.jsonl") == 1
     assert '"\\ud800"' in (tmp_path / "out.jsonl").read_text("utf-8")
-    await archive.fail("another", OSError("no such file: \udc80"))
+    await archive.mark_failed("another", OSError("no such file: \udc80"))
     assert (await archive.find("another")).error == "OSError: no such file: \\udc80"
 
 
@@ -179,7 +179,7 @@ async def test_a_cover_whose_id_is_none(client, archive, cover, task_id):
 async def test_a_failure_of_another_cover(archive):
     """What an error knows of another cover is not noted."""
     error = CoverFailedError(details=CoverDetails(task_id="another", success_flag=3))
-    await archive.fail("an-id", error)
+    await archive.mark_failed("an-id", error)
     assert [(each.task_id, each.details) for each in await archive.failed()] == [("an-id", None)]
     assert await archive.find("another") is None
 

@@ -197,7 +197,7 @@ async def test_an_image_that_is_too_large(client, emulator, opened, cover):
     """It is given up at the limit, and not asked for again."""
     details = await cover(images=1)
     emulator.fault(Fault.answer(200, b"\x89PNG" + bytes(1001 - 4)), endpoint="image")
-    archive = await opened(largest_image=1000)
+    archive = await opened(max_image_bytes=1000)
     with pytest.raises(DownloadError, match="more than 1000 bytes"):
         await archive.save(client, details)
     assert names(archive.folder) == []
@@ -297,7 +297,7 @@ async def test_large_image_waits_for_a_free_descriptor(saving, emulator, open_fi
 
 async def test_so_many_at_once(client, emulator, opened, cover):
     """No more images than that are under way."""
-    archive = await opened(at_once=2)
+    archive = await opened(max_concurrent_downloads=2)
     covers = [await cover() for _ in range(4)]
     emulator.fault(Fault.slow(0.1), endpoint="image", rate=1.0)
     await asyncio.gather(*[archive.save(client, details) for details in covers])
@@ -333,7 +333,7 @@ class InPieces:
     """A client whose image comes two bytes at a time."""
 
     def __init__(self, content):
-        self.content, self.downloads = content, self
+        self.content, self.downloader = content, self
 
     async def fetch(self, _url, receive, **_):
         return await receive(self.pieces())
@@ -398,7 +398,7 @@ async def test_another_archive_was_quicker(client, opened, late):
     saved = await (await opened()).save(client, late.details)
     await late.client.aclose()
     assert await late.saving == saved
-    assert await late.archive.covers() == [saved]
+    assert await late.archive.saved() == [saved]
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"other")])
@@ -465,7 +465,7 @@ async def test_cancelling_at_any_moment(client, emulator, archive, moment):
     emulator.fault(Fault.answer(404), endpoint="image", rate=0.5)
     wait, interrupted = 0, True
     while interrupted:
-        job = emulator.add_job(CoverScript(looks=["success"], images=1))
+        job = emulator.add_job(CoverScript(statuses=["success"], images=1))
         details = await client.get_cover_details(job)
         [url] = details.images
         image = _Wanted(task_id=job, number=1, url=url, lies_there=True)

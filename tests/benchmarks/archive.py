@@ -58,7 +58,7 @@ def some_covers(url: str, number: int) -> list[CoverDetails]:
 async def by_the_package(covers: list[CoverDetails], url: str, folder: Path) -> None:
     async with (
         CoverClient("benchmark", base_url=url) as client,
-        CoverArchive(folder, at_once=AT_ONCE) as archive,
+        CoverArchive(folder, max_concurrent_downloads=AT_ONCE) as archive,
     ):
         await asyncio.gather(*[archive.save(client, cover) for cover in covers])
 

@@ -20,13 +20,13 @@ import httpx
 import peers
 from serving import fast_server
 
-from kie_cover_async import CoverClient, RequestBudget
+from kie_cover_async import CoverClient, RateLimiter
 
 IDS, HTTPX_IDS, AT_ONCE, ROUNDS = 20_000, 2_000, 100, 5
-WAITS, LOOKS = 10_000, 30_000
+WAITS, POLLS = 10_000, 30_000
 MANY, FEW = 100_000, 1_000
 
-Look = Callable[[str], Awaitable[dict]]
+Poll = Callable[[str], Awaitable[dict]]
 Pool = Callable[[int], Awaitable[None]]
 
 
@@ -36,17 +36,19 @@ def some_ids(number: int, prefix: str = "") -> Iterator[str]:
 
 @asynccontextmanager
 async def connected(url: str):
-    async with CoverClient("benchmark", base_url=url, budget=RequestBudget.unlimited()) as client:
+    async with CoverClient(
+        "benchmark", base_url=url, rate_limiter=RateLimiter.unlimited()
+    ) as client:
         yield client
 
 
-async def by_hand(look: Look, number: int) -> None:
-    """All the looks at once, as many of them in flight as a semaphore allows."""
+async def by_hand(poll: Poll, number: int) -> None:
+    """All the polls at once, as many of them in flight as a semaphore allows."""
     semaphore = asyncio.Semaphore(AT_ONCE)
 
     async def limited(task_id: str) -> dict:
         async with semaphore:
-            return await look(task_id)
+            return await poll(task_id)
 
     records = await asyncio.gather(*map(limited, some_ids(number)))
     assert all(record["successFlag"] == 1 for record in records)
@@ -59,12 +61,12 @@ async def by_the_package(url: str, number: int) -> None:
 
 async def by_aiohttp(url: str, number: int) -> None:
     async with aiohttp.ClientSession() as session:
-        await by_hand(lambda task_id: peers.aiohttp_look(session, url, task_id), number)
+        await by_hand(lambda task_id: peers.aiohttp_poll(session, url, task_id), number)
 
 
 async def by_httpx(url: str, number: int) -> None:
     async with httpx.AsyncClient() as client:
-        await by_hand(lambda task_id: peers.httpx_look(client, url, task_id), number)
+        await by_hand(lambda task_id: peers.httpx_poll(client, url, task_id), number)
 
 
 def seconds_each(pool: Callable[[str, int], Awaitable[None]], url: str, number: int):
@@ -99,10 +101,10 @@ def throughput(url: str) -> None:
 
 
 class Every:
-    """A schedule of equal intervals, which counts the looks that it plans."""
+    """A schedule of equal intervals, which counts the polls that it plans."""
 
-    def __init__(self, seconds: float, looks: int) -> None:
-        self.seconds, self.left = seconds, looks
+    def __init__(self, seconds: float, polls: int) -> None:
+        self.seconds, self.left = seconds, polls
         self.enough = asyncio.Event()
 
     def delay(self, age: float, pressure: float) -> float:
@@ -113,7 +115,7 @@ class Every:
 
 
 async def while_waiting(client: CoverClient, waits: int, schedule: Every) -> None:
-    """Wait for covers that are never done, until there were looks enough."""
+    """Wait for covers that are never done, until there were polls enough."""
 
     async def consume() -> None:
         async with client.wait_for_covers(some_ids(waits, "pending"), schedule=schedule) as all_:
@@ -147,12 +149,12 @@ async def bytes_per_wait(url: str) -> float:
     return per_wait
 
 
-async def cpu_per_look(url: str, waits: int) -> float:
+async def cpu_per_poll(url: str, waits: int) -> float:
     async with connected(url) as client:
         await while_waiting(client, waits, Every(0.0, waits + 1000))
         started = time.process_time()
-        await while_waiting(client, waits, Every(0.0, LOOKS))
-        return (time.process_time() - started) / LOOKS
+        await while_waiting(client, waits, Every(0.0, POLLS))
+        return (time.process_time() - started) / POLLS
 
 
 async def peak(url: str, number: int) -> int:
@@ -162,7 +164,7 @@ async def peak(url: str, number: int) -> int:
     return memory("VmHWM")
 
 
-FIGURES = {figure.__name__: figure for figure in (bytes_per_wait, cpu_per_look, peak)}
+FIGURES = {figure.__name__: figure for figure in (bytes_per_wait, cpu_per_poll, peak)}
 
 
 def in_a_fresh_process(figure: Callable[..., Awaitable[float]], url: str, *numbers: int) -> float:
@@ -177,11 +179,11 @@ def main() -> None:
         waits = in_a_fresh_process(bytes_per_wait, url)
         print(f"{waits / 1024:6.2f} KiB for each of {WAITS:,} waits at once")
         many, one = (
-            statistics.median(in_a_fresh_process(cpu_per_look, url, n) for _ in range(3))
+            statistics.median(in_a_fresh_process(cpu_per_poll, url, n) for _ in range(3))
             for n in (WAITS, 1)
         )
         print(
-            f"{many / one:6.2f} × the CPU of a single wait's look for each of {WAITS:,} waits':"
+            f"{many / one:6.2f} × the CPU of a single wait's poll for each of {WAITS:,} waits':"
             f" {many * 1e6:.0f} and {one * 1e6:.0f} µs"
         )
         most, least = (in_a_fresh_process(peak, url, number) for number in (MANY, FEW))

@@ -1,8 +1,8 @@
 """What callbacks save, and how soon a cover is there after its callback.
 
-A thousand covers are asked for and waited for at once, with an unlimited budget; the emulator that
-makes them and calls back is another process. The lag is from when it begins to send the callback
-until `cover_for` has returned.
+A thousand covers are asked for and waited for at once, with an unlimited rate limiter; the emulator
+that makes them and calls back is another process. The lag is from when it begins to send the
+callback until `generate_and_wait` has returned.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from typing import Any
 from aiohttp import web
 from attrs import define, field
 
-from kie_cover_async import CoverClient, CoverDetails, RequestBudget
+from kie_cover_async import CoverClient, CoverDetails, RateLimiter
 from kie_cover_async.callbacks import CallbackInbox
-from kie_cover_async.events import Event, RequestDone
+from kie_cover_async.events import Event, RequestFinished
 
 COVERS = 1000
 KEY = "a-key-for-benchmarks"
@@ -35,7 +35,7 @@ RUNS: dict[str, dict[str, Any]] = {
     },
     "20 % of callbacks lost, 20 % doubled, 10 % forged": {
         "generation_time": (5, 15),
-        "callbacks": {"lost": 0.2, "doubled": 0.2, "forged": 0.1},
+        "callbacks": {"lost": 0.2, "duplicated": 0.2, "forged": 0.1},
     },
 }
 
@@ -68,12 +68,12 @@ class Service:
     """What asks for covers, and is called back."""
 
     url: str
-    looks: int = 0
+    polls: int = 0
     ended: dict[str, float] = field(factory=dict)
     covers: list[CoverDetails] = field(factory=list)
 
     def count(self, event: Event) -> None:
-        self.looks += isinstance(event, RequestDone) and event.endpoint == "record-info"
+        self.polls += isinstance(event, RequestFinished) and event.endpoint == "record-info"
 
     async def run(self) -> None:
         inbox = CallbackInbox(KEY)
@@ -86,7 +86,7 @@ class Service:
         async with CoverClient(
             "benchmark",
             base_url=self.url,
-            budget=RequestBudget.unlimited(),
+            rate_limiter=RateLimiter.unlimited(),
             inbox=inbox,
             observer=self.count,
         ) as client:
@@ -94,7 +94,7 @@ class Service:
         await runner.cleanup()
 
     async def one(self, client: CoverClient, number: int, callback_url: str) -> None:
-        cover = await client.cover_for(f"song-{number}", callback_url=callback_url)
+        cover = await client.generate_and_wait(f"song-{number}", callback_url=callback_url)
         self.ended[cover.task_id] = time.monotonic()
         self.covers.append(cover)
 
@@ -104,11 +104,11 @@ def report(name: str, service: Service, called: dict[str, float]) -> None:
     lags = sorted(
         1000 * (ended - called[task_id])
         for task_id, ended in service.ended.items()
-        if ended > called.get(task_id, ended)  # a look of another cause may have been first
+        if ended > called.get(task_id, ended)  # a poll of another cause may have been first
     )
     print(f"{COVERS:,} covers that {name}:" if name.startswith("ended") else f"{name}:")
     print(f"{len(service.covers):8,} covers arrived, {forged} forged images among theirs")
-    print(f"{service.looks / COVERS:8.3f} looks for each")
+    print(f"{service.polls / COVERS:8.3f} polls for each")
     print(
         f"{statistics.median(lags):8.1f} ms from callback to cover: the median of {len(lags)};"
         f" {lags[int(0.99 * len(lags))]:.1f} ms the 99th of a hundred, {lags[-1]:.1f} ms the last"

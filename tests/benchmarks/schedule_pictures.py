@@ -15,8 +15,8 @@ from simulated_covers import (
     Every,
     best_possible,
     ended,
-    lag_and_looks,
-    looks_at,
+    lag_and_polls,
+    polls_at,
 )
 
 from kie_cover_async import AdaptiveSchedule, ExponentialSchedule, Schedule
@@ -26,7 +26,7 @@ PEERS: dict[str, Schedule] = {
     "every 4 s": Every(4),
     "every 6 s": Every(6),
     "every 30 s": Every(30),
-    "2, 4, 8 … 30 s": ExponentialSchedule(factor=2, maximum=30, jitter=0),
+    "2, 4, 8 … 30 s": ExponentialSchedule(factor=2, max_delay=30, jitter=0),
 }
 PRICES = [0.05 * 1.5**power for power in range(12)]
 OURS, OTHERS, SHADE = "#0b6e8f", "#8a8a8a", "#cfe3ea"
@@ -56,8 +56,8 @@ def schooled(distribution: Distribution) -> AdaptiveSchedule:
     return schedule
 
 
-def draw_looks(path: Path) -> None:
-    """A row of looks for each schedule; behind those that learned, what they learned from."""
+def draw_polls(path: Path) -> None:
+    """A row of polls for each schedule; behind those that learned, what they learned from."""
     rows: list[tuple[str, Schedule, Distribution | None]] = [
         *((name, peer, None) for name, peer in PEERS.items()),
         ("ExponentialSchedule", ExponentialSchedule(jitter=0), None),
@@ -66,11 +66,11 @@ def draw_looks(path: Path) -> None:
     ]
     figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
     for row, (_, schedule, distribution) in enumerate(rows):
-        looks = [age for age in looks_at(schedule, UNTIL) if age <= UNTIL]
+        polls = [age for age in polls_at(schedule, UNTIL) if age <= UNTIL]
         adaptive = isinstance(schedule, AdaptiveSchedule)
         if distribution is not None:
             shade(axes, row + 0.4, distribution)
-        axes.vlines(looks, row - 0.25, row + 0.25, color=OURS if adaptive else OTHERS, lw=1.3)
+        axes.vlines(polls, row - 0.25, row + 0.25, color=OURS if adaptive else OTHERS, lw=1.3)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.invert_yaxis()
     axes.set_xlim(-2, UNTIL)
@@ -90,7 +90,7 @@ def shade(axes: Axes, base: float, distribution: Distribution) -> None:
 
 
 def draw_lag(path: Path) -> None:
-    """Lag against looks: the nearer to the lower left corner, the better."""
+    """Lag against polls: the nearer to the lower left corner, the better."""
     figure, panels = plt.subplots(
         1, len(DISTRIBUTIONS), figsize=(10, 3.9), sharex=True, sharey=True, layout="constrained"
     )
@@ -108,29 +108,29 @@ def trade(axes: Axes, distribution: Distribution) -> None:
     durations = distribution.sample(3000)
 
     def line(costs: list[tuple[float, float]], **style: Any) -> None:
-        axes.plot([looks for _, looks in costs], [lag for lag, _ in costs], **style)
+        axes.plot([polls for _, polls in costs], [lag for lag, _ in costs], **style)
 
     def point(schedule: Schedule, name: str, color: str, **place: Any) -> None:
-        lag, looks = lag_and_looks(schedule, durations)
-        axes.plot(looks, lag, "o", ms=4.5, color=color)
+        lag, polls = lag_and_polls(schedule, durations)
+        axes.plot(polls, lag, "o", ms=4.5, color=color)
         text = axes.annotate(
-            name, (looks, lag), **({"xytext": (5, 4)} | place), textcoords="offset points"
+            name, (polls, lag), **({"xytext": (5, 4)} | place), textcoords="offset points"
         )
         text.set(
             color=color, fontsize=8, path_effects=[withStroke(linewidth=3, foreground="white")]
         )
 
     def ours(price: float, maximum: float) -> tuple[float, float]:
-        return lag_and_looks(AdaptiveSchedule(price=price, maximum=maximum), durations)
+        return lag_and_polls(AdaptiveSchedule(poll_cost=price, max_delay=maximum), durations)
 
     best = [best_possible(distribution.done_by, price) for price in PRICES]
     name = "AdaptiveSchedule"
     line([ours(price, 15) for price in PRICES], color=OURS, lw=1.8, label=name)
-    line([ours(price, 60) for price in PRICES], color=OURS, ls="--", label=f"{name}(maximum=60)")
+    line([ours(price, 60) for price in PRICES], color=OURS, ls="--", label=f"{name}(max_delay=60)")
     line(best, color=OTHERS, ls=":", label="the best of all, were the distribution known")
     for name, peer in PEERS.items():
         point(peer, name, OTHERS, xytext=(-4, -13) if name == "every 30 s" else (5, 4))
     point(ExponentialSchedule(), "ExponentialSchedule", "black")
-    point(AdaptiveSchedule(), "price=0.3", OURS, xytext=(-7, -5), ha="right", va="top")
-    axes.set(xscale="log", yscale="log", title=distribution.name, xlabel="looks for each cover")
+    point(AdaptiveSchedule(), "cost=0.3", OURS, xytext=(-7, -5), ha="right", va="top")
+    axes.set(xscale="log", yscale="log", title=distribution.name, xlabel="polls for each cover")
     axes.minorticks_off()

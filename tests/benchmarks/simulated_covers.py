@@ -17,29 +17,35 @@ from kie_cover_async import (
     AdaptiveSchedule,
     CoverDetails,
     CoverResponse,
-    RequestBudget,
+    RateLimiter,
     RetryPolicy,
     Schedule,
 )
-from kie_cover_async.looks import Ear, OnSent, SharedLooks, Sighting
+from kie_cover_async.polling import (
+    OnSent,
+    PollCoalescer,
+    PollResult,
+    TaskWatch,
+    Waiter,
+    WaitOptions,
+)
 from kie_cover_async.schedule import Learner
-from kie_cover_async.waiting import Wait, WaitTerms
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 # A schedule that learns has seen this many before it is judged.
 SCHOOLING = 500
 
 
-# Mean seconds of lag, and mean looks for each cover.
+# Mean seconds of lag, and mean polls for each cover.
 Costs = tuple[float, float]
 
 
-def price_within(looks: float, costs: Callable[[float], Costs]) -> float:
-    """The lowest price of a look at which there are no more of them, by bisection."""
+def price_within(polls: float, costs: Callable[[float], Costs]) -> float:
+    """The lowest cost of a poll at which there are no more of them, by bisection."""
     low, high = 0.05, 10.0
     for _ in range(14):
         middle = (low * high) ** 0.5
-        if costs(middle)[1] > looks:
+        if costs(middle)[1] > polls:
             low = middle
         else:
             high = middle
@@ -47,7 +53,7 @@ def price_within(looks: float, costs: Callable[[float], Costs]) -> float:
 
 
 def best_possible(done_by: Callable[[float], float], price: float) -> Costs:
-    """Mean lag and looks of whoever knows the distribution: backwards, over a grid of ages."""
+    """Mean lag and polls of whoever knows the distribution: backwards, over a grid of ages."""
     step, furthest = 0.5, 400
     ages = np.arange(0, furthest, step)
     done = np.array([done_by(age) for age in ages])
@@ -62,12 +68,12 @@ def best_possible(done_by: Callable[[float], float], price: float) -> Costs:
         costs = lag_to(here, later) + price * (1 - done[here]) + cost[later]
         following[here] = here + 1 + int(costs.argmin())
         cost[here] = costs.min()
-    here, lag, looks = 0, 0.0, 1.0
+    here, lag, polls = 0, 0.0, 1.0
     while here < len(ages) - 1:
         lag += lag_to(here, following[here])
-        looks += 1 - done[here]
+        polls += 1 - done[here]
         here = following[here]
-    return float(lag), float(looks)
+    return float(lag), float(polls)
 
 
 @frozen
@@ -86,13 +92,13 @@ class Distribution:
     def mean(self) -> float:
         return fmean(self.sample(10_000))
 
-    def best_within(self, looks: float) -> Costs:
-        """The least lag that so many looks allow, for whoever knows the distribution."""
+    def best_within(self, polls: float) -> Costs:
+        """The least lag that so many polls allow, for whoever knows the distribution."""
 
         def best(price: float) -> Costs:
             return best_possible(self.done_by, price)
 
-        return best(price_within(looks, best))
+        return best(price_within(polls, best))
 
 
 _LOG47, _AT30, _AT120 = NormalDist(log(47), 0.35), NormalDist(30, 3), NormalDist(120, 12)
@@ -118,7 +124,7 @@ DISTRIBUTIONS = (
 
 @frozen
 class Every:
-    """A look every so many seconds, as most loops written by hand have it."""
+    """A poll every so many seconds, as most loops written by hand have it."""
 
     seconds: float
 
@@ -150,8 +156,8 @@ def ended(created: float, taken: float, task_id: str = "a-cover") -> CoverDetail
     )
 
 
-def looks_at(schedule: Schedule, until: float) -> Iterator[float]:
-    """The ages of one cover at which it is looked at, the last of them at or after `until`."""
+def polls_at(schedule: Schedule, until: float) -> Iterator[float]:
+    """The ages of one cover at which it is polled, the last of them at or after `until`."""
     age = 0.0
     yield age
     while age < until:
@@ -159,27 +165,27 @@ def looks_at(schedule: Schedule, until: float) -> Iterator[float]:
         yield age
 
 
-def lag_and_looks(schedule: Schedule, durations: Sequence[float]) -> Costs:
+def lag_and_polls(schedule: Schedule, durations: Sequence[float]) -> Costs:
     """Means for each cover, one after the other, with nobody else in the way."""
     random.seed(1)
-    lags, looks = [], []
+    lags, polls = [], []
     for taken in durations:
-        *earlier, last = looks_at(schedule, taken)
+        *earlier, last = polls_at(schedule, taken)
         lags.append(last - taken)
-        looks.append(len(earlier) + 1)
+        polls.append(len(earlier) + 1)
         if isinstance(schedule, Learner):
             schedule.learn(ended(0.0, taken))
-    return fmean(lags[SCHOOLING:]), fmean(looks[SCHOOLING:])
+    return fmean(lags[SCHOOLING:]), fmean(polls[SCHOOLING:])
 
 
 @define
 class Ceilings:
-    """The vendor's ceilings, by its own pages: 20 new covers in 10 s, 10 looks a second."""
+    """The vendor's ceilings, by its own pages: 20 new covers in 10 s, 10 polls a second."""
 
     distribution: Distribution
     covers: int
     new_a_second: float = 2.0
-    looks_a_second: int = 10
+    polls_a_second: int = 10
     latency: float = 0.2
     _lives: dict[str, tuple[float, float]] = field(factory=dict, init=False)
 
@@ -196,25 +202,25 @@ class Ceilings:
             return runner.run(self._all(schedule))
 
     async def _all(self, schedule: Schedule) -> "Crowd":
-        crowd = Crowd(RequestBudget(self.looks_a_second))
-        shared = SharedLooks(lambda task_id, on_sent, *_: self._look(crowd, task_id, on_sent))
-        terms = WaitTerms(
+        crowd = Crowd(RateLimiter(self.polls_a_second))
+        shared = PollCoalescer(lambda task_id, on_sent, *_: self._poll(crowd, task_id, on_sent))
+        options = WaitOptions(
             timeout=None, not_found_grace=90.0, schedule=schedule, retry=RetryPolicy()
         )
 
         async def waited_for(task_id: str) -> None:
             created, taken = self._lives[task_id]
             await asyncio.sleep(created)
-            await Wait(Ear(shared, task_id), terms, crowd.budget).run()
+            await Waiter(TaskWatch(shared, task_id), options, crowd.rate_limiter).run()
             crowd.lags[created] = asyncio.get_running_loop().time() - created - taken
 
         await asyncio.gather(*map(waited_for, self._lives))
         return crowd
 
-    async def _look(self, crowd: "Crowd", task_id: str, on_sent: OnSent) -> Sighting:
+    async def _poll(self, crowd: "Crowd", task_id: str, on_sent: OnSent) -> PollResult:
         loop = asyncio.get_running_loop()
         asked = loop.time()
-        left = await crowd.budget.acquire()
+        left = await crowd.rate_limiter.acquire()
         on_sent()
         crowd.sent.append(left)
         crowd.queued.append(left - asked)
@@ -224,14 +230,14 @@ class Ceilings:
         if loop.time() < created + taken:
             details = evolve(details, complete_time=None, response=CoverResponse(), success_flag=2)
         await asyncio.sleep(self.latency / 2)
-        return Sighting(details, NOON + timedelta(seconds=clock), loop.time())
+        return PollResult(details, NOON + timedelta(seconds=clock), loop.time())
 
 
 @define
 class Crowd:
     """What became of them."""
 
-    budget: RequestBudget
+    rate_limiter: RateLimiter
     lags: dict[float, float] = field(factory=dict)
     sent: list[float] = field(factory=list)
     queued: list[float] = field(factory=list)
@@ -243,7 +249,7 @@ class Crowd:
         return fmean(lag for created, lag in self.lags.items() if begin <= created <= end)
 
     @property
-    def looks(self) -> float:
+    def polls(self) -> float:
         return len(self.sent) / len(self.lags)
 
     @property
@@ -251,8 +257,8 @@ class Crowd:
         return fmean(self.queued)
 
     @property
-    def most_looks(self) -> int:
-        """The largest number of looks that left within one second."""
+    def most_polls(self) -> int:
+        """The largest number of polls that left within one second."""
         window: deque[float] = deque()
         most = 0
         for moment in self.sent:

@@ -206,8 +206,8 @@ async def test_the_keys_are_in_no_pickle(used, again):
     [
         ({"keys": ""}, "keys"),
         ({"keys": []}, "keys"),
-        ({"safety_interval": -1}, "safety_interval"),
-        ({"safety_interval": None}, "safety_interval"),
+        ({"fallback_poll_interval": -1}, "fallback_poll_interval"),
+        ({"fallback_poll_interval": None}, "fallback_poll_interval"),
         ({"tolerance": "5"}, "tolerance"),
     ],
 )
@@ -228,10 +228,10 @@ def test_an_inbox_of_ones_own():
     """A client takes any inbox that can be subscribed to, and asks what its interval is."""
 
     class Own:
-        safety_interval = -1
+        fallback_poll_interval = -1
         subscribe = CallbackInbox.subscribe
 
-    with pytest.raises(ValueError, match=r"inbox\.safety_interval must be"):
+    with pytest.raises(ValueError, match=r"inbox\.fallback_poll_interval must be"):
         CoverClient("key", inbox=Own())
 
 

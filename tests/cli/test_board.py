@@ -8,9 +8,9 @@ from rich.console import Console
 
 from kie_cover_async import CoverDetails, RateLimitedError, ServerError, TaskNotFoundError
 from kie_cover_async.cli.board import Board, Changes, can_draw
-from kie_cover_async.events import BudgetHeld, CoverLooked, RequestDone
+from kie_cover_async.events import CoverPolled, RequestFinished, RequestsPaused
 
-REQUEST = RequestDone(endpoint="credit", task_id=None, queued=0.0, seconds=0.1, error=None)
+REQUEST = RequestFinished(endpoint="credit", task_id=None, queue_time=0.0, duration=0.1, error=None)
 REFUSAL = RateLimitedError(code=429, task_id="one")
 
 
@@ -22,10 +22,10 @@ class Clock:
         return self.now
 
 
-def looked(task_id: str, brought, *, age: float = 0.0) -> CoverLooked:
+def polled(task_id: str, brought, *, age: float = 0.0) -> CoverPolled:
     seen = isinstance(brought, CoverDetails)
     details, error = (brought, None) if seen else (None, brought)
-    return CoverLooked(task_id=task_id, wait=object(), age=age, details=details, error=error)
+    return CoverPolled(task_id=task_id, wait=object(), age=age, details=details, error=error)
 
 
 def drawn(board: Board) -> list[str]:
@@ -36,41 +36,41 @@ def drawn(board: Board) -> list[str]:
 
 
 def test_a_line_for_each_wait():
-    """A wait shows its id, its state, its time and its looks."""
+    """A wait shows its id, its state, its time and its polls."""
     clock = Clock()
     board = Board(["one", "another"], clock=clock)
     for flag in (0, 2):
-        board.hear(looked("one", CoverDetails(task_id="one", success_flag=flag)))
-    board.hear(looked("another", CoverDetails(task_id="another", success_flag=1)))
+        board.hear(polled("one", CoverDetails(task_id="one", success_flag=flag)))
+    board.hear(polled("another", CoverDetails(task_id="another", success_flag=1)))
     clock.now += 12
     assert drawn(board) == [
-        "one      GENERATING  12 s  2 looks",
-        "another  SUCCESS     12 s  1 look",
+        "one      GENERATING  12 s  2 polls",
+        "another  SUCCESS     12 s  1 poll",
     ]
 
 
 def test_trouble_is_shown_until_it_is_over():
-    """An error stands beside the state that was seen last, and goes with the next good look."""
+    """An error stands beside the state that was seen last, and goes with the next good poll."""
     board = Board(["one"])
-    board.hear(looked("one", ServerError(code=500, msg="[b]\x1b[31m")))
+    board.hear(polled("one", ServerError(code=500, msg="[b]\x1b[31m")))
     wait, trouble = drawn(board)
-    assert wait == "one  first look  0 s  1 look"
+    assert wait == "one  first poll  0 s  1 poll"
     assert trouble.startswith("ServerError 500: [b]")
     assert "\x1b" not in trouble
-    board.hear(looked("one", CoverDetails(task_id="one", success_flag=2)))
-    assert drawn(board) == ["one  GENERATING  0 s  2 looks"]
+    board.hear(polled("one", CoverDetails(task_id="one", success_flag=2)))
+    assert drawn(board) == ["one  GENERATING  0 s  2 polls"]
 
 
 def test_a_refusal_is_counted_down():
     """While all requests are stopped the board says for how long; other events change nothing."""
     clock = Clock()
     board = Board(["one"], clock=clock)
-    board.hear(BudgetHeld(seconds=3.0, error=REFUSAL))
+    board.hear(RequestsPaused(seconds=3.0, error=REFUSAL))
     board.hear(REQUEST)
     clock.now += 1
     assert drawn(board)[1] == "too many requests: goes on in 2.0 s"
     clock.now += 2
-    assert drawn(board) == ["one  first look  3 s  0 looks"]
+    assert drawn(board) == ["one  first poll  3 s  0 polls"]
 
 
 def test_changes(capsys):
@@ -79,13 +79,13 @@ def test_changes(capsys):
     changes = Changes()
     generating = CoverDetails(task_id="one", success_flag=2)
     for event in (
-        looked("one", generating, age=1),
-        looked("one", generating, age=2),
+        polled("one", generating, age=1),
+        polled("one", generating, age=2),
         REQUEST,
-        looked("one", ServerError(code=500, task_id="one"), age=3),
-        looked("one", TaskNotFoundError(code=200, msg="success", task_id="one"), age=4),
-        looked("one", TaskNotFoundError(code=200, msg="success", task_id="one"), age=5),
-        looked("one", generating, age=6),
+        polled("one", ServerError(code=500, task_id="one"), age=3),
+        polled("one", TaskNotFoundError(code=200, msg="success", task_id="one"), age=4),
+        polled("one", TaskNotFoundError(code=200, msg="success", task_id="one"), age=5),
+        polled("one", generating, age=6),
     ):
         changes.hear(event)
     assert capsys.readouterr().err.splitlines() == [

@@ -16,16 +16,16 @@ from kie_cover_async import (
     CoverOutcome,
     InvalidTaskIdError,
     RateLimitedError,
-    RequestBudget,
+    RateLimiter,
     ServerError,
 )
-from kie_cover_async.arguments import a_task_id
 from kie_cover_async.cli import ids, many
-from kie_cover_async.cli.connection import budget_of
+from kie_cover_async.cli.connection import rate_limiter_of
 from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, Refused
 from kie_cover_async.cli.tally import Tally
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.events import BudgetHeld, CoverLooked, RequestDone
+from kie_cover_async.events import CoverPolled, RequestFinished, RequestsPaused
+from kie_cover_async.validation import validate_task_id
 
 COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
 ERROR = ServerError(code=500)
@@ -71,7 +71,7 @@ async def test_a_line_for_each_id(emulator, capsys):
 
 @pytest.mark.usefixtures("key")
 async def test_a_failed_cover_is_an_answer(emulator, capsys):
-    """To a look a failure is as good a state as any; to a wait it is a failure."""
+    """To a poll, a failure is as good a state as any; to a wait it is a failure."""
     failed = [emulator.add_job(CoverScript(end="failure"), age=60) for _ in range(2)]
     assert await many.check(asked(emulator, *failed)) == DONE
     assert "2 ids" in capsys.readouterr().err
@@ -93,7 +93,7 @@ async def test_waiting_for_many(emulator, capsys):
 @pytest.mark.usefixtures("key")
 async def test_a_single_wait_from_arguments(emulator, capsys):
     """A single id is waited for as ever, with a line for every change."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     assert await many.wait(asked(emulator, task_id, rate=5), 5) == DONE
     heard = capsys.readouterr()
     assert json.loads(heard.out)["taskId"] == task_id
@@ -207,7 +207,7 @@ def test_a_line_without_an_id(text, problem):
     given = ids.an_id(text)
     assert str(given) == text
     with pytest.raises(InvalidTaskIdError) as caught:
-        a_task_id("task_id", given)
+        validate_task_id("task_id", given)
     assert f", not {problem}: {text[:20]}" in caught.value._what()
 
 
@@ -326,18 +326,18 @@ async def test_a_closed_stdin(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rate", "budget"),
+    ("rate", "rate_limiter"),
     [
         (None, "None"),
-        (10, "RequestBudget(10, per=1)"),
-        (2.5, "RequestBudget(2, per=0.8)"),
-        (0.5, "RequestBudget(1, per=2)"),
-        (float("inf"), repr(RequestBudget.unlimited())),
+        (10, "RateLimiter(10, per=1)"),
+        (2.5, "RateLimiter(2, per=0.8)"),
+        (0.5, "RateLimiter(1, per=2)"),
+        (float("inf"), repr(RateLimiter.unlimited())),
     ],
 )
-def test_rates(rate, budget):
+def test_rates(rate, rate_limiter):
     """Any number of requests a second will do, and no limit at all."""
-    assert repr(budget_of(rate)) == budget
+    assert repr(rate_limiter_of(rate)) == rate_limiter
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_rates(rate, budget):
 def test_rates_that_are_none(rate, wanted):
     """A rate at which nothing would ever be asked is refused."""
     with pytest.raises(Refused, match=f"^--rate must be a finite number {wanted}, not {rate}"):
-        budget_of(rate)
+        rate_limiter_of(rate)
 
 
 class Clock:
@@ -385,7 +385,9 @@ def test_a_tally_of_requests():
     """It shows the rate of the last seconds, and the time that requests were held up."""
     clock = Clock()
     tally = Tally(clock=clock)
-    request = RequestDone(endpoint="record-info", task_id="a", queued=2, seconds=0.1, error=None)
+    request = RequestFinished(
+        endpoint="record-info", task_id="a", queue_time=2, duration=0.1, error=None
+    )
     for _ in range(100):
         shown(tally)
         clock.now += 0.1
@@ -409,8 +411,8 @@ def test_a_tally_of_waits():
         ({"success_flag": 3, **ended}, 54),
     ):
         details = CoverDetails(task_id="a", **facts)
-        tally.hear(CoverLooked(task_id="a", wait=object(), age=age, details=details, error=None))
-    tally.hear(CoverLooked(task_id="a", wait=object(), age=99, details=None, error=ERROR))
+        tally.hear(CoverPolled(task_id="a", wait=object(), age=age, details=details, error=None))
+    tally.hear(CoverPolled(task_id="a", wait=object(), age=99, details=None, error=ERROR))
     assert shown(tally)[2].endswith("   3.0 s from done to seen")
 
 
@@ -418,7 +420,7 @@ def test_a_tally_while_all_is_held():
     """While all requests are stopped it says for how long."""
     clock = Clock()
     tally = Tally(clock=clock)
-    tally.hear(BudgetHeld(seconds=3.0, error=RateLimitedError(code=429)))
+    tally.hear(RequestsPaused(seconds=3.0, error=RateLimitedError(code=429)))
     clock.now += 1
     assert shown(tally)[3] == "too many requests: goes on in 2.0 s"
     clock.now += 2
@@ -447,7 +449,7 @@ async def test_through_a_pipe(run, emulator, command):
 
 async def test_what_is_asked_for_can_be_waited_for(run, emulator):
     """What one command writes another one reads."""
-    emulator.script_song("a-song", CoverScript(looks=["success"]))
+    emulator.script_song("a-song", CoverScript(statuses=["success"]))
     generate = '"$@" generate a-song --callback-url http://x/ | "$@" wait -'
     ended = await run(command=shell(generate), KIE_BASE_URL=str(emulator.url))
     assert ended.code == DONE

@@ -24,9 +24,9 @@ from kie_cover_async.cli.collect.run import CollectSettings, saved
 from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, Refused
 from kie_cover_async.cli.serving import Address
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.events import BudgetHeld, RequestDone
+from kie_cover_async.events import RequestFinished, RequestsPaused
 
-FAILURE = CoverScript(looks=["failure"], error_message="no luck")
+FAILURE = CoverScript(statuses=["failure"], error_message="no luck")
 NEVER = CoverScript(end="never")
 BROKEN = Fault.answer(status=503, body="")
 
@@ -66,7 +66,7 @@ def collect(emulator, folder, capsys):
 
 
 def done(emulator, number=1):
-    jobs = [emulator.add_job(CoverScript(looks=["success"])) for _ in range(number)]
+    jobs = [emulator.add_job(CoverScript(statuses=["success"])) for _ in range(number)]
     return jobs[0] if number == 1 else jobs
 
 
@@ -158,7 +158,7 @@ async def test_what_is_pending_goes_first(collect, emulator, folder):
 
 
 async def test_a_limit(collect, emulator, folder):
-    """Beyond the limit nothing is looked at; all of it is noted, and the next run goes on."""
+    """Beyond the limit nothing is polled; all of it is noted, and the next run goes on."""
     ids = done(emulator, 5)
     lines, said = await collect(*ids, limit=2)
     assert sorted(lines) == sorted(ids[:2])
@@ -171,7 +171,7 @@ async def test_a_limit(collect, emulator, folder):
 
 
 async def test_a_download_that_fails_in_passing(collect, emulator, monkeypatch):
-    """The cover stays pending, and the next run fetches it without another look."""
+    """The cover stays pending, and the next run fetches it without another poll."""
     monkeypatch.setattr("backoff.full_jitter", lambda _: 0.0)
     broken, whole = done(emulator), done(emulator)
     emulator.fault(BROKEN, endpoint="image", task_id=broken, rate=1.0)
@@ -188,7 +188,7 @@ async def test_a_download_that_fails_in_passing(collect, emulator, monkeypatch):
 
 
 async def test_done_ones_within_the_limit(collect, emulator, folder, monkeypatch):
-    """The limit holds for those that need no look, too."""
+    """The limit holds for those that need no poll, too."""
     monkeypatch.setattr("backoff.full_jitter", lambda _: 0.0)
     ids = done(emulator, 3)
     emulator.fault(BROKEN, endpoint="image", rate=1.0)
@@ -229,7 +229,7 @@ async def test_an_image_that_is_gone(collect, emulator, status):
 
 def finished(emulator, *images, **fields):
     """Make a cover whose record has these images."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     record = {"taskId": task_id, "successFlag": 1, "response": {"images": images}, **fields}
     body = {"code": 200, "msg": "success", "data": record}
     emulator.fault(Fault.answer(body=body), endpoint="record-info", task_id=task_id, rate=1.0)
@@ -309,7 +309,7 @@ async def test_network_of_images_must_be_one(collect):
 
 async def test_cover_without_a_record_is_given_up(instant_time, collect, emulator):
     """After the grace the API's word that it has no record of the id is taken."""
-    task_id = emulator.add_job(CoverScript(looks=["missing"]))
+    task_id = emulator.add_job(CoverScript(statuses=["missing"]))
     lines, _ = await collect(task_id, timeout=900.0, code=FAILED)
     assert (lines[task_id]["state"], lines[task_id]["error"]) == ("failed", "TaskNotFoundError")
     assert instant_time.elapsed >= 90
@@ -459,7 +459,7 @@ async def test_a_line_of_json_without_an_id(collect, emulator, folder, tmp_path)
 
 async def test_for_people(collect, emulator, folder):
     """Where nobody asks for JSON a line has the id, what became of it, and the files or why not."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]), task_id="a")
+    task_id = emulator.add_job(CoverScript(statuses=["success"]), task_id="a")
     failed = emulator.add_job(FAILURE, task_id="b")
     lines, _ = await collect(task_id, failed, "\tid", as_json=False, code=FAILED)
     assert lines[0].startswith("\\tid  refused  InvalidTaskIdError: task_id must be")
@@ -470,7 +470,7 @@ async def test_for_people(collect, emulator, folder):
 
 
 async def test_callbacks_wake_it(started, start, tmp_path, folder):
-    """With --listen a cover is saved when its callback comes, long before the next look is due."""
+    """With --listen a cover is saved when its callback comes, long before the next poll is due."""
     emulator = await start(callback_key="a-callback-key")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -484,7 +484,7 @@ async def test_callbacks_wake_it(started, start, tmp_path, folder):
         ended = await asyncio.wait_for(command.end(), 20)
     assert ended.code == DONE
     assert {line["taskId"] for line in ended.documents} == set(ids)
-    assert [emulator.looks(task_id) for task_id in ids] == [2, 2, 2]
+    assert [emulator.poll_count(task_id) for task_id in ids] == [2, 2, 2]
     assert "Anybody may" not in ended.err
 
 
@@ -502,7 +502,7 @@ async def test_few_open_files_make_it_slower(run, start, folder, tmp_path):
     """Under a low limit it has fewer requests at the same time, says so once, and saves all."""
     emulator = await start(latency=0.2, image_size=8, keep_requests=False)
     # More than the limit lets wait at the same time, so that nothing would be left for downloads.
-    script = CoverScript(looks=["success"], images=1)
+    script = CoverScript(statuses=["success"], images=1)
     ids = [emulator.add_job(script) for _ in range(90)]
     (tmp_path / "ids").write_text("\n".join(ids))
     arguments = ("--file", str(tmp_path / "ids"), "--out", str(folder), "--rate", "inf")
@@ -659,8 +659,10 @@ def test_what_is_seen():
     haul.pending, haul.ends["saved"], haul.images, haul.bytes = 1500, 1, 1, 2_000_000
     haul.here = 7
     haul.fail("failed")
-    haul.hear(BudgetHeld(seconds=3.0, error=RateLimitedError(code=429)))
-    haul.hear(RequestDone(endpoint="record-info", task_id="a", queued=0, seconds=0.1, error=None))
+    haul.hear(RequestsPaused(seconds=3.0, error=RateLimitedError(code=429)))
+    haul.hear(
+        RequestFinished(endpoint="record-info", task_id="a", queue_time=0, duration=0.1, error=None)
+    )
     clock.now += 2
     assert shown(haul) == [
         "1 saved: 1 image, 2.0 MB   2 s   1.0 MB/s",

@@ -144,7 +144,7 @@ def test_an_argument_of_json_without_an_id(typed, arguments):
 @pytest.mark.parametrize("command", ["get", "check", "wait"])
 async def test_an_argument_of_json_with_an_id(run, emulator, command):
     """What `jq` prints without --raw-output is the id that it quotes."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     ended = await run(command, f'"{task_id}"', KIE_BASE_URL=emulator.url)
     assert ended.code == DONE
     assert [record["taskId"] for record in ended.documents] == [task_id]
@@ -370,7 +370,7 @@ async def test_nobody_reads_the_version(run, unread):
 
 async def test_a_wait_on_a_terminal(on_terminal, emulator):
     """The board shows the wait while it goes on; then it is gone, and the record stands there."""
-    task_id = emulator.add_job(CoverScript(looks=["500", "success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["500", "success"]))
     async with on_terminal("wait", task_id, KIE_BASE_URL=emulator.url) as terminal:
         await terminal.until("ServerError 500")
         ended = await terminal.end()
@@ -383,7 +383,7 @@ async def test_a_wait_on_a_terminal(on_terminal, emulator):
 
 async def test_a_terminal_without_a_known_width(on_terminal, emulator):
     """Results are printed nevertheless."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     async with on_terminal("get", task_id, KIE_BASE_URL=emulator.url, COLUMNS="0") as terminal:
         ended = await terminal.end()
     assert ended.code == DONE
@@ -392,7 +392,7 @@ async def test_a_terminal_without_a_known_width(on_terminal, emulator):
 
 async def test_a_terminal_of_ascii(on_terminal, emulator):
     """The spinner turns there too, and nothing is an escape but what a server sent."""
-    task_id = emulator.add_job(CoverScript(looks=["generating"], seconds=1))
+    task_id = emulator.add_job(CoverScript(statuses=["generating"], seconds=1))
     ascii_only = {"KIE_BASE_URL": emulator.url, "PYTHONIOENCODING": "ascii"}
     async with on_terminal("wait", task_id, command=COMMAND, **ascii_only) as terminal:
         await terminal.until(f"{task_id}  ")

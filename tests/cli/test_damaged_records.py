@@ -29,7 +29,7 @@ def collect(run, emulator, tmp_path):
 @pytest.fixture
 async def folder(emulator, tmp_path):
     """A folder with a cover that was saved."""
-    job = emulator.add_job(CoverScript(looks=["success"], images=2), task_id="an-id")
+    job = emulator.add_job(CoverScript(statuses=["success"], images=2), task_id="an-id")
     client = CoverClient("a-key", base_url=emulator.url)
     async with client, CoverArchive(tmp_path / "covers") as archive:
         await archive.save(client, await client.get_cover_details(job))

@@ -22,7 +22,7 @@ from kie_cover_async.cli.output import DONE, INTERRUPTED, USAGE
 from kie_cover_async.cli.report import Totals, cover_fields, printed
 from kie_cover_async.cli.scene import Scene
 from kie_cover_async.cli.stage import Stage
-from kie_cover_async.events import BudgetHeld, CoverLooked, RequestDone, RetryPlanned
+from kie_cover_async.events import CoverPolled, RequestFinished, RequestsPaused, RetryScheduled
 
 DRAWN = CoverDetails(task_id="a", success_flag=1, response=CoverResponse(images=("x", "y")))
 GENERATING = CoverDetails(task_id="a", success_flag=2)
@@ -71,8 +71,8 @@ async def told_to_programs(started, folder) -> None:
     assert files == sorted(map(str, folder.glob("*.png")))
     totals = last["totals"]
     assert (totals["images"], last["folder"]) == (len(files), str(folder))
-    assert totals["requests"] == totals["covers"] + totals["looks"]
-    assert totals["looks"] < totals["plain_looks"]
+    assert totals["requests"] == totals["covers"] + totals["polls"]
+    assert totals["polls"] < totals["plain_polls"]
 
 
 async def written_to_a_log(started, folder) -> None:
@@ -154,10 +154,10 @@ def stage(clock: Clock) -> Stage:
     return stage
 
 
-def look(brought) -> CoverLooked:
+def poll(brought) -> CoverPolled:
     seen = isinstance(brought, CoverDetails)
     details, error = (brought, None) if seen else (None, brought)
-    return CoverLooked(task_id="a", wait=object(), age=0.0, details=details, error=error)
+    return CoverPolled(task_id="a", wait=object(), age=0.0, details=details, error=error)
 
 
 def text(*things, width: int = 80, height: int = 24) -> str:
@@ -168,14 +168,14 @@ def text(*things, width: int = 80, height: int = 24) -> str:
     return captured.get()
 
 
-def test_looks_leave_their_marks(stage):
-    """Each look is kept as what it brought; an error that is no refusal leaves the phase alone."""
+def test_polls_leave_their_marks(stage):
+    """Each poll is kept as what it brought; an error that is no refusal leaves the phase alone."""
     refusal, trouble = RateLimitedError(code=429), ServerError(code=500)
     for brought in (trouble, GENERATING, refusal, trouble, BROKEN, DRAWN):
-        stage.hear(look(brought))
-    stage.hear(RetryPlanned(task_id="a", tries=1, pause=0.1, error=trouble))
+        stage.hear(poll(brought))
+    stage.hear(RetryScheduled(task_id="a", attempt=1, delay=0.1, error=trouble))
     cover = stage.covers[0]
-    assert cover.looks == [
+    assert cover.polls == [
         "asked for",
         "generating",
         "rate-limited",
@@ -195,19 +195,21 @@ def test_a_cover_that_could_not_be_asked_for(stage):
 
 
 def test_drawn(stage, clock):
-    """A tile has the cover's number, its phase, its time and a dot for each look."""
-    stage.hear(look(GENERATING))
-    stage.hear(RequestDone(endpoint="generate", task_id=None, queued=0.0, seconds=0.1, error=None))
+    """A tile has the cover's number, its phase, its time and a dot for each poll."""
+    stage.hear(poll(GENERATING))
+    stage.hear(
+        RequestFinished(endpoint="generate", task_id=None, queue_time=0.0, duration=0.1, error=None)
+    )
     clock.now += 2.5
     first, second, *rest = text(Scene(stage)).splitlines()[2:]
     assert first.split() == ["01", first.split()[1], "generating", "02", "·", "queued"]
     assert second.split() == ["2.5", "s", "•"]
-    assert "0 of 2 covers  0 images  1 requests  3.5 s  each • is a look" in map(str.rstrip, rest)
+    assert "0 of 2 covers  0 images  1 requests  3.5 s  each • is a poll" in map(str.rstrip, rest)
 
 
 def test_a_hold_is_drawn(stage, clock):
     """A refusal is news, and is counted down."""
-    stage.hear(BudgetHeld(seconds=1.5, error=RateLimitedError(code=429, task_id="a")))
+    stage.hear(RequestsPaused(seconds=1.5, error=RateLimitedError(code=429, task_id="a")))
     clock.now += 1
     drawn = text(Scene(stage))
     assert "all requests stop, 0.5 s more" in drawn
@@ -225,7 +227,7 @@ def test_room_for_all(width, height, lines):
 def test_the_end(stage, clock):
     """The table says how each cover ended, and below it stand the reasons and the sums."""
     for brought in (GENERATING, DRAWN):
-        stage.hear(look(brought))
+        stage.hear(poll(brought))
     clock.now += 4.2
     stage.covers[0].images = (IMAGE, IMAGE)
     stage.end(stage.covers[0], DRAWN)
@@ -235,7 +237,7 @@ def test_the_end(stage, clock):
     assert "  5.2 s  cover 02 failed: no idea" in report
     assert "2 covers in 5.2 s: 1 done, 1 failed, 0 timed out.\n2 images, 3.0 MB, to" in report
     assert ", to look at in here\n" in report
-    assert Totals.of(stage).plain_looks == 9
+    assert Totals.of(stage).plain_polls == 9
 
 
 @pytest.mark.parametrize(
@@ -246,7 +248,7 @@ def test_the_table_fits_its_terminal(width, lines, covers_at_once):
     stage = Stage(COVERS)
     for cover in stage.covers:
         cover.images = (IMAGE, IMAGE)
-        stage.end(cover, CoverTimeoutError(looks=3, waited=8.5))
+        stage.end(cover, CoverTimeoutError(polls=3, waited=8.5))
     table, *_ = printed(stage, Path("here"))
     drawn = text(table, width=width).splitlines()
     assert len(drawn) == lines
@@ -260,7 +262,7 @@ def test_why(stage):
     """A failure without a message is told by its state, and a wait out of time by its time."""
     silent = CoverDetails(task_id="a", success_flag=3)
     stage.end(stage.covers[0], CoverFailedError(details=silent))
-    stage.end(stage.covers[1], CoverTimeoutError(looks=3, waited=8.5))
+    stage.end(stage.covers[1], CoverTimeoutError(polls=3, waited=8.5))
     assert [news for _, news in stage.news] == [
         "cover 01 failed: GENERATE_COVER_FAILED",
         "cover 02 timed out: not done in 8.5 s",

@@ -42,7 +42,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-IMPATIENT = RetryPolicy(attempts=1, first_delay=0.001, longest_delay=0.001)
+IMPATIENT = RetryPolicy(max_attempts=1, initial_delay=0.001, max_delay=0.001)
 
 
 async def test_a_service_of_its_own(started):
@@ -54,7 +54,7 @@ async def test_a_service_of_its_own(started):
         assert announced["url"] == settings["KIE_BASE_URL"]
         async with CoverClient(settings["KIE_API_KEY"], base_url=announced["url"]) as client:
             with pytest.raises(CoverFailedError):
-                await client.cover_for("a-song", callback_url="http://x")
+                await client.generate_and_wait("a-song", callback_url="http://x")
         command.interrupt()
         ended = await command.end()
     assert ended.code == INTERRUPTED
@@ -63,7 +63,7 @@ async def test_a_service_of_its_own(started):
 
 async def test_it_calls_back(started, receiver):
     """Covers are called back as often as the options say, signed with the first of the keys."""
-    arguments = ("emulator", "--generation-time", "0", "--doubled-callbacks", "1")
+    arguments = ("emulator", "--generation-time", "0", "--duplicated-callbacks", "1")
     async with started(*arguments, KIE_CALLBACK_KEY=" a-key , another") as command:
         settings = (await command.document())["environment"]
         async with CoverClient(

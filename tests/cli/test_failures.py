@@ -14,7 +14,7 @@ from kie_cover_async import (
 from kie_cover_async.cli.failures import TemporaryFailures, reporting_failures
 from kie_cover_async.cli.output import DONE
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.events import BudgetHeld, RequestDone, RetryPlanned
+from kie_cover_async.events import RequestFinished, RequestsPaused, RetryScheduled
 
 DOWN = Fault.server_error(503, in_envelope=False)
 NOT_A_SERVER = "http://127.0.0.1:9"
@@ -47,7 +47,9 @@ def said(clock, capsys):
 
 
 def request(error=None):
-    return RequestDone(endpoint="record-info", task_id="a", queued=0, seconds=0.1, error=error)
+    return RequestFinished(
+        endpoint="record-info", task_id="a", queue_time=0, duration=0.1, error=error
+    )
 
 
 def test_a_kind_of_failure_has_one_line_in_half_a_minute(said, clock):
@@ -84,7 +86,7 @@ def test_kinds_of_failures(said):
 def test_refusals_for_too_many_requests(said):
     """They are named by how long all requests stop, and not a second time as failures."""
     refusal = RateLimitedError(code=429)
-    refused = [BudgetHeld(seconds=1.5, error=refusal), request(refusal)]
+    refused = [RequestsPaused(seconds=1.5, error=refusal), request(refusal)]
     assert said(*refused, *refused) == ["too many requests: all of them stop for 1.5 s"]
 
 
@@ -95,7 +97,7 @@ def test_downloads(said):
         (DownloadError(reason="the host answered 500"), 0),
         (ServerError(code=500), 0),
     ):
-        assert len(said(RetryPlanned(task_id="a", tries=1, pause=0.1, error=error))) == lines
+        assert len(said(RetryScheduled(task_id="a", attempt=1, delay=0.1, error=error))) == lines
 
 
 def test_what_is_not_a_temporary_failure(said):
@@ -142,7 +144,7 @@ async def test_a_server_that_is_down_is_named_on_a_terminal(on_terminal, tmp_pat
 async def test_many_failures_are_one_line(run, emulator):
     """However many requests fail, and of however many covers."""
     emulator.fault(DOWN, count=6)
-    task_ids = [emulator.add_job(CoverScript(looks=["success"])) for _ in range(4)]
+    task_ids = [emulator.add_job(CoverScript(statuses=["success"])) for _ in range(4)]
     ended = await run("wait", *task_ids, "--rate", "inf", KIE_BASE_URL=emulator.url)
     assert ended.code == DONE
     failure, summary = ended.err.splitlines()
@@ -153,7 +155,7 @@ async def test_many_failures_are_one_line(run, emulator):
 async def test_a_host_of_images_in_trouble_is_named(started, emulator, tmp_path):
     """A download that is tried again has a line too."""
     emulator.fault(Fault.answer(503), endpoint="image", rate=1.0)
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     arguments = ("collect", task_id, "--out", str(tmp_path))
     async with started(*arguments, KIE_BASE_URL=emulator.url) as command:
         line = await command.talk()

@@ -24,7 +24,7 @@ SEED = os.environ.get("SEED", "by default")
 
 # Seconds of a life, a tenth of one of which goes by before the first request.
 SHORTEST, LONGEST = 0.02, 2.0
-# So many looks a second that there is work for all of these lives.
+# So many polls a second that there is work for all of these lives.
 RATE = "8"
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ async def test_killed_at_random_moments(started, start, tmp_path, until):
 
 async def check(lives, folder) -> None:
     async with CoverArchive(folder) as archive:
-        report, covers = await archive.verify(), await archive.covers()
+        report, covers = await archive.verify(), await archive.saved()
     assert report.ok
     assert report.checked == len(lives.left[-1]) == 2 * COVERS == 2 * len(covers)
     files = {URL(image.url).path: image.path.name for cover in covers for image in cover.images}

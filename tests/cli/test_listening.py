@@ -69,7 +69,7 @@ def listening(started, emulator=None, **env):
 
 
 async def test_confirmed(started, start, poster):
-    """Each callback of the emulator's has one line, which is what a look has shown."""
+    """Each callback of the emulator's has one line, which is what a poll has shown."""
     emulator = await start(callback_key=KEY)
     async with listening(started, emulator) as command:
         url = await address(command)
@@ -89,7 +89,7 @@ async def test_confirmed(started, start, poster):
 
 async def test_forged(started, start):
     """However many callbacks are forged, the lines have each end once and no forged image."""
-    plan = CallbackPlan(forged=1.0, doubled=0.5)
+    plan = CallbackPlan(forged=1.0, duplicated=0.5)
     emulator = await start(callback_key=KEY, callbacks=plan, generation_time=0.3)
     async with listening(started, emulator) as command:
         url = await address(command)
@@ -105,7 +105,7 @@ async def test_forged(started, start):
 
 
 async def test_before_the_end(started, start, poster):
-    """A callback before the end confirms nothing, and the next one is looked at again."""
+    """A callback before the end confirms nothing, and the next one is polled again."""
     emulator = await start()
     task_id = emulator.add_job("generating, success")
     async with listening(started, emulator) as command:
@@ -121,7 +121,7 @@ async def test_before_the_end(started, start, poster):
 
 
 async def test_wrong_signatures(started, start, poster):
-    """A callback that is wrongly signed costs no look and has no line, but is told of."""
+    """A callback that is wrongly signed costs no poll and has no line, but is told of."""
     emulator = await start()
     task_id = emulator.add_job(age=60)
     async with listening(started, emulator, KIE_CALLBACK_KEY=f"another, {KEY}") as command:
@@ -138,7 +138,7 @@ async def test_wrong_signatures(started, start, poster):
 
 
 async def test_one_line_for_two(started, start, poster):
-    """Two callbacks for one end that are looked at together have one line between them."""
+    """Two callbacks for one end that are polled together have one line between them."""
     emulator = await start(latency=0.2)
     first, second = emulator.add_job(age=60), emulator.add_job(age=60)
     async with listening(started, emulator) as command:
@@ -153,7 +153,7 @@ async def test_one_line_for_two(started, start, poster):
 
 
 async def test_nothing_found(started, start, poster):
-    """Where the look fails, the line is the error."""
+    """Where the poll fails, the line is the error."""
     emulator = await start()
     async with listening(started, emulator) as command:
         await poster.post(await address(command))
@@ -163,7 +163,7 @@ async def test_nothing_found(started, start, poster):
 
 
 async def test_without_an_api_key(started, poster):
-    """Without a key for looks the line is what the callback claims, and says that it is that."""
+    """Without a key for polls the line is what the callback claims, and says that it is that."""
     async with listening(started, KIE_API_KEY="") as command:
         url = await address(command)
         assert await command.talk() == "What they claim is not confirmed: KIE_API_KEY has no key.\n"
@@ -210,7 +210,7 @@ async def test_on_a_terminal(on_terminal, poster):
 
 
 async def test_confirmed_on_a_terminal(on_terminal, start):
-    """What a look has shown is a line of text, too."""
+    """What a poll has shown is a line of text, too."""
     emulator = await start(callback_key=KEY)
     env = {"KIE_CALLBACK_KEY": KEY, "KIE_BASE_URL": emulator.url}
     async with on_terminal("listen", "--port", "0", **env) as terminal:
@@ -363,7 +363,7 @@ FOUND = [
 
 @pytest.mark.parametrize(("outcome", "is_end"), FOUND, ids=["error", "not terminal", "terminal"])
 async def test_a_confirmed_end_is_no_news(outcome, is_end):
-    """Once a look has shown the end of a job, other words about it are repetitions."""
+    """Once a poll has shown the end of a job, other words about it are repetitions."""
     reception = Reception(CallbackInbox())
     reception.receive({}, body())
     assert not reception.knows_the_end(TASK)
@@ -374,7 +374,7 @@ async def test_a_confirmed_end_is_no_news(outcome, is_end):
 
 
 async def test_a_flood():
-    """What is not yet looked at is bounded; the rest is counted and forgotten."""
+    """What is not yet polled is bounded; the rest is counted and forgotten."""
     reception = Reception(CallbackInbox())
     for number in range(10_005):
         reception.receive({}, body(f"task-{number}"))

@@ -20,7 +20,7 @@ from kie_cover_async import (
 from kie_cover_async.cli.board import Board
 from kie_cover_async.cli.output import (
     FAILED,
-    LOOK_ALIKES,
+    POLL_ALIKES,
     USAGE,
     emit,
     error_fields,
@@ -44,7 +44,7 @@ class AsciiTerminal(TextIOWrapper):
     """A terminal that shows ASCII only."""
 
     def __init__(self):
-        super().__init__(BytesIO(), encoding="ascii", errors=LOOK_ALIKES, newline="")
+        super().__init__(BytesIO(), encoding="ascii", errors=POLL_ALIKES, newline="")
 
     def isatty(self):
         return True
@@ -56,7 +56,7 @@ class AsciiTerminal(TextIOWrapper):
 
 
 def test_signs_keep_their_width_in_ascii():
-    """Each sign of ours has a look-alike in one column; any other character is written out."""
+    """Each sign of ours has a poll-alike in one column; any other character is written out."""
     terminal = AsciiTerminal()
     terminal.write("⠋⠙✓ done…\n世•\xe9 a\n")
     assert terminal.shown == "|/+ done~\n\\u4e16*\\xe9 a\n"
@@ -104,7 +104,7 @@ def test_an_error_has_a_line_on_each_side(capsys):
         "taskId": "an-id",
         "error": "AuthenticationError",
         "message": str(error),
-        "safeToRepeat": False,
+        "retryable": False,
         "maybeAccepted": False,
         "code": 401,
         "msg": "Un\x7fauthorized",
@@ -114,13 +114,13 @@ def test_an_error_has_a_line_on_each_side(capsys):
 
 def test_an_error_for_people(capsys):
     """On a terminal there is nothing on stdout, and the line names what came before."""
-    error = CoverTimeoutError(task_id="an-id", looks=3, waited=4.0)
+    error = CoverTimeoutError(task_id="an-id", polls=3, waited=4.0)
     error.__cause__ = TransportError(reason="reset")
     assert report_error(error, as_json=False) == FAILED
     heard = capsys.readouterr()
     assert not heard.out
     assert heard.err == (
-        "kie-cover: no cover after 4.0 s and 3 looks, last seen nothing; task an-id; "
+        "kie-cover: no cover after 4.0 s and 3 polls, last seen nothing; task an-id; "
         "before that: no usable answer: reset "
         "(the job goes on, and can be waited for again)\n"
     )

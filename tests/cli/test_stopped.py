@@ -17,11 +17,11 @@ SITUATIONS = {
 }
 
 
-@pytest.mark.parametrize(("latency", "looks"), SITUATIONS.values(), ids=SITUATIONS)
-async def test_a_wait_that_was_stopped_past_its_deadline(started, start, until, latency, looks):
+@pytest.mark.parametrize(("latency", "polls"), SITUATIONS.values(), ids=SITUATIONS)
+async def test_a_wait_that_was_stopped_past_its_deadline(started, start, until, latency, polls):
     """A wait that goes on after its deadline returns the cover if the job has ended by then."""
     emulator = await start(latency=latency)
-    task_id = emulator.add_job(CoverScript(looks=looks))
+    task_id = emulator.add_job(CoverScript(statuses=polls))
     arguments = ("wait", task_id, "--timeout", f"{TIMEOUT}", "--json")
     async with started(*arguments, KIE_BASE_URL=emulator.url) as command:
         await until(lambda: emulator.requests)
@@ -31,4 +31,4 @@ async def test_a_wait_that_was_stopped_past_its_deadline(started, start, until, 
         ended = await command.end()
     assert ended.code == DONE
     assert ended.documents[0]["successFlag"] == 1
-    assert emulator.looks(task_id) == len(looks.split())
+    assert emulator.poll_count(task_id) == len(polls.split())

@@ -36,7 +36,7 @@ async def test_get_for_people(emulator, capsys):
 
 
 async def test_get_of_a_failed_cover(emulator, capsys):
-    """A look that found a failure is a good look, and shows what the record says of it."""
+    """A poll that found a failure is a good poll, and shows what the record says of it."""
     task_id = emulator.add_job(CoverScript(seconds=1, end="failure"), age=10)
     assert await verbs.get(task_id, emulator.url, as_json=False) == DONE
     out = capsys.readouterr().out
@@ -99,32 +99,32 @@ async def test_raw_is_one_request(emulator, capsys):
 
 async def test_wait(emulator, capsys):
     """The finished record is written, once."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     assert await verbs.wait(task_id, 5, emulator.url, as_json=True) == DONE
     assert json.loads(capsys.readouterr().out)["successFlag"] == 1
 
 
 async def test_wait_for_ever(emulator, capsys):
     """A timeout of `inf` is none."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     assert await verbs.wait(task_id, float("inf"), emulator.url, as_json=True) == DONE
     assert json.loads(capsys.readouterr().out)["successFlag"] == 1
 
 
 async def test_wait_for_a_failure(emulator, capsys):
     """A job that failed raises, and nothing is written."""
-    task_id = emulator.add_job(CoverScript(looks=["failure"]))
+    task_id = emulator.add_job(CoverScript(statuses=["failure"]))
     with pytest.raises(CoverFailedError):
         await verbs.wait(task_id, 5, emulator.url, as_json=True)
     assert not capsys.readouterr().out
 
 
 async def test_wait_out_of_time(emulator):
-    """A timeout of 0 is one look."""
+    """A timeout of 0 is one poll."""
     task_id = emulator.add_job(CoverScript(end="never"))
     with pytest.raises(CoverTimeoutError):
         await verbs.wait(task_id, 0, emulator.url, as_json=True)
-    assert emulator.looks(task_id) == 1
+    assert emulator.poll_count(task_id) == 1
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), float("-inf")])
@@ -175,7 +175,7 @@ async def test_an_unknown_id(emulator):
 
 async def test_changes_are_said(emulator, capsys):
     """Where nobody watches a board, each change of a wait has a line."""
-    task_id = emulator.add_job(CoverScript(looks=["500", "success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["500", "success"]))
     await verbs.wait(task_id, 30, emulator.url, as_json=True)
     first, last = capsys.readouterr().err.splitlines()
     assert first.startswith("temporary failure: ServerError 500")

@@ -6,19 +6,19 @@ import pytest
 from aiohttp import ClientSession
 from raw_peer import REQUEST, RawPeer, Step
 
-from kie_cover_async import CoverClient, ExponentialSchedule, RequestBudget, RetryPolicy
+from kie_cover_async import CoverClient, ExponentialSchedule, RateLimiter, RetryPolicy
 from kie_cover_async.emulator import CoverEmulator
 
 KEY = "sk-0f1e2d3c4b5a6978"
-IN_A_HURRY: dict[str, Any] = {
+QUICK_SETTINGS: dict[str, Any] = {
     "request_timeout": 5.0,
-    "retry": RetryPolicy(first_delay=0.02, longest_delay=0.05),
-    "schedule": ExponentialSchedule(initial=0.02, maximum=0.05),
+    "retry": RetryPolicy(initial_delay=0.02, max_delay=0.05),
+    "schedule": ExponentialSchedule(initial_delay=0.02, max_delay=0.05),
 }
 
 Emulate = Callable[..., Awaitable[CoverEmulator]]
 Connect = Callable[..., CoverClient]
-Lend = Callable[..., ClientSession]
+MakeSession = Callable[..., ClientSession]
 Play = Callable[..., Awaitable[RawPeer]]
 
 
@@ -59,7 +59,7 @@ async def connect(stack: AsyncExitStack) -> Connect:
     """Makes a client of a server, quicker in everything than by default, and closes it."""
 
     def connect(server: CoverEmulator | RawPeer, **settings: Any) -> CoverClient:
-        settings = {"budget": RequestBudget.unlimited(), **IN_A_HURRY, **settings}
+        settings = {"rate_limiter": RateLimiter.unlimited(), **QUICK_SETTINGS, **settings}
         client = CoverClient(KEY, base_url=server.url, **settings)
         stack.push_async_callback(client.aclose)
         return client
@@ -73,12 +73,12 @@ async def client(connect: Connect, emulator: CoverEmulator) -> CoverClient:
 
 
 @pytest.fixture
-async def lend(stack: AsyncExitStack) -> Lend:
+async def make_session(stack: AsyncExitStack) -> MakeSession:
     """Makes a session that stays its maker's, who closes it when the test ends."""
 
-    def lend(**settings: Any) -> ClientSession:
+    def make_session(**settings: Any) -> ClientSession:
         session = ClientSession(**settings)
         stack.push_async_callback(session.close)
         return session
 
-    return lend
+    return make_session

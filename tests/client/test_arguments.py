@@ -25,8 +25,8 @@ class Observing:
 CONSTRUCTOR = [
     *[({"request_timeout": value}, ValueError) for value in [0, *NO_SECONDS]],
     *[({"request_timeout": value}, TypeError) for value in [None, *NO_NUMBERS]],
-    *[({"max_in_flight": value}, ValueError) for value in (0, -1)],
-    *[({"max_in_flight": value}, TypeError) for value in (1.5, None, True, "5")],
+    *[({"max_concurrent_requests": value}, ValueError) for value in (0, -1)],
+    *[({"max_concurrent_requests": value}, TypeError) for value in (1.5, None, True, "5")],
     *[({"allow_image_networks": [value]}, ValueError) for value in ("", "home", "198.18.0.5/15")],
     *[({"allow_image_networks": [value]}, TypeError) for value in (None, 5, b"\n\0\0\1")],
     *[
@@ -42,8 +42,8 @@ CONSTRUCTOR = [
     ({"session": "a session"}, TypeError),
     ({"session": aiohttp.ClientSession}, TypeError),
     *[({"schedule": value}, TypeError) for value in (None, 5, object())],
-    *[({"retry": value}, TypeError) for value in (None, 5, {"attempts": 5})],
-    *[({"budget": value}, TypeError) for value in (5, (10, 1.0))],
+    *[({"retry": value}, TypeError) for value in (None, 5, {"max_attempts": 5})],
+    *[({"rate_limiter": value}, TypeError) for value in (5, (10, 1.0))],
     *[({"observer": value}, TypeError) for value in (5, "print", [], observing, Observing())],
 ]
 
@@ -66,17 +66,17 @@ VERBS = [
     ],
     *[
         (verb, A_SONG | {"music_task_id": value}, InvalidTaskIdError)
-        for verb in ("generate_cover", "cover_for")
+        for verb in ("generate_cover", "generate_and_wait")
         for value in NO_IDS
     ],
     *[
         (verb, A_SONG | {"callback_url": value}, error)
-        for verb in ("generate_cover", "cover_for")
+        for verb in ("generate_cover", "generate_and_wait")
         for values, error in ((NO_URLS, ValueError), (NO_TEXTS, TypeError))
         for value in values
     ],
     *[("wait_for_cover", {"task_id": "id", **named}, error) for named, error in WAITING],
-    *[("cover_for", {**A_SONG, **named}, error) for named, error in WAITING],
+    *[("generate_and_wait", {**A_SONG, **named}, error) for named, error in WAITING],
     *[("wait_for_covers", {"task_ids": ["id"], **named}, error) for named, error in WAITING],
     *[
         (verb, {"task_ids": value}, TypeError)
@@ -84,10 +84,10 @@ VERBS = [
         for value in ("id", b"id", 5, None)
     ],
     *[
-        ("wait_for_covers", {"task_ids": ["id"], "max_waiting": value}, error)
+        ("wait_for_covers", {"task_ids": ["id"], "max_concurrent_waits": value}, error)
         for value, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError), (None, TypeError))
     ],
-    ("cover_for", A_SONG | {"on_task_id": 5}, TypeError),
+    ("generate_and_wait", A_SONG | {"on_task_id": 5}, TypeError),
     *[("get_download_url", {"image_url": value}, ValueError) for value in NO_URLS],
     *[("get_download_url", {"image_url": value}, TypeError) for value in NO_TEXTS],
 ]

@@ -10,12 +10,12 @@ from kie_cover_async import (
     CoverState,
     CoverTimeoutError,
     InvalidTaskIdError,
-    RequestBudget,
+    RateLimiter,
     RetryPolicy,
     TaskNotFoundError,
 )
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.events import CoverLooked, RequestDone
+from kie_cover_async.events import CoverPolled, RequestFinished
 
 FAULTS = [
     Fault.rate_limited(retry_after=0),
@@ -53,8 +53,8 @@ def tasks():
 
 
 @pytest.mark.parametrize("source", [list, iter, from_afar])
-async def test_a_look_at_each(emulator, client, source):
-    """Every id has its outcome by one look, in whatever state its job is."""
+async def test_a_poll_at_each(emulator, client, source):
+    """Every id has its outcome by one poll, in whatever state its job is."""
     done = [emulator.add_job(age=60) for _ in range(100)]
     failed = [emulator.add_job(CoverScript(end="failure"), age=60) for _ in range(10)]
     young = [emulator.add_job(CoverScript(end="never")) for _ in range(10)]
@@ -79,7 +79,9 @@ async def test_in_the_order_of_the_input(emulator, client):
 
 async def test_a_bulk_survives(emulator, connect):
     """A third of the answers go wrong in one way or another, and no id is lost to that."""
-    client = connect(emulator, retry=RetryPolicy(attempts=20, first_delay=0.01, longest_delay=0.02))
+    client = connect(
+        emulator, retry=RetryPolicy(max_attempts=20, initial_delay=0.01, max_delay=0.02)
+    )
     task_ids = [emulator.add_job(age=60) for _ in range(200)]
     for fault in FAULTS:
         emulator.fault(fault, rate=0.08)
@@ -92,7 +94,7 @@ async def test_a_bulk_survives(emulator, connect):
 async def test_no_more_at_once_than_the_client_allows(emulate, connect):
     """A bulk call keeps to the client's limit, and uses it, with as many tasks."""
     emulator = await emulate(latency=0.02)
-    client = connect(emulator, max_in_flight=7)
+    client = connect(emulator, max_concurrent_requests=7)
     async with client.check_covers([emulator.add_job() for _ in range(50)]) as outcomes:
         await anext(outcomes)
         assert len(tasks()) == 7
@@ -118,9 +120,9 @@ async def test_a_wait_for_each(emulator, client):
 
 
 async def test_updates_of_all(emulator, client):
-    """`on_update` hears of every look at every id."""
-    looks = ["pending", "generating", "success"]
-    task_ids = [emulator.add_job(CoverScript(looks=looks)) for _ in range(10)]
+    """`on_update` hears of every poll of every id."""
+    statuses = ["pending", "generating", "success"]
+    task_ids = [emulator.add_job(CoverScript(statuses=statuses)) for _ in range(10)]
     seen = Counter()
 
     async def update(details):
@@ -145,26 +147,26 @@ async def test_a_listener_that_fails(emulator, client):
     assert tasks() == []
 
 
-async def test_a_bulk_and_others_share_looks(emulator, client):
-    """A wait, a bulk of waits and equal ids in it cost the looks of one."""
-    task_id = emulator.add_job(CoverScript(looks=[*["generating"] * 5, "success"]))
+async def test_a_bulk_and_others_share_polls(emulator, client):
+    """A wait, a bulk of waits and equal ids in it cost the polls of one."""
+    task_id = emulator.add_job(CoverScript(statuses=[*["generating"] * 5, "success"]))
     alone, outcomes = await asyncio.gather(
         client.wait_for_cover(task_id), by_id(client.wait_for_covers([task_id] * 5))
     )
     assert alone.is_success
     assert outcomes[task_id].result().is_success
-    assert emulator.looks(task_id) == 6
+    assert emulator.poll_count(task_id) == 6
 
 
 async def test_one_call_beside_many(emulator, connect):
     """A single call does not have to wait until a bulk call has had all its slots."""
-    client = connect(emulator, budget=RequestBudget(100, per=1.0))
+    client = connect(emulator, rate_limiter=RateLimiter(100, per=1.0))
     async with client.check_covers(map(str, range(10_000))) as outcomes:
         for _ in range(5):
             await anext(outcomes)
         async with asyncio.timeout(1):
             await client.get_credits()
-    assert client.budget.waiting == 0
+    assert client.rate_limiter.queued == 0
 
 
 @pytest.mark.parametrize("verb", ["check_covers", "wait_for_covers"])
@@ -225,12 +227,12 @@ async def test_a_closed_client_says_so(emulator, client):
 
 
 async def test_an_observer_hears_of_a_bulk(emulator, connect):
-    """The requests and the looks of a bulk call are told of like those of any other."""
+    """The requests and the polls of a bulk call are told of like those of any other."""
     events = []
     client = connect(emulator, observer=events.append)
-    task_ids = [emulator.add_job(CoverScript(looks=["success"])) for _ in range(20)]
+    task_ids = [emulator.add_job(CoverScript(statuses=["success"])) for _ in range(20)]
     await by_id(client.wait_for_covers(task_ids))
-    for kind in (RequestDone, CoverLooked):
+    for kind in (RequestFinished, CoverPolled):
         told = [event.task_id for event in events if isinstance(event, kind)]
         assert Counter(told) == Counter(task_ids)
 

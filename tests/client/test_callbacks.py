@@ -29,19 +29,19 @@ class Vendor:
 
 @pytest.fixture
 async def inbox():
-    """An inbox so patient that without a callback a wait looks only before its end, in 29 s."""
-    return CallbackInbox(KEY, safety_interval=NEVER)
+    """An inbox so patient that without a callback a wait polls only before its end, in 29 s."""
+    return CallbackInbox(KEY, fallback_poll_interval=NEVER)
 
 
 @pytest.fixture
-async def vendor(stack, inbox, lend):
+async def vendor(stack, inbox, make_session):
     app = web.Application()
     app.add_routes(inbox.routes("/callbacks"))
     runner = web.AppRunner(app)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    return Vendor(lend(), f"http://127.0.0.1:{runner.addresses[0][1]}/callbacks")
+    return Vendor(make_session(), f"http://127.0.0.1:{runner.addresses[0][1]}/callbacks")
 
 
 @pytest.fixture
@@ -50,12 +50,12 @@ async def emulator(emulate):
     return await emulate(generation_time=0)
 
 
-async def test_one_look(emulator, connect, inbox, vendor):
-    """With callbacks a cover costs one look, and what is returned is what that look showed."""
+async def test_one_poll(emulator, connect, inbox, vendor):
+    """With callbacks a cover costs one poll, and what is returned is what that poll showed."""
     client = connect(emulator, inbox=inbox)
     ids, updates = asyncio.Queue(), []
     making = asyncio.create_task(
-        client.cover_for(
+        client.generate_and_wait(
             "song",
             callback_url=vendor.url,
             on_task_id=ids.put_nowait,
@@ -64,12 +64,12 @@ async def test_one_look(emulator, connect, inbox, vendor):
         )
     )
     task_id = await ids.get()
-    assert emulator.looks(task_id) == 0
+    assert emulator.poll_count(task_id) == 0
     assert await vendor.call(task_id, images=[FORGED]) == 200
     details = await asyncio.wait_for(making, 10)
     assert details.is_success
     assert FORGED not in details.images
-    assert (emulator.looks(task_id), updates) == (1, [details])
+    assert (emulator.poll_count(task_id), updates) == (1, [details])
     assert not inbox._listeners
 
 
@@ -77,10 +77,10 @@ async def test_a_callback_before_the_wait(emulator, connect, inbox, vendor):
     """A callback that is there before the id is known to anybody is found."""
     client = connect(emulator, inbox=inbox)
     async with asyncio.timeout(10):
-        details = await client.cover_for(
+        details = await client.generate_and_wait(
             "song", callback_url=vendor.url, on_task_id=vendor.call, timeout=30
         )
-    assert emulator.looks(details.task_id) == 1
+    assert emulator.poll_count(details.task_id) == 1
 
 
 def test_an_inbox_of_another_event_loop_costs_nothing():
@@ -96,7 +96,7 @@ def test_an_inbox_of_another_event_loop_costs_nothing():
             CoverClient("a-key", base_url=emulator.url, inbox=inbox) as client,
         ):
             with pytest.raises(RuntimeError, match="CallbackInbox belongs to another event loop"):
-                await client.cover_for("song", callback_url="https://example.com/covers")
+                await client.generate_and_wait("song", callback_url="https://example.com/covers")
             return emulator.requests
 
     asyncio.run(hear())
@@ -116,46 +116,50 @@ def test_a_client_of_another_event_loop_takes_no_inbox_along():
         client = CoverClient("a-key", base_url=emulator.url, inbox=inbox)
         first.run(client.get_credits())
         with pytest.raises(RuntimeError, match="CoverClient belongs to another event loop"):
-            second.run(client.cover_for("song", callback_url="https://example.com/covers"))
+            second.run(client.generate_and_wait("song", callback_url="https://example.com/covers"))
         first.run(notify())
         first.run(client.aclose())
         first.run(emulator.aclose())
 
 
-async def test_a_cover_that_exists_is_looked_at_at_once(emulator, connect, inbox, vendor):
+async def test_a_cover_that_exists_is_polled_at_at_once(emulator, connect, inbox, vendor):
     """For a cover that was made before no callback is to come."""
     task_id = emulator.add_job(music_task_id="song")
     client = connect(emulator, inbox=inbox)
     async with asyncio.timeout(10):
-        details = await client.cover_for("song", callback_url=vendor.url, timeout=30)
-    assert (details.task_id, emulator.looks(task_id)) == (task_id, 1)
+        details = await client.generate_and_wait("song", callback_url=vendor.url, timeout=30)
+    assert (details.task_id, emulator.poll_count(task_id)) == (task_id, 1)
 
 
 async def test_a_forged_callback_wakes_nobody(emulator, connect, inbox, vendor):
-    """A callback without a genuine signature is refused, and costs no look."""
+    """A callback without a genuine signature is refused, and costs no poll."""
     ids = asyncio.Queue()
     client = connect(emulator, inbox=inbox)
     making = asyncio.create_task(
-        client.cover_for("song", callback_url=vendor.url, on_task_id=ids.put_nowait, timeout=30)
+        client.generate_and_wait(
+            "song", callback_url=vendor.url, on_task_id=ids.put_nowait, timeout=30
+        )
     )
     task_id = await ids.get()
     assert await vendor.call(task_id, key="another") == 401
-    assert emulator.looks(task_id) == 0
+    assert emulator.poll_count(task_id) == 0
     assert await vendor.call(task_id) == 200
     assert (await asyncio.wait_for(making, 10)).task_id == task_id
 
 
 async def test_a_callback_that_is_lost(emulate, connect):
-    """Without a callback the cover is found all the same, after the safety interval."""
+    """Without a callback the cover is found all the same, after the fallback poll interval."""
     emulator = await emulate(generation_time=0)
-    client = connect(emulator, inbox=CallbackInbox(KEY, safety_interval=0.1))
-    details = await client.cover_for("song", callback_url="https://example.com/lost", timeout=30)
-    assert emulator.looks(details.task_id) == 1
+    client = connect(emulator, inbox=CallbackInbox(KEY, fallback_poll_interval=0.1))
+    details = await client.generate_and_wait(
+        "song", callback_url="https://example.com/lost", timeout=30
+    )
+    assert emulator.poll_count(details.task_id) == 1
 
 
 async def test_many_at_once(emulator, connect, inbox, vendor):
-    """A bulk call looks at each id at once, and again when that one is called of."""
-    script = CoverScript(looks=["generating", "success"])
+    """A bulk call polls each id at once, and again when that one is called of."""
+    script = CoverScript(statuses=["generating", "success"])
     ids = [emulator.add_job(script) for _ in range(20)]
     seen = asyncio.Queue()
     client = connect(emulator, inbox=inbox)
@@ -164,7 +168,7 @@ async def test_many_at_once(emulator, connect, inbox, vendor):
         covers = [outcome.result().task_id async for outcome in outcomes]
         await calling
     assert sorted(covers) == sorted(ids)
-    assert all(emulator.looks(task_id) == 2 for task_id in ids)
+    assert all(emulator.poll_count(task_id) == 2 for task_id in ids)
     assert not inbox._listeners
 
 
@@ -178,7 +182,7 @@ async def _call_when_seen(vendor, seen, number):
 async def test_closing_leaves_no_subscription(emulator, connect, inbox, vendor, until):
     """Closing the client ends waits that expect a callback, and the inbox forgets them."""
     client = connect(emulator, inbox=inbox)
-    making = asyncio.create_task(client.cover_for("song", callback_url=vendor.url))
+    making = asyncio.create_task(client.generate_and_wait("song", callback_url=vendor.url))
     await until(lambda: inbox._listeners)
     await client.aclose()
     with pytest.raises(ClientClosedError):
@@ -187,13 +191,13 @@ async def test_closing_leaves_no_subscription(emulator, connect, inbox, vendor, 
 
 
 async def test_an_inbox_of_several_clients(emulator, connect, inbox, vendor, until):
-    """Each client that was given the inbox looks when it is called."""
-    script = CoverScript(looks=["generating", "generating", "success"])
+    """Each client that was given the inbox polls when it is called."""
+    script = CoverScript(statuses=["generating", "generating", "success"])
     task_id = emulator.add_job(script)
     waits = [
         asyncio.create_task(connect(emulator, inbox=inbox).wait_for_cover(task_id, timeout=30))
         for _ in range(2)
     ]
-    await until(lambda: emulator.looks(task_id) == 2)
+    await until(lambda: emulator.poll_count(task_id) == 2)
     await vendor.call(task_id)
     assert [(await wait).is_success for wait in waits] == [True, True]

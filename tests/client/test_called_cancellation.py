@@ -61,7 +61,7 @@ class Site:
 
 @pytest.fixture
 async def inbox():
-    return CallbackInbox(KEY, safety_interval=3600)
+    return CallbackInbox(KEY, fallback_poll_interval=3600)
 
 
 @pytest.fixture
@@ -72,12 +72,14 @@ async def site(stack, inbox):
 
 
 async def test_a_cover_that_is_called_of(emulate, connect, inbox, site):
-    """`cover_for` is cancelled anywhere, woken by its callback or not: nothing listens any more."""
+    """`generate_and_wait` is cancelled anywhere, woken by its callback or not: nothing listens any
+    more.
+    """
     emulator = await emulate(generation_time=0.01, callback_key=KEY)
 
     async def begin(moment, wait):
-        async with connect(emulator, inbox=inbox, max_in_flight=1) as client:
-            asking = client.cover_for(
+        async with connect(emulator, inbox=inbox, max_concurrent_requests=1) as client:
+            asking = client.generate_and_wait(
                 f"song {moment} {wait}".replace(" ", "-"), callback_url=site.url
             )
             making = InterruptedAt(wait, moment, asking)
@@ -98,8 +100,8 @@ async def test_a_companion_that_is_called_of(emulate, connect, inbox, site):
     emulator = await emulate()
 
     async def begin(moment, wait):
-        async with connect(emulator, inbox=inbox, max_in_flight=1) as client:
-            task_id = emulator.add_job(CoverScript(looks=["generating", "success"]))
+        async with connect(emulator, inbox=inbox, max_concurrent_requests=1) as client:
+            task_id = emulator.add_job(CoverScript(statuses=["generating", "success"]))
             seen = asyncio.Event()
             making = InterruptedAt(wait, moment, client.wait_for_cover(task_id))
             waits = [
@@ -122,7 +124,7 @@ async def test_a_handler(emulator, connect, inbox, site, caplog):
     client = connect(emulator, inbox=inbox)
 
     async def begin(moment, wait):
-        task_id = emulator.add_job(CoverScript(looks=["generating", "success"]))
+        task_id = emulator.add_job(CoverScript(statuses=["generating", "success"]))
         seen = asyncio.Event()
         waiting = asyncio.create_task(
             client.wait_for_cover(task_id, on_update=lambda _: seen.set())

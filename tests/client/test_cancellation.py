@@ -57,12 +57,12 @@ def tasks_of_clients():
     }
 
 
-def a_look(client, emulator):
+def a_poll(client, emulator):
     return client.get_cover_details(emulator.add_job())
 
 
-async def a_look_that_is_held(client, emulator):
-    client.budget.hold(0.01)
+async def a_poll_that_is_paused(client, emulator):
+    client.rate_limiter.pause(0.01)
     await client.get_cover_details(emulator.add_job())
 
 
@@ -71,8 +71,15 @@ def a_wait(client, emulator):
 
 
 def a_wait_in_trouble(client, emulator):
-    looks = ["missing", "500", "429", Fault.reset(midway=True), Fault.truncated_json(), "success"]
-    task_id = emulator.add_job(CoverScript(looks=looks))
+    statuses = [
+        "missing",
+        "500",
+        "429",
+        Fault.reset(midway=True),
+        Fault.truncated_json(),
+        "success",
+    ]
+    task_id = emulator.add_job(CoverScript(statuses=statuses))
     return client.wait_for_cover(task_id, on_update=a_listener)
 
 
@@ -80,12 +87,12 @@ async def a_listener(_):
     await asyncio.sleep(0)
 
 
-async def looks_at_many(client, emulator):
+async def polls_at_many(client, emulator):
     async with client.check_covers([emulator.add_job() for _ in range(3)]) as outcomes:
         assert len([outcome async for outcome in outcomes]) == 3
 
 
-async def looks_at_some(client, emulator):
+async def polls_at_some(client, emulator):
     async with client.check_covers([emulator.add_job() for _ in range(3)]) as outcomes:
         await anext(outcomes)
 
@@ -109,7 +116,7 @@ def a_request_for_a_cover(client, emulator):
 def a_cover(client, emulator):
     emulator.fault(Fault.rate_limited(), endpoint="generate")
     song = _a_song(emulator)
-    return client.cover_for(song, callback_url=CALLBACK, on_task_id=a_listener)
+    return client.generate_and_wait(song, callback_url=CALLBACK, on_task_id=a_listener)
 
 
 def the_credits(client, emulator):
@@ -130,15 +137,15 @@ def _a_song(emulator):
 
 
 CALLS = {
-    "get_cover_details": a_look,
-    "get_cover_details, held": a_look_that_is_held,
+    "get_cover_details": a_poll,
+    "get_cover_details, held": a_poll_that_is_paused,
     "wait_for_cover": a_wait,
     "wait_for_cover, in trouble": a_wait_in_trouble,
-    "check_covers": looks_at_many,
-    "check_covers, left early": looks_at_some,
+    "check_covers": polls_at_many,
+    "check_covers, left early": polls_at_some,
     "wait_for_covers": waits_for_many,
     "generate_cover": a_request_for_a_cover,
-    "cover_for": a_cover,
+    "generate_and_wait": a_cover,
     "get_credits": the_credits,
     "get_download_url": a_link,
 }
@@ -171,7 +178,7 @@ async def test_a_call_can_be_cancelled_anywhere(emulator, connect, call, late):
     at, reached = 0, True
     while reached:
         at += 1
-        async with connect(emulator, max_in_flight=1) as client:
+        async with connect(emulator, max_concurrent_requests=1) as client:
             _, reached = await interrupted(call(client, emulator), at, late=late)
             assert not any(left_in(client).values()), left_in(client)
             assert tasks_of_clients() == set()
@@ -183,12 +190,14 @@ async def test_a_call_can_be_cancelled_anywhere(emulator, connect, call, late):
 
 @late_or_not
 async def test_a_companion_is_not_cancelled_along(emulator, connect, late):
-    """A wait that shares its looks with one that is cancelled, wherever, has its cover."""
+    """A wait that shares its polls with one that is cancelled, wherever, has its cover."""
     at, reached = 0, True
     while reached:
         at += 1
-        async with connect(emulator, max_in_flight=1) as client:
-            task_id = emulator.add_job(CoverScript(looks=["generating", "generating", "success"]))
+        async with connect(emulator, max_concurrent_requests=1) as client:
+            task_id = emulator.add_job(
+                CoverScript(statuses=["generating", "generating", "success"])
+            )
             waits = [client.wait_for_cover(task_id) for _ in range(3)]
             first, (_, reached), last = await asyncio.gather(
                 waits[0], interrupted(waits[1], at, late=late), waits[2]
@@ -205,8 +214,10 @@ async def test_a_leader_is_not_missed(emulator, connect, late):
     at, reached = 0, True
     while reached:
         at += 1
-        async with connect(emulator, max_in_flight=1) as client:
-            task_id = emulator.add_job(CoverScript(looks=["generating", "generating", "success"]))
+        async with connect(emulator, max_concurrent_requests=1) as client:
+            task_id = emulator.add_job(
+                CoverScript(statuses=["generating", "generating", "success"])
+            )
             waits = [client.wait_for_cover(task_id) for _ in range(3)]
             (_, reached), *others = await asyncio.gather(
                 interrupted(waits[0], at, late=late), *waits[1:]
@@ -229,5 +240,5 @@ async def test_closing_can_be_cancelled_anywhere(emulator, connect, late):
         _, reached = await interrupted(client.aclose(), at, late=late)
         [ending] = await asyncio.gather(wait, return_exceptions=True)
         assert isinstance(ending, ClientClosedError)
-        assert client._transport.exchange._session.closed
+        assert client._transport.http_client._session.closed
     assert at > 1

@@ -3,7 +3,7 @@ from contextlib import suppress
 
 import pytest
 
-from kie_cover_async import ClientClosedError, CoverClient, ExponentialSchedule, RequestBudget
+from kie_cover_async import ClientClosedError, CoverClient, ExponentialSchedule, RateLimiter
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 
 CALLBACK = "https://example.com/covers"
@@ -12,7 +12,7 @@ VERBS = {
     "get_cover_details": lambda client: client.get_cover_details("id"),
     "wait_for_cover": lambda client: client.wait_for_cover("id"),
     "generate_cover": lambda client: client.generate_cover("song", callback_url=CALLBACK),
-    "cover_for": lambda client: client.cover_for("song", callback_url=CALLBACK),
+    "generate_and_wait": lambda client: client.generate_and_wait("song", callback_url=CALLBACK),
     "get_credits": lambda client: client.get_credits(),
     "get_download_url": lambda client: client.get_download_url("https://example.com/a.png"),
 }
@@ -88,20 +88,22 @@ async def test_closing_ends_a_request_in_flight(emulator, client, call, until):
 
 @every_verb
 async def test_closing_ends_a_call_that_waits_for_its_slot(emulator, client, call, until):
-    """A call that was held by the budget ends with the closing, and was certainly not taken."""
-    client.budget.hold(60)
+    """A call that was held by the rate limiter ends with the closing, and was certainly not
+    taken.
+    """
+    client.rate_limiter.pause(60)
     running = asyncio.create_task(call(client))
-    await until(lambda: client.budget.waiting)
+    await until(lambda: client.rate_limiter.queued)
     await client.aclose()
     [error] = await endings(running)
     assert not error.maybe_accepted
     assert emulator.requests == []
-    assert client.budget.waiting == 0
+    assert client.rate_limiter.queued == 0
 
 
 async def test_closing_ends_a_call_that_waits_for_its_turn(emulator, connect, until):
     """A call that has no place in flight yet ends with the closing, like the one that has it."""
-    client = connect(emulator, max_in_flight=1)
+    client = connect(emulator, max_concurrent_requests=1)
     emulator.fault(Fault.stall(), rate=1.0)
     running = [asyncio.create_task(client.get_credits()) for _ in range(3)]
     await until(lambda: emulator.requests)
@@ -113,10 +115,10 @@ async def test_closing_ends_a_call_that_waits_for_its_turn(emulator, connect, un
 async def test_closing_ends_a_pause_between_tries(emulator, connect, until):
     """A call that rests before its next try ends with the closing; its last try was answered."""
     client = connect(emulator)
-    client.budget.hold(0)
+    client.rate_limiter.pause(0)
     emulator.fault(Fault.rate_limited(in_body=False, retry_after=100), rate=1.0)
     running = asyncio.create_task(client.generate_cover("song", callback_url=CALLBACK))
-    await until(lambda: client.budget.waiting)
+    await until(lambda: client.rate_limiter.queued)
     await client.aclose()
     [error] = await endings(running)
     assert not error.maybe_accepted
@@ -126,15 +128,15 @@ async def test_closing_ends_many_waits_with_their_ids(emulator, client, until):
     """Every wait that runs ends with the closing, and its error says which it was."""
     ids = [emulator.add_job(CoverScript(end="never")) for _ in range(20)]
     waits = [asyncio.create_task(client.wait_for_cover(task_id)) for task_id in ids]
-    await until(lambda: all(map(emulator.looks, ids)))
+    await until(lambda: all(map(emulator.poll_count, ids)))
     await client.aclose()
     assert [error.task_id for error in await endings(*waits)] == ids
 
 
-@pytest.mark.parametrize("borrowed", [False, True], ids=["owned", "borrowed"])
-async def test_closing_from_within_an_update(emulator, connect, lend, until, borrowed):
+@pytest.mark.parametrize("external", [False, True], ids=["owned", "external"])
+async def test_closing_from_within_an_update(emulator, connect, make_session, until, external):
     """A listener closes the client: its own wait and all others end, whosever the session is."""
-    client = connect(emulator, session=lend() if borrowed else None)
+    client = connect(emulator, session=make_session() if external else None)
     ids = [emulator.add_job(CoverScript(end="never")) for _ in range(3)]
     after = []
 
@@ -143,7 +145,7 @@ async def test_closing_from_within_an_update(emulator, connect, lend, until, bor
         after.append("returned")
 
     others = [asyncio.create_task(client.wait_for_cover(task_id)) for task_id in ids[1:]]
-    await until(lambda: all(map(emulator.looks, ids[1:])))
+    await until(lambda: all(map(emulator.poll_count, ids[1:])))
     own = asyncio.create_task(client.wait_for_cover(ids[0], on_update=close))
     assert [error.task_id for error in await endings(own, *others)] == ids
     assert after == ["returned"]
@@ -157,15 +159,15 @@ async def test_closing_while_an_update_swallows_the_cancellation(emulator, clien
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
 
-    schedule = ExponentialSchedule(initial=0.1, maximum=0.1)
+    schedule = ExponentialSchedule(initial_delay=0.1, max_delay=0.1)
     waiting = asyncio.create_task(
         client.wait_for_cover(task_id, on_update=swallow, schedule=schedule)
     )
-    await until(lambda: emulator.looks(task_id))
+    await until(lambda: emulator.poll_count(task_id))
     await asyncio.sleep(0)
     await client.aclose()
     [error] = await endings(waiting)
-    assert (error.task_id, emulator.looks(task_id)) == (task_id, 1)
+    assert (error.task_id, emulator.poll_count(task_id)) == (task_id, 1)
 
 
 async def test_closing_from_within_the_last_update_costs_nobody_the_cover(emulator, client):
@@ -174,7 +176,7 @@ async def test_closing_from_within_the_last_update_costs_nobody_the_cover(emulat
     async def close(_):
         await client.aclose()
 
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     assert (await client.wait_for_cover(task_id, on_update=close)).is_success
 
 
@@ -253,7 +255,7 @@ async def test_who_is_cancelled_while_the_client_closes_is_cancelled(emulator, c
     """A cancellation from outside is not turned into anything else by closing."""
     task_id = emulator.add_job(CoverScript(end="never"))
     wait = asyncio.create_task(client.wait_for_cover(task_id))
-    await until(lambda: emulator.looks(task_id))
+    await until(lambda: emulator.poll_count(task_id))
     wait.cancel()
     await client.aclose()
     with pytest.raises(asyncio.CancelledError):
@@ -268,7 +270,7 @@ async def test_a_call_within_a_call_ends_too(emulator, client, until):
         await client.wait_for_cover(inner)
 
     waiting = asyncio.create_task(client.wait_for_cover(outer, on_update=wait))
-    await until(lambda: emulator.looks(inner))
+    await until(lambda: emulator.poll_count(inner))
     await client.aclose()
     [error] = await endings(waiting)
     assert error.task_id == outer
@@ -280,7 +282,7 @@ def test_another_event_loop_is_refused(call):
     with asyncio.Runner() as first, asyncio.Runner() as second:
         emulator = CoverEmulator()
         first.run(emulator.start())
-        client = CoverClient("a-key", base_url=emulator.url, budget=RequestBudget.unlimited())
+        client = CoverClient("a-key", base_url=emulator.url, rate_limiter=RateLimiter.unlimited())
         first.run(client.get_credits())
         with pytest.raises(RuntimeError, match="another event loop"):
             second.run(call(client))
@@ -293,17 +295,17 @@ def test_another_event_loop_is_refused(call):
         assert len(emulator.requests) == 2
 
 
-def test_a_budget_belongs_to_one_event_loop():
-    """Clients of two loops cannot share a budget, and the second one's call says so."""
-    budget = RequestBudget.unlimited()
+def test_a_rate_limiter_belongs_to_one_event_loop():
+    """Clients of two loops cannot share a rate limiter, and the second one's call says so."""
+    rate_limiter = RateLimiter.unlimited()
 
     async def use(client):
         async with CoverEmulator() as emulator, client(emulator) as used:
             await used.get_credits()
 
     def client(emulator):
-        return CoverClient("a-key", base_url=emulator.url, budget=budget)
+        return CoverClient("a-key", base_url=emulator.url, rate_limiter=rate_limiter)
 
     asyncio.run(use(client))
-    with pytest.raises(RuntimeError, match="make a budget for each loop"):
+    with pytest.raises(RuntimeError, match="make a rate limiter for each loop"):
         asyncio.run(use(client))

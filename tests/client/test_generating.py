@@ -15,13 +15,13 @@ from kie_cover_async import (
     InvalidResponseError,
     KieCoverError,
     RateLimitedError,
-    RequestBudget,
+    RateLimiter,
     RetryPolicy,
     ServerError,
     TransportError,
 )
 from kie_cover_async.emulator import CoverEmulator, Fault
-from kie_cover_async.events import RetryPlanned
+from kie_cover_async.events import RetryScheduled
 
 CALLBACK = "https://example.com/covers?a=b&c=d"
 
@@ -96,7 +96,7 @@ async def test_a_request_that_may_have_been_taken_is_not_repeated(emulator, conn
         await client.generate_cover("song", callback_url=CALLBACK)
     assert caught.value.maybe_accepted
     assert "may have been accepted" in str(caught.value)
-    assert not caught.value.safe_to_repeat
+    assert not caught.value.retryable
     assert len(asked(emulator)) == 1
     assert spent(emulator) == 1
 
@@ -119,7 +119,7 @@ async def test_a_refusal_is_final_and_cost_nothing(emulator, client, code, error
     with pytest.raises(error) as caught:
         await client.generate_cover("song", callback_url=CALLBACK)
     assert not caught.value.maybe_accepted
-    assert not caught.value.safe_to_repeat
+    assert not caught.value.retryable
     assert len(asked(emulator)) == 1
 
 
@@ -131,15 +131,15 @@ async def test_a_connection_that_was_never_made_is_tried_again():
     plans = []
 
     def hear(event):
-        if isinstance(event, RetryPlanned):
+        if isinstance(event, RetryScheduled):
             plans.append(event)
             failed.set()
 
     async with CoverClient(
         "a-key",
         base_url=f"http://127.0.0.1:{port}",
-        retry=RetryPolicy(attempts=100, first_delay=0.05, longest_delay=0.1),
-        budget=RequestBudget.unlimited(),
+        retry=RetryPolicy(max_attempts=100, initial_delay=0.05, max_delay=0.1),
+        rate_limiter=RateLimiter.unlimited(),
         observer=hear,
     ) as client:
         generating = asyncio.create_task(client.generate_cover("song", callback_url=CALLBACK))
@@ -156,13 +156,15 @@ async def test_a_connection_that_cannot_be_made_ends_the_attempts(connect):
     plans = []
     with socket.create_server(("127.0.0.1", 0)) as placeholder:
         nobody = CoverEmulator(port=placeholder.getsockname()[1])
-    client = connect(nobody, retry=RetryPolicy(attempts=3, first_delay=0.01), observer=plans.append)
+    client = connect(
+        nobody, retry=RetryPolicy(max_attempts=3, initial_delay=0.01), observer=plans.append
+    )
     with pytest.raises(TransportError) as caught:
         await client.generate_cover("song", callback_url=CALLBACK)
     assert not caught.value.connected
     assert not caught.value.maybe_accepted
-    assert caught.value.safe_to_repeat
-    assert sum(isinstance(event, RetryPlanned) for event in plans) == 2
+    assert caught.value.retryable
+    assert sum(isinstance(event, RetryScheduled) for event in plans) == 2
 
 
 class Unreachable(aiohttp.BaseConnector):
@@ -178,7 +180,10 @@ async def test_a_connection_that_takes_for_ever_was_never_made(request_timeout):
     """A request whose time went by before there was a connection was certainly not taken."""
     async with aiohttp.ClientSession(connector=Unreachable()) as session:
         client = CoverClient(
-            "a-key", session=session, request_timeout=request_timeout, retry=RetryPolicy(attempts=1)
+            "a-key",
+            session=session,
+            request_timeout=request_timeout,
+            retry=RetryPolicy(max_attempts=1),
         )
         with pytest.raises(TransportError) as caught:
             await client.generate_cover("song", callback_url=CALLBACK)
@@ -187,10 +192,10 @@ async def test_a_connection_that_takes_for_ever_was_never_made(request_timeout):
     assert asyncio.get_running_loop().time() <= request_timeout
 
 
-@pytest.mark.parametrize("borrowed", [False, True], ids=["owned", "borrowed"])
-async def test_it_goes_out_on_a_connection_of_its_own(emulator, connect, lend, borrowed):
+@pytest.mark.parametrize("external", [False, True], ids=["owned", "external"])
+async def test_it_goes_out_on_a_connection_of_its_own(emulator, connect, make_session, external):
     """The connection that reads share is left alone, and none is used for two covers."""
-    client = connect(emulator, session=lend() if borrowed else None)
+    client = connect(emulator, session=make_session() if external else None)
     for song in ("one", "two"):
         await client.get_credits()
         await client.generate_cover(song, callback_url=CALLBACK)
@@ -216,10 +221,10 @@ async def test_a_cancelled_request_is_logged(emulator, client, caplog, until):
 
 async def test_cancelling_before_it_is_sent_is_not_worth_a_word(emulator, client, caplog, until):
     """A request that was still waiting for its slot, or a read, is cancelled silently."""
-    client.budget.hold(60)
+    client.rate_limiter.pause(60)
     calls = [client.generate_cover("song", callback_url=CALLBACK), client.get_credits()]
     tasks = [asyncio.create_task(call) for call in calls]
-    await until(lambda: client.budget.waiting == len(tasks))
+    await until(lambda: client.rate_limiter.queued == len(tasks))
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

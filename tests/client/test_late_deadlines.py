@@ -20,7 +20,7 @@ from kie_cover_async import (
     TransportError,
 )
 
-ONCE = RetryPolicy(attempts=1)
+ONCE = RetryPolicy(max_attempts=1)
 CALLBACK = "https://example.com/covers"
 # Seconds: a deadline, and a time for which the loop is blocked from somewhere before it.
 SHORT, BLOCKED = 0.15, 0.3
@@ -91,7 +91,9 @@ async def test_no_answer_is_waited_for_after_a_late_deadline(play, connect):
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
-async def test_a_submit_is_not_sent_after_its_time_to_connect(play, connect, lend, attempts):
+async def test_a_submit_is_not_sent_after_its_time_to_connect(
+    play, connect, make_session, attempts
+):
     """A submit whose connection was there too late is not sent on it; a retry is allowed."""
     peer = await play([ACCEPTED])
     blocks = [block]
@@ -104,8 +106,8 @@ async def test_a_submit_is_not_sent_after_its_time_to_connect(play, connect, len
     tracing.on_connection_create_end.append(block_once)
     client = connect(
         peer,
-        session=lend(trace_configs=[tracing]),
-        retry=RetryPolicy(attempts=attempts, first_delay=0.01),
+        session=make_session(trace_configs=[tracing]),
+        retry=RetryPolicy(max_attempts=attempts, initial_delay=0.01),
         request_timeout=SHORT,
     )
     submitting = client.generate_cover("song", callback_url=CALLBACK)
@@ -114,7 +116,7 @@ async def test_a_submit_is_not_sent_after_its_time_to_connect(play, connect, len
             await submitting
         assert not caught.value.connected
         assert not caught.value.maybe_accepted
-        assert caught.value.safe_to_repeat
+        assert caught.value.retryable
     else:
         assert await submitting == "task"
     assert len(peer.requests) == attempts - 1
@@ -172,7 +174,7 @@ async def test_the_last_poll_of_a_frozen_wait_does_not_queue_for_long(instant_ti
     client = connect(peer, schedule=Never(), request_timeout=5.0)
     with pytest.raises(CoverTimeoutError) as caught:
         await client.wait_for_cover(
-            "task", timeout=30.0, on_update=lambda _: client.budget.hold(1000.0)
+            "task", timeout=30.0, on_update=lambda _: client.rate_limiter.pause(1000.0)
         )
     assert caught.value.waited == pytest.approx(66.0, abs=0.5)
     assert len(peer.requests) == 1
@@ -250,7 +252,7 @@ async def test_what_a_download_has_in_the_socket_is_read(play, connect, script):
     """An image that came while the loop was blocked is there, and not too slow either."""
     peer = await play(script)
     client = connect(peer, retry=ONCE, request_timeout=SHORT)
-    assert set(await client.downloads.fetch(peer.url, whole)) == set(IMAGE)
+    assert set(await client.downloader.fetch(peer.url, whole)) == set(IMAGE)
 
 
 async def test_a_download_without_news_ends_after_a_late_deadline(play, connect):
@@ -258,4 +260,4 @@ async def test_a_download_without_news_ends_after_a_late_deadline(play, connect)
     peer = await play([answer(IMAGE)[:-20], BLOCK, SILENCE])
     client = connect(peer, retry=ONCE, request_timeout=SHORT)
     with pytest.raises(DownloadError, match=r"nothing came for 0\.15 s"):
-        await client.downloads.fetch(peer.url, whole)
+        await client.downloader.fetch(peer.url, whole)

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from kie_cover_async import RequestBudget
+from kie_cover_async import RateLimiter
 from kie_cover_async.emulator import CoverScript
 
 pytestmark = pytest.mark.usefixtures("instant_time")
 
-SLOT = 0.1  # of the default budget: ten requests a second
+SLOT = 0.1  # of the default rate limiter: ten requests a second
 
 
 async def one_by_one(client, task_ids, timeout):
@@ -40,7 +40,7 @@ async def test_a_single_call_leaves_within_two_slots(cover_emulator, cover_clien
         "record-info": lambda: cover_client.get_cover_details(ids[-1]),
     }
     await asyncio.sleep(moment + 0.33 * SLOT)
-    assert cover_client.budget.waiting > 50
+    assert cover_client.rate_limiter.queued > 50
     for call in calls.values():
         before, started = len(cover_emulator.requests), now()
         await call()
@@ -50,7 +50,7 @@ async def test_a_single_call_leaves_within_two_slots(cover_emulator, cover_clien
     await asyncio.wait([waits])
 
 
-@pytest.mark.cover_client(budget=RequestBudget(2))
+@pytest.mark.cover_client(rate_limiter=RateLimiter(2))
 async def test_who_runs_out_of_time_polls_first(cover_emulator, cover_client):
     """A wait does not miss its cover behind the polls of others that have more time."""
     ids = [cover_emulator.add_job(CoverScript(end="never")) for _ in range(100)]
@@ -59,6 +59,6 @@ async def test_who_runs_out_of_time_polls_first(cover_emulator, cover_client):
     # A poll has 70 others before it: a second one in its turn would come too late.
     short = cover_emulator.add_job(CoverScript(seconds=45))
     assert (await cover_client.wait_for_cover(short, timeout=20)).is_success
-    assert cover_emulator.looks(short) == 2
+    assert cover_emulator.poll_count(short) == 2
     waits.cancel()
     await asyncio.wait([waits])

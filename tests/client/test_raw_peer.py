@@ -15,7 +15,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 BODY = b'{"code":200,"data":1.5}'
-ONCE = RetryPolicy(attempts=1)
+ONCE = RetryPolicy(max_attempts=1)
 
 
 def answer(body=BODY, fields=b"", status=b"200 OK"):
@@ -127,7 +127,7 @@ async def test_what_a_server_can_do(instant_time, play, connect, until, row):
     assert peer.bytes_sent < 16 * MIB
     await client.aclose()
     await until(lambda: peer.open_connections == 0)
-    assert client._transport.in_flight._free == client._most_in_flight
+    assert client._transport.in_flight._free == client._max_concurrent_requests
 
 
 FLOODS = [b"HTTP/1.1 103 Early Hints\r\n\r\n", CHUNKED, b""]
@@ -159,14 +159,16 @@ async def test_an_answer_that_nobody_asked_for(instant_time, play, connect, paus
     assert (peer.connections, len(peer.requests)) == (2, 3)
 
 
-async def test_answers_that_are_one_behind(instant_time, play, connect, lend, until):
-    """In a lent session's pool nobody looks after that, but a record of another id is refused."""
+async def test_answers_that_are_one_behind(instant_time, play, connect, make_session, until):
+    """In an external session's pool nobody looks after that, but a record of another id is
+    refused.
+    """
     records = [
         answer(b'{"code":200,"data":{"taskId":"%s","successFlag":2}}' % name)
         for name in (b"a", b"a", b"b", b"b")
     ]
     peer = await play([records[0], 0.1, records[1], *_in_turn(records[2:]), SILENCE])
-    client = connect(peer, session=lend())
+    client = connect(peer, session=make_session())
     assert (await client.get_cover_details("a")).task_id == "a"
     await asyncio.sleep(1.0)
     assert (await client.get_cover_details("b")).task_id == "b"

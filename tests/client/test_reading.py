@@ -36,29 +36,29 @@ PASSING = {
 }
 
 
-async def test_a_look_brings_the_record(emulator, client):
-    """One look brings the details as the API has them."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]), music_task_id="song")
+async def test_a_poll_brings_the_record(emulator, client):
+    """One poll brings the details as the API has them."""
+    task_id = emulator.add_job(CoverScript(statuses=["success"]), music_task_id="song")
     details = await client.get_cover_details(task_id)
     assert (details.task_id, details.parent_task_id) == (task_id, "song")
     assert details.state is CoverState.SUCCESS
     assert [image.startswith(emulator.image_url) for image in details.images] == [True, True]
 
 
-async def test_a_failed_cover_is_a_good_look(emulator, client):
-    """A single look at a failed job raises nothing: it was asked how far the job is."""
-    details = await client.get_cover_details(emulator.add_job(CoverScript(looks=["failure"])))
+async def test_a_failed_cover_is_a_good_poll(emulator, client):
+    """A single poll of a failed job raises nothing: it was asked how far the job is."""
+    details = await client.get_cover_details(emulator.add_job(CoverScript(statuses=["failure"])))
     assert details.state is CoverState.GENERATE_COVER_FAILED
     assert details.error_message == "Cover generation failed"
 
 
 async def test_an_unknown_id_is_not_found_at_once(emulator, client):
-    """A single look does not wait for a record to appear, and the error names the id."""
+    """A single poll does not wait for a record to appear, and the error names the id."""
     with pytest.raises(TaskNotFoundError) as caught:
         await client.get_cover_details("nobody")
     assert caught.value.task_id == "nobody"
     assert caught.value.request_id.endswith("-FRA")
-    assert emulator.looks("nobody") == 1
+    assert emulator.poll_count("nobody") == 1
 
 
 async def test_a_refused_key_is_not_tried_again(emulate, connect):
@@ -83,7 +83,7 @@ async def test_credits_have_decimals(emulator, client):
 
 async def test_a_fresh_link_to_an_image(emulator, client):
     """A link is given for the vendor's own image, and refused for any other."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     image = (await client.get_cover_details(task_id)).images[0]
     assert (await client.get_download_url(image)).startswith(f"{image}?expires=")
     with pytest.raises(InvalidRequestError, match="url is wrong"):
@@ -92,7 +92,7 @@ async def test_a_fresh_link_to_an_image(emulator, client):
 
 async def test_every_request_says_who_asks(emulator, client):
     """Each verb sends the key, the content type the API asks for, our user agent, no cookie."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     details = await client.get_cover_details(task_id)
     await client.get_download_url(details.images[0])
     await client.get_credits()
@@ -124,23 +124,23 @@ async def test_reads_share_one_connection(emulator, client):
 @pytest.mark.parametrize("task_id", ODD_IDS)
 async def test_an_id_reaches_the_server_as_it_is(emulator, client, task_id):
     """Whatever characters an id has, the server sees the same ones, in one parameter."""
-    emulator.add_job(CoverScript(looks=["success"]), task_id=task_id)
+    emulator.add_job(CoverScript(statuses=["success"]), task_id=task_id)
     assert (await client.get_cover_details(task_id)).task_id == task_id
     assert dict(emulator.requests[0].query) == {"taskId": task_id}
 
 
 async def test_the_record_of_another_is_refused(emulator, connect):
     """A record that is not the one asked for is an unreadable answer."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     emulator.fault(Fault.replace("data.taskId", "another"))
     with pytest.raises(InvalidResponseError, match="another"):
-        await connect(emulator, retry=RetryPolicy(attempts=1)).get_cover_details(task_id)
+        await connect(emulator, retry=RetryPolicy(max_attempts=1)).get_cover_details(task_id)
 
 
 @pytest.mark.parametrize(("fault", "error"), PASSING.values(), ids=PASSING)
 async def test_a_passing_fault_is_repeated(emulator, client, fault, error):
     """A read goes on after a fault that passes, and brings its value."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     emulator.fault(fault, count=2)
     assert (await client.get_cover_details(task_id)).is_success
     assert [request.fault for request in emulator.requests][:2] == [fault, fault]
@@ -149,21 +149,23 @@ async def test_a_passing_fault_is_repeated(emulator, client, fault, error):
 @pytest.mark.parametrize(("fault", "error"), PASSING.values(), ids=PASSING)
 async def test_a_lasting_fault_ends_the_attempts(emulator, client, fault, error):
     """After four tries, the policy's number, the fault is raised as the error that it is."""
-    task_id = emulator.add_job(CoverScript(looks=["success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["success"]))
     emulator.fault(fault, rate=1.0)
     with pytest.raises(error) as caught:
         await client.get_cover_details(task_id)
     assert caught.value.transient
-    assert caught.value.safe_to_repeat
+    assert caught.value.retryable
     assert not caught.value.maybe_accepted
     # aiohttp repeats a GET by itself where a connection broke before the first byte.
-    assert emulator.looks(task_id) == (8 if fault == Fault.reset() else 4)
+    assert emulator.poll_count(task_id) == (8 if fault == Fault.reset() else 4)
 
 
 @pytest.mark.parametrize("midway", [False, True])
 async def test_a_stall_ends_with_the_request_timeout(emulator, connect, midway):
     """The time for a request counts its body too, and is one try's, not the call's."""
-    client = connect(emulator, request_timeout=0.2, retry=RetryPolicy(attempts=2, first_delay=0.01))
+    client = connect(
+        emulator, request_timeout=0.2, retry=RetryPolicy(max_attempts=2, initial_delay=0.01)
+    )
     emulator.fault(Fault.stall(midway=midway), rate=1.0)
     started = asyncio.get_running_loop().time()
     with pytest.raises(TransportError, match=r"no answer within 0\.2 s"):
@@ -213,7 +215,7 @@ async def test_a_redirect_is_refused(emulator, emulate, client, status):
 
 async def test_an_answer_is_cut_off_at_one_mebibyte(emulator, connect):
     """What is as long as the cap is read, and what is one byte longer is no JSON any more."""
-    client = connect(emulator, retry=RetryPolicy(attempts=1))
+    client = connect(emulator, retry=RetryPolicy(max_attempts=1))
     wrapping = len(b'{"code":200,"data":1.5,"msg":""}')
     fits = b'{"code":200,"data":1.5,"msg":"%s"}' % (b"x" * (MIB - wrapping))
     emulator.fault(Fault.answer(200, fits))

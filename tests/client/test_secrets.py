@@ -16,7 +16,7 @@ from kie_cover_async import (
     CoverFailedError,
     CoverTimeoutError,
     KieCoverError,
-    RequestBudget,
+    RateLimiter,
     RetryPolicy,
 )
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
@@ -93,8 +93,8 @@ def secretive(stack, caplog):
     def connect(server, **settings):
         settings = {
             "request_timeout": 0.25,
-            "retry": RetryPolicy(attempts=2, first_delay=0.01),
-            "budget": RequestBudget.unlimited(),
+            "retry": RetryPolicy(max_attempts=2, initial_delay=0.01),
+            "rate_limiter": RateLimiter.unlimited(),
             **settings,
         }
         client = CoverClient(KEY, base_url=server.url, **settings)
@@ -118,13 +118,13 @@ async def test_an_echo_of_the_key_is_hidden(emulator, secretive, echo):
     asyncio.get_running_loop().set_debug(True)
     events = []
     client = secretive(emulator, observer=events.append)
-    task_ids = [emulator.add_job(CoverScript(looks=["success"])) for _ in range(2)]
+    task_ids = [emulator.add_job(CoverScript(statuses=["success"])) for _ in range(2)]
     emulator.fault(echo, rate=1.0)
     errors = await errors_of(
         client.get_cover_details(task_ids[0]),
         client.wait_for_cover(task_ids[1], timeout=0.1),
         client.generate_cover("one", callback_url=CALLBACK),
-        client.cover_for("two", callback_url=CALLBACK, timeout=0.1),
+        client.generate_and_wait("two", callback_url=CALLBACK, timeout=0.1),
         client.get_credits(),
         client.get_download_url("https://example.com/image.png"),
     )
@@ -137,7 +137,7 @@ async def test_an_echo_of_the_key_is_hidden(emulator, secretive, echo):
 async def test_a_failure_that_names_the_key_is_hidden(emulator, secretive):
     """Nor is it in the error of a job that failed, or that never ended."""
     client = secretive(emulator)
-    failed = emulator.add_job(CoverScript(looks=["failure"], error_message=KEY, error_code=KEY))
+    failed = emulator.add_job(CoverScript(statuses=["failure"], error_message=KEY, error_code=KEY))
     with pytest.raises(CoverFailedError) as caught:
         await client.wait_for_cover(failed)
     assert "***" in str(caught.value)
@@ -201,12 +201,14 @@ async def test_a_caller_who_loses_patience_shows_no_key(emulator, secretive):
 
 
 async def test_a_session_that_cannot_be_used_shows_no_key(
-    emulator, secretive, lend, monkeypatch, tmp_path
+    emulator, secretive, make_session, monkeypatch, tmp_path
 ):
     """The error for a session with other credentials shows neither these nor the key."""
     (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login me password {KEY}\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    [error] = await errors_of(secretive(emulator, session=lend(trust_env=True)).get_credits())
+    [error] = await errors_of(
+        secretive(emulator, session=make_session(trust_env=True)).get_credits()
+    )
     assert isinstance(error, ValueError)
     assert not any(map(shows_the_key, texts(error)))
 
@@ -239,9 +241,11 @@ async def fail_of_much(session, context, params):
 
 @pytest.mark.parametrize("failing", [fail, fail_of_something, fail_of_much])
 @pytest.mark.parametrize("signal", ["on_request_start", "on_request_end"])
-async def test_tracing_that_fails_shows_no_key(emulator, secretive, lend, failing, signal):
-    """What the owner of a lent session raises is passed on, and tells why it has no traceback."""
-    client = secretive(emulator, session=lend(trace_configs=traced(failing, signal)))
+async def test_tracing_that_fails_shows_no_key(emulator, secretive, make_session, failing, signal):
+    """What the owner of an external session raises is passed on, and tells why it has no
+    traceback.
+    """
+    client = secretive(emulator, session=make_session(trace_configs=traced(failing, signal)))
     errors = await errors_of(
         client.get_credits(),
         client.wait_for_cover("id"),
@@ -254,10 +258,10 @@ async def test_tracing_that_fails_shows_no_key(emulator, secretive, lend, failin
         assert not any(map(shows_the_key, texts(error)))
 
 
-async def test_a_failure_after_a_failure_shows_no_key(emulator, secretive, lend):
+async def test_a_failure_after_a_failure_shows_no_key(emulator, secretive, make_session):
     """Tracing that fails on hearing of aiohttp's error takes that error with it."""
     tracing = traced(fail, "on_request_exception")
-    client = secretive(emulator, session=lend(trace_configs=tracing))
+    client = secretive(emulator, session=make_session(trace_configs=tracing))
     emulator.fault(Fault.reset(), rate=1.0)
     [error] = await errors_of(client.get_credits())
     assert (type(error), str(error)) == (RuntimeError, "mine")
@@ -267,7 +271,7 @@ async def test_a_failure_after_a_failure_shows_no_key(emulator, secretive, lend)
 def test_a_session_of_another_event_loop_shows_no_key():
     """aiohttp's error where a session was made in another event loop says nothing of the key."""
 
-    async def lent():
+    async def external():
         return aiohttp.ClientSession()
 
     async def use(session):
@@ -279,7 +283,7 @@ def test_a_session_of_another_event_loop_shows_no_key():
                 )
 
     with asyncio.Runner() as runner:
-        session = runner.run(lent())
+        session = runner.run(external())
         for error in asyncio.run(use(session)):
             assert isinstance(error, RuntimeError)
             assert not any(map(shows_the_key, texts(error)))
@@ -292,8 +296,8 @@ async def test_nothing_that_holds_the_key_shows_it(emulator, secretive):
     await client.get_credits()
     transport = client._transport
     parts = [getattr(transport, part.name) for part in attrs.fields(type(transport))]
-    for shown in (client, transport, *parts, *vars(transport.exchange).values()):
-        if shown is not transport.exchange._headers:
+    for shown in (client, transport, *parts, *vars(transport.http_client).values()):
+        if shown is not transport.http_client._headers:
             assert not shows_the_key(repr(shown))
 
 
@@ -311,5 +315,5 @@ async def test_the_key_is_in_no_pickle(emulator, secretive, used, again):
 async def test_a_placeholder_for_a_key_harms_no_answer(emulator):
     """A key so short that it occurs in ordinary words is not looked for in answers."""
     async with CoverClient("a", base_url=emulator.url) as client:
-        task_id = emulator.add_job(CoverScript(looks=["success"]), task_id="a-cat")
+        task_id = emulator.add_job(CoverScript(statuses=["success"]), task_id="a-cat")
         assert (await client.get_cover_details(task_id)).is_success

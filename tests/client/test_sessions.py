@@ -43,9 +43,9 @@ async def use(client):
     assert details.is_success
 
 
-async def test_a_borrowed_session_is_given_back_as_it_was(emulator, connect, lend):
+async def test_an_external_session_is_left_as_it_was(emulator, connect, make_session):
     """After all verbs and `aclose` the session is open, and nothing about it has changed."""
-    session = lend(
+    session = make_session(
         headers={"X-Mine": "1", "Accept": "text/html"},
         cookies={"mine": "1"},
         timeout=aiohttp.ClientTimeout(total=9),
@@ -61,9 +61,9 @@ async def test_a_borrowed_session_is_given_back_as_it_was(emulator, connect, len
         assert answer.status == 404
 
 
-async def test_a_borrowed_session_brings_its_own_headers(emulator, connect, lend):
+async def test_an_external_session_brings_its_own_headers(emulator, connect, make_session):
     """The owner's headers are sent too, but ours are what the API asks for."""
-    session = lend(
+    session = make_session(
         headers={"X-Mine": "1", "Authorization": "Basic mine", "Content-Type": "text/plain"}
     )
     await connect(emulator, session=session).get_credits()
@@ -102,7 +102,7 @@ async def test_a_cache_repeats_no_status(emulator, connect, cache):
     client = connect(cache)
     before = await client.get_credits()
     assert (await client.wait_for_cover(task_id, timeout=2)).is_success
-    assert emulator.looks(task_id) == 3
+    assert emulator.poll_count(task_id) == 3
     await connect(emulator).generate_cover("song", callback_url=CALLBACK)
     assert before > await client.get_credits() == emulator.credits
 
@@ -123,28 +123,32 @@ ODD_HABITS = {
 
 
 @pytest.mark.parametrize("habits", ODD_HABITS.values(), ids=ODD_HABITS)
-async def test_the_habits_of_a_session_do_not_matter(emulator, connect, lend, monkeypatch, habits):
+async def test_the_habits_of_a_session_do_not_matter(
+    emulator, connect, make_session, monkeypatch, habits
+):
     """However its owner has set the session up, every verb works and errors are ours."""
     monkeypatch.setenv("NETRC", "/dev/null")
     habits = dict(habits)
     if jar := habits.pop("cookie_jar_class", None):
         habits["cookie_jar"] = jar(unsafe=True)
-    await use(connect(emulator, session=lend(**habits)))
+    await use(connect(emulator, session=make_session(**habits)))
 
 
-@pytest.mark.parametrize("borrowed", [False, True])
-async def test_only_a_jar_that_wants_them_keeps_cookies(emulator, connect, lend, borrowed):
-    """The gateway's cookie is of no use: our own session forgets it, a lent one does as it does."""
-    session = lend(cookie_jar=aiohttp.CookieJar(unsafe=True)) if borrowed else None
+@pytest.mark.parametrize("external", [False, True])
+async def test_only_a_jar_that_wants_them_keeps_cookies(emulator, connect, make_session, external):
+    """The gateway's cookie is of no use: our own session forgets it, an external one does as it
+    does.
+    """
+    session = make_session(cookie_jar=aiohttp.CookieJar(unsafe=True)) if external else None
     client = connect(emulator, session=session)
     await client.get_credits()
     await client.get_credits()
-    assert ("Cookie" in emulator.requests[1].headers) == borrowed
+    assert ("Cookie" in emulator.requests[1].headers) == external
 
 
-async def test_a_session_that_its_owner_closed_is_no_more(emulator, connect, lend):
+async def test_a_session_that_its_owner_closed_is_no_more(emulator, connect, make_session):
     """When the owner closes the session, every verb says that there is nothing left to use."""
-    session = lend()
+    session = make_session()
     client = connect(emulator, session=session)
     await client.get_credits()
     await session.close()
@@ -154,7 +158,7 @@ async def test_a_session_that_its_owner_closed_is_no_more(emulator, connect, len
         client.wait_for_cover("id"),
         client.generate_cover("song", callback_url=CALLBACK),
     ):
-        with pytest.raises(ClientClosedError, match="the session that was lent") as caught:
+        with pytest.raises(ClientClosedError, match="the external session") as caught:
             await call
         assert not caught.value.maybe_accepted
     assert len(emulator.requests) == 1
@@ -163,23 +167,23 @@ async def test_a_session_that_its_owner_closed_is_no_more(emulator, connect, len
         await client.get_credits()
 
 
-async def test_an_owner_may_close_in_the_middle_of_a_wait(emulator, connect, lend, until):
+async def test_an_owner_may_close_in_the_middle_of_a_wait(emulator, connect, make_session, until):
     """The wait whose session goes away ends with the id, and not at its deadline."""
-    session = lend()
+    session = make_session()
     client = connect(emulator, session=session)
     task_id = emulator.add_job(CoverScript(end="never"))
     waiting = asyncio.create_task(client.wait_for_cover(task_id))
-    await until(lambda: emulator.looks(task_id))
+    await until(lambda: emulator.poll_count(task_id))
     await session.close()
-    with pytest.raises(ClientClosedError, match="the session that was lent") as caught:
+    with pytest.raises(ClientClosedError, match="the external session") as caught:
         await waiting
     assert caught.value.task_id == task_id
 
 
-async def test_a_session_with_credentials_is_refused_at_once(emulator, lend):
+async def test_a_session_with_credentials_is_refused_at_once(emulator, make_session):
     """A session that would send its own credentials cannot carry the key."""
     with pytest.warns(DeprecationWarning, match="auth"):
-        session = lend(auth=aiohttp.BasicAuth("me", "my-password"))
+        session = make_session(auth=aiohttp.BasicAuth("me", "my-password"))
     with pytest.raises(ValueError, match="session must have no auth") as caught:
         CoverClient("a-key", base_url=emulator.url, session=session)
     assert "my-password" not in str(caught.value)
@@ -194,9 +198,9 @@ def netrc(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("netrc")
-async def test_credentials_in_a_netrc_file_are_named(emulator, connect, lend, caplog):
+async def test_credentials_in_a_netrc_file_are_named(emulator, connect, make_session, caplog):
     """Where the environment has credentials for the API's host, the error says where from."""
-    client = connect(emulator, session=lend(trust_env=True))
+    client = connect(emulator, session=make_session(trust_env=True))
     for call in (
         client.get_credits(),
         client.wait_for_cover("id"),
@@ -209,7 +213,7 @@ async def test_credentials_in_a_netrc_file_are_named(emulator, connect, lend, ca
     assert caplog.records == []
 
 
-async def test_an_error_of_a_sessions_tracing_is_passed_on(emulator, connect, lend, caplog):
+async def test_an_error_of_a_sessions_tracing_is_passed_on(emulator, connect, make_session, caplog):
     """It is not taken for a clash of credentials; a paid request may have been accepted then."""
 
     async def fail(session, context, params):
@@ -217,7 +221,10 @@ async def test_an_error_of_a_sessions_tracing_is_passed_on(emulator, connect, le
 
     tracing = aiohttp.TraceConfig()
     tracing.on_request_end.append(fail)
-    client, before = connect(emulator, session=lend(trace_configs=[tracing])), emulator.credits
+    client, before = (
+        connect(emulator, session=make_session(trace_configs=[tracing])),
+        emulator.credits,
+    )
     with pytest.raises(ValueError, match=r"^no such label\n"):
         await client.get_credits()
     assert caplog.records == []
@@ -233,19 +240,25 @@ async def test_an_error_of_a_sessions_tracing_is_passed_on(emulator, connect, le
     ("pool", "most"),
     [({"limit": 2}, 2), ({"limit": 0, "limit_per_host": 1}, 1), ({"limit": 0}, 6)],
 )
-async def test_a_pool_bounds_what_is_in_flight(emulate, connect, lend, pool, most):
+async def test_a_pool_bounds_what_is_in_flight(emulate, connect, make_session, pool, most):
     """No more requests than the pool has connections, and none loses its time in the queue."""
     emulator = await emulate(latency=0.15)
-    session = lend(connector=aiohttp.TCPConnector(**pool))
-    client = connect(emulator, session=session, request_timeout=0.6, retry=RetryPolicy(attempts=1))
+    session = make_session(connector=aiohttp.TCPConnector(**pool))
+    client = connect(
+        emulator, session=session, request_timeout=0.6, retry=RetryPolicy(max_attempts=1)
+    )
     await asyncio.gather(*[client.get_credits() for _ in range(6)])
     assert _most_at_once(emulator, 0.15) <= most
 
 
 async def test_the_client_bounds_what_is_in_flight(emulate, connect):
-    """No more requests than `max_in_flight` are under way, and none loses its time in the queue."""
+    """No more requests than `max_concurrent_requests` are under way, and none loses its time in the
+    queue.
+    """
     emulator = await emulate(latency=0.15)
-    client = connect(emulator, max_in_flight=2, request_timeout=0.4, retry=RetryPolicy(attempts=1))
+    client = connect(
+        emulator, max_concurrent_requests=2, request_timeout=0.4, retry=RetryPolicy(max_attempts=1)
+    )
     await asyncio.gather(*[client.get_credits() for _ in range(6)])
     assert _most_at_once(emulator, 0.15) <= 2
 
@@ -257,7 +270,7 @@ def _most_at_once(emulator, latency):
     )
 
 
-async def test_the_password_of_a_proxy_is_not_told(lend):
+async def test_the_password_of_a_proxy_is_not_told(make_session):
     """A proxy that refuses is named by its answer, not by its URL; nothing was ever asked."""
 
     async def refuse(reader, writer):
@@ -268,7 +281,7 @@ async def test_the_password_of_a_proxy_is_not_told(lend):
 
     proxy = await asyncio.start_server(refuse, "127.0.0.1", 0)
     port = proxy.sockets[0].getsockname()[1]
-    session = lend(proxy=f"http://somebody:hunter2@127.0.0.1:{port}")
+    session = make_session(proxy=f"http://somebody:hunter2@127.0.0.1:{port}")
     async with (
         proxy,
         CoverClient("a-key", session=session) as client,

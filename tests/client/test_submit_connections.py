@@ -36,13 +36,15 @@ KEPT_FOR = 600.0
 
 
 @pytest.fixture(params=["own", "external"])
-def connected(request, connect, lend):
+def connected(request, connect, make_session):
     """Makes a client of a server, with a session of its own or an external one."""
 
     def connected(server):
         if request.param == "own":
             return connect(server)
-        return connect(server, session=lend(connector=TCPConnector(keepalive_timeout=KEPT_FOR)))
+        return connect(
+            server, session=make_session(connector=TCPConnector(keepalive_timeout=KEPT_FOR))
+        )
 
     return connected
 
@@ -101,7 +103,7 @@ async def test_other_requests_keep_their_connection(play, connected, until):
     assert peer.connections == 2
 
 
-async def test_the_connection_is_closed_over_tls(stack, connect, lend, until):
+async def test_the_connection_is_closed_over_tls(stack, connect, make_session, until):
     """TLS changes nothing: the server sees the connection end after the answer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
@@ -110,7 +112,7 @@ async def test_the_connection_is_closed_over_tls(stack, connect, lend, until):
     await stack.enter_async_context(peer)
     trusting = ssl.create_default_context(cafile=CERTIFICATE)
     trusting.check_hostname = False
-    client = connect(peer, session=lend(connector=TCPConnector(ssl=trusting)))
+    client = connect(peer, session=make_session(connector=TCPConnector(ssl=trusting)))
     assert [await submit(client) for _ in range(2)] == ["task"] * 2
     assert peer.connections == 2
     await until(lambda: peer.open_connections == 0)

@@ -11,7 +11,7 @@ import pytest
 from raw_peer import REQUEST, RawPeer
 
 from kie_cover_async import ConnectionSetupError, TransportError
-from kie_cover_async.events import RequestDone
+from kie_cover_async.events import RequestFinished
 
 # Signed by themselves: for another name than 127.0.0.1, good until 2126; for it, until 2020.
 ANOTHER, EXPIRED = (
@@ -46,12 +46,12 @@ async def impostor(stack):
 
 
 @pytest.fixture
-def trusting(lend):
+def trusting(make_session):
     """Make a session that trusts this certificate."""
 
     def trusting(certificate):
         context = ssl.create_default_context(cafile=certificate)
-        return lend(connector=aiohttp.TCPConnector(ssl=context))
+        return make_session(connector=aiohttp.TCPConnector(ssl=context))
 
     return trusting
 
@@ -66,9 +66,9 @@ def refusal(connect):
         # Python 3.11 traces a frame no further into which an error was thrown.
         [error] = await asyncio.gather(call(client), return_exceptions=True)
         assert type(error) is ConnectionSetupError
-        marks = (error.transient, error.safe_to_repeat, error.connected, error.maybe_accepted)
+        marks = (error.transient, error.retryable, error.connected, error.maybe_accepted)
         assert marks == (False,) * 4
-        assert sum(isinstance(event, RequestDone) for event in events) == 1
+        assert sum(isinstance(event, RequestFinished) for event in events) == 1
         return error.reason
 
     return refusal
@@ -105,11 +105,11 @@ async def test_a_certificate_that_has_expired(impostor, refusal, trusting, call)
 
 
 @every_call
-async def test_a_certificate_with_another_fingerprint(impostor, refusal, lend, call):
+async def test_a_certificate_with_another_fingerprint(impostor, refusal, make_session, call):
     """Nor to one that does not have the certificate which the owner of the session pinned."""
     peer = await impostor(ANOTHER)
     pinned = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(bytes(32)))
-    assert "fingerprint" in await refusal(call, peer, session=lend(connector=pinned))
+    assert "fingerprint" in await refusal(call, peer, session=make_session(connector=pinned))
     assert peer.requests == []
 
 
@@ -142,24 +142,24 @@ def refusing(play):
         ("https", 403, "name that host in no_proxy"),
     ],
 )
-async def test_a_proxy_that_refuses(refusing, refusal, lend, call, case):
+async def test_a_proxy_that_refuses(refusing, refusal, make_session, call, case):
     """A proxy that wants a login, or allows no connection to the API, is asked once."""
     scheme, status, remedy = case
     proxy, server = await refusing(status), SimpleNamespace(url=f"{scheme}://127.0.0.1:9")
-    reason = await refusal(call, server, session=lend(proxy=proxy.url))
+    reason = await refusal(call, server, session=make_session(proxy=proxy.url))
     assert f"the proxy answered {status}; " in reason
     assert remedy in reason
     assert len(proxy.requests) == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_proxy_in_passing_trouble(refusing, connect, lend, status):
+async def test_a_proxy_in_passing_trouble(refusing, connect, make_session, status):
     """A proxy that may answer otherwise in a moment is asked again."""
     proxy, server = await refusing(status), SimpleNamespace(url="https://127.0.0.1:9")
-    client = connect(server, session=lend(proxy=proxy.url))
+    client = connect(server, session=make_session(proxy=proxy.url))
     with pytest.raises(TransportError) as caught:
         await client.get_credits()
-    assert caught.value.safe_to_repeat
+    assert caught.value.retryable
     assert len(proxy.requests) == 4
 
 
@@ -170,26 +170,29 @@ async def test_a_handshake_that_breaks(connect, play):
     peer.scripts = [[b"\x15\x03\x01\x00\x02\x02\x28"]]
     with pytest.raises(TransportError, match="handshake failure") as caught:
         await connect(peer).get_credits()
-    assert caught.value.safe_to_repeat
+    assert caught.value.retryable
     assert peer.connections == 4
 
 
 @pytest.mark.parametrize("tls", [False, unverifying()], ids=["False", "a context"])
-async def test_a_lent_session_that_verifies_nothing(emulator, connect, lend, caplog, tls):
+async def test_an_external_session_that_verifies_nothing(
+    emulator, connect, make_session, caplog, tls
+):
     """What a session's owner has switched off stays so, and a warning says what that means."""
-    connect(emulator, session=lend(connector=aiohttp.TCPConnector(ssl=tls)))
+    connect(emulator, session=make_session(connector=aiohttp.TCPConnector(ssl=tls)))
     [record] = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "kie_cover_async.settings")
     assert "verifies no TLS certificates" in record.getMessage()
 
 
-async def test_a_lent_session_that_verifies(emulator, connect, lend, caplog):
+async def test_an_external_session_that_verifies(emulator, connect, make_session, caplog):
     """Of a session that verifies certificates, by whatever authorities, nothing is said."""
-    connect(emulator, session=lend())
+    connect(emulator, session=make_session())
     connect(
-        emulator, session=lend(connector=aiohttp.TCPConnector(ssl=ssl.create_default_context()))
+        emulator,
+        session=make_session(connector=aiohttp.TCPConnector(ssl=ssl.create_default_context())),
     )
-    connect(emulator, session=lend(connector=aiohttp.UnixConnector("/nowhere")))
+    connect(emulator, session=make_session(connector=aiohttp.UnixConnector("/nowhere")))
     assert caplog.records == []
 
 

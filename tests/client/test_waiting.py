@@ -60,14 +60,14 @@ def now():
 
 
 def fixed(seconds):
-    return ExponentialSchedule(initial=seconds, maximum=seconds, jitter=0)
+    return ExponentialSchedule(initial_delay=seconds, max_delay=seconds, jitter=0)
 
 
 @pytest.mark.parametrize(("fault", "times", "_"), FAULTS.values(), ids=FAULTS)
 async def test_a_wait_survives(emulator, connect, fault, times, _):
-    """A fault in the middle of a wait costs it a look, and it returns the cover."""
+    """A fault in the middle of a wait costs it a poll, and it returns the cover."""
     client = connect(emulator, request_timeout=STALL)
-    task_id = emulator.add_job(CoverScript(looks=["generating", *[fault] * times, "success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["generating", *[fault] * times, "success"]))
     details = await client.wait_for_cover(task_id, timeout=30)
     assert details.is_success
     met = [request.fault for request in emulator.requests]
@@ -78,11 +78,11 @@ async def test_a_wait_hears_states_beside_odd_images(emulator, connect):
     """A job that runs goes on, one that failed has failed, and a success has images in a moment."""
     client = connect(emulator)
     places, none = (Fault.replace("data.response", odd) for odd in ({"images": [None, ""]}, []))
-    looks = [("pending", none), ("generating", places), ("success", places), "success"]
-    task_id = emulator.add_job(CoverScript(looks=looks))
+    statuses = [("pending", none), ("generating", places), ("success", places), "success"]
+    task_id = emulator.add_job(CoverScript(statuses=statuses))
     assert (await client.wait_for_cover(task_id, timeout=30)).is_success
-    assert emulator.looks(task_id) == 4
-    task_id = emulator.add_job(CoverScript(looks=[("failure", none)]))
+    assert emulator.poll_count(task_id) == 4
+    task_id = emulator.add_job(CoverScript(statuses=[("failure", none)]))
     with pytest.raises(CoverFailedError):
         await client.wait_for_cover(task_id, timeout=30)
 
@@ -96,8 +96,8 @@ async def test_a_wait_survives_all_of_it(emulator, connect):
         for _ in range(times)
         if fault.retry_after is None
     ]
-    looks = ["missing", "missing", "pending", *faults, "generating", "success"]
-    task_id = emulator.add_job(CoverScript(looks=looks))
+    statuses = ["missing", "missing", "pending", *faults, "generating", "success"]
+    task_id = emulator.add_job(CoverScript(statuses=statuses))
     details = await client.wait_for_cover(task_id, timeout=60)
     assert details.is_success
 
@@ -105,9 +105,9 @@ async def test_a_wait_survives_all_of_it(emulator, connect):
 @pytest.mark.parametrize(("fault", "_", "error"), FAULTS.values(), ids=FAULTS)
 async def test_the_deadline_holds(emulator, connect, fault, _, error):
     """Whatever goes wrong for ever, the wait ends on time, and the error has it as its cause."""
-    patient = RetryPolicy(first_delay=5, longest_delay=5)
+    patient = RetryPolicy(initial_delay=5, max_delay=5)
     client = connect(emulator, request_timeout=0.1, retry=patient)
-    task_id = emulator.add_job(CoverScript(looks=["generating"]))
+    task_id = emulator.add_job(CoverScript(statuses=["generating"]))
     emulator.fault(fault, rate=1.0, after=1)
     started = now()
     with pytest.raises(CoverTimeoutError) as caught:
@@ -127,21 +127,21 @@ async def test_the_deadline_cuts_a_request_short(emulator, client, fault):
     with pytest.raises(CoverTimeoutError) as caught:
         await client.wait_for_cover(task_id, timeout=0.2)
     assert 0.2 <= now() - started < 0.2 + 0.25
-    assert (caught.value.looks, caught.value.details) == (0, None)
+    assert (caught.value.polls, caught.value.details) == (0, None)
 
 
 async def test_a_refused_key_ends_a_wait_at_once(emulator, client):
-    """What no repetition mends is raised after the look that brought it."""
+    """What no repetition mends is raised after the poll that brought it."""
     refusal = Fault.answer(200, {"code": 401, "msg": "Unauthorized"})
-    task_id = emulator.add_job(CoverScript(looks=["generating", refusal]))
+    task_id = emulator.add_job(CoverScript(statuses=["generating", refusal]))
     with pytest.raises(AuthenticationError) as caught:
         await client.wait_for_cover(task_id)
     assert caught.value.task_id == task_id
-    assert emulator.looks(task_id) == 2
+    assert emulator.poll_count(task_id) == 2
 
 
 async def test_a_failed_job_is_told_within_one_interval(emulator, client):
-    """The wait for a job that fails ends at the next look, not at its deadline."""
+    """The wait for a job that fails ends at the next poll, not at its deadline."""
     task_id = emulator.add_job(CoverScript(seconds=0.3, end="failure"))
     started = now()
     with pytest.raises(CoverFailedError, match="Cover generation failed") as caught:
@@ -150,14 +150,14 @@ async def test_a_failed_job_is_told_within_one_interval(emulator, client):
     assert 0.3 <= now() - started < 0.3 + 0.2 + 0.25
 
 
-async def test_a_wait_of_no_time_is_one_look(emulator, client):
-    """With a timeout of 0 the wait ends after its look, with what that brought."""
-    task_id = emulator.add_job(CoverScript(looks=["generating", "success"]))
+async def test_a_wait_of_no_time_is_one_poll(emulator, client):
+    """With a timeout of 0 the wait ends after its poll, with what that brought."""
+    task_id = emulator.add_job(CoverScript(statuses=["generating", "success"]))
     with pytest.raises(CoverTimeoutError) as caught:
         await client.wait_for_cover(task_id, timeout=0)
     assert caught.value.details.state is CoverState.GENERATING
     assert (await client.wait_for_cover(task_id, timeout=0)).is_success
-    assert emulator.looks(task_id) == 2
+    assert emulator.poll_count(task_id) == 2
 
 
 async def test_a_wait_for_ever_has_no_deadline(emulator, client):
@@ -174,12 +174,12 @@ async def test_an_unknown_id_is_found_out_after_the_grace(emulator, client, grac
         await client.wait_for_cover("nobody", not_found_grace=grace)
     assert grace <= now() - started < grace + 0.5
     assert caught.value.task_id == "nobody"
-    assert (emulator.looks("nobody") == 1) == (grace == 0)
+    assert (emulator.poll_count("nobody") == 1) == (grace == 0)
 
 
-async def test_updates_are_told_of_every_look(emulator, client):
-    """A plain or an async function hears of each look that brought details, the last included."""
-    script = CoverScript(looks=["missing", "pending", "500", "generating", "success"])
+async def test_updates_are_told_of_every_poll(emulator, client):
+    """A plain or an async function hears of each poll that brought details, the last included."""
+    script = CoverScript(statuses=["missing", "pending", "500", "generating", "success"])
     plain, asynchronous = [], []
 
     async def note(details):
@@ -193,20 +193,20 @@ async def test_updates_are_told_of_every_look(emulator, client):
     assert plain == asynchronous == ["PENDING", "GENERATING", "SUCCESS"]
 
 
-async def test_ten_waits_cost_the_looks_of_one(emulator, client):
-    """Waits for one id, each with its own deadline and schedule, look together."""
-    looks = ["missing", *["generating"] * 6, "success"]
-    task_id = emulator.add_job(CoverScript(looks=looks))
+async def test_ten_waits_cost_the_polls_of_one(emulator, client):
+    """Waits for one id, each with its own deadline and schedule, poll together."""
+    statuses = ["missing", *["generating"] * 6, "success"]
+    task_id = emulator.add_job(CoverScript(statuses=statuses))
     waits = [
         client.wait_for_cover(task_id, timeout=10 + n, schedule=fixed(0.1 + n / 20))
         for n in range(10)
     ]
     assert all(details.is_success for details in await asyncio.gather(*waits))
-    assert emulator.looks(task_id) == len(looks)
+    assert emulator.poll_count(task_id) == len(statuses)
 
 
 async def test_each_wait_keeps_its_own_deadline(emulator, client):
-    """Of ten waits that look together every one ends in its own time, with its own error."""
+    """Of ten waits that poll together every one ends in its own time, with its own error."""
     task_id = emulator.add_job(CoverScript(end="never"))
     started, waited = now(), []
 
@@ -219,16 +219,16 @@ async def test_each_wait_keeps_its_own_deadline(emulator, client):
     errors = await asyncio.gather(*[wait(0.3 + n / 20) for n in range(10)])
     assert all(0 <= late < 0.25 for late in waited)
     assert len(set(errors)) == 10
-    # Alone, the longest would look about nine times; each looks once more before its deadline.
-    assert emulator.looks(task_id) <= 9 + 10
+    # Alone, the longest would poll about nine times; each polls once more before its deadline.
+    assert emulator.poll_count(task_id) <= 9 + 10
 
 
-@pytest.mark.parametrize("in_flight", [True, False], ids=["looking", "resting"])
+@pytest.mark.parametrize("in_flight", [True, False], ids=["polling", "resting"])
 async def test_cancelling_some_harms_no_other(emulate, connect, in_flight):
     """Half of the waits are cancelled, the one whose request it is among them; the rest succeed."""
     emulator = await emulate(latency=0.1)
     client = connect(emulator, schedule=fixed(0.3))
-    task_id = emulator.add_job(CoverScript(looks=["generating", "generating", "success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["generating", "generating", "success"]))
     waits = [asyncio.create_task(client.wait_for_cover(task_id)) for _ in range(10)]
     await asyncio.sleep(0.05 if in_flight else 0.25)
     for wait in waits[:5]:
@@ -236,12 +236,12 @@ async def test_cancelling_some_harms_no_other(emulate, connect, in_flight):
     outcomes = await asyncio.gather(*waits, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes[:5]] == [asyncio.CancelledError] * 5
     assert all(details.is_success for details in outcomes[5:])
-    assert emulator.looks(task_id) == 3
+    assert emulator.poll_count(task_id) == 3
 
 
 async def test_a_listener_that_fails_ends_its_own_wait(emulator, client):
     """What `on_update` raises comes out of that wait, and the others of the id go on."""
-    task_id = emulator.add_job(CoverScript(looks=["generating", "generating", "success"]))
+    task_id = emulator.add_job(CoverScript(statuses=["generating", "generating", "success"]))
 
     def fail(_):
         raise TimeoutError("not ours")
@@ -252,16 +252,16 @@ async def test_a_listener_that_fails_ends_its_own_wait(emulator, client):
     assert all(details.is_success for details in await others)
 
 
-async def test_a_single_look_joins_the_one_in_flight(emulate, connect):
+async def test_a_single_poll_joins_the_one_in_flight(emulate, connect):
     """Calls for the same id at the same time are answered by one request, each error by its own."""
     emulator = await emulate(latency=0.1)
     client = connect(emulator)
-    task_id = emulator.add_job(CoverScript(looks=["generating"]))
+    task_id = emulator.add_job(CoverScript(statuses=["generating"]))
     calls = [client.get_cover_details(task_id) for _ in range(5)]
     assert len({id(details) for details in await asyncio.gather(*calls)}) == 1
-    assert emulator.looks(task_id) == 1
+    assert emulator.poll_count(task_id) == 1
     lost = [client.get_cover_details("nobody") for _ in range(5)]
     errors = await asyncio.gather(*lost, return_exceptions=True)
     assert [type(error) for error in errors] == [TaskNotFoundError] * 5
     assert len(set(errors)) == 5
-    assert emulator.looks("nobody") == 1
+    assert emulator.poll_count("nobody") == 1

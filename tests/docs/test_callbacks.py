@@ -86,7 +86,7 @@ async def service(request, emulator, example, monkeypatch):
 
 async def test_a_callback_ends_the_wait(service, emulator):
     """A cover that is generating is told of in the moment in which the callback comes."""
-    emulator.script_song("song", CoverScript(looks=["generating", "success"]))
+    emulator.script_song("song", CoverScript(statuses=["generating", "success"]))
     status, said = await service.post("/songs/song/cover")
     task_id = json.loads(said)["cover"]
 
@@ -96,12 +96,12 @@ async def test_a_callback_ends_the_wait(service, emulator):
 
     async with asyncio.timeout(10):
         asking = asyncio.create_task(images())
-        while not emulator.looks(task_id):  # noqa: ASYNC110 - nobody tells when it is looked at
+        while not emulator.poll_count(task_id):  # noqa: ASYNC110 - nobody tells when it is polled
             await asyncio.sleep(0.005)
         body = json.dumps({"code": 200, "data": {"taskId": task_id}})
         assert await service.call(body, sign_callback(task_id, KEY)) == 200
         assert len(await asking) == 2
-    assert (status, emulator.looks(task_id)) == (202, 2)
+    assert (status, emulator.poll_count(task_id)) == (202, 2)
 
 
 async def test_callbacks_that_are_none(service):

@@ -30,9 +30,9 @@ def test_an_example_without_arguments_says_what_it_takes(path, monkeypatch):
     assert usage[1] == path.name
 
 
-async def test_a_look(emulator, example, capsys):
+async def test_a_poll(emulator, example, capsys):
     """The first example prints the state and the URLs of the images."""
-    await example("first_look.py")["main"](emulator.add_job())
+    await example("first_poll.py")["main"](emulator.add_job())
     state, *images = capsys.readouterr().out.split()
     assert state == "SUCCESS"
     assert len(images) == 2
@@ -46,7 +46,7 @@ async def test_a_song_gets_its_cover(emulator, example, capsys):
 
 async def test_a_song_whose_cover_fails(emulator, example, capsys):
     """The README's example says why there is no cover."""
-    emulator.script_song("a-song", CoverScript(looks=["failure"]))
+    emulator.script_song("a-song", CoverScript(statuses=["failure"]))
     await example("cover_of_a_song.py")["main"]("a-song")
     assert capsys.readouterr().out.startswith("no cover: ")
 
@@ -69,9 +69,9 @@ async def test_a_schedule_of_ones_own(emulator, example, capsys):
     assert names["AfterTwentyFive"]().delay(40.0, 2.0) == 6.0
 
 
-async def test_one_budget_for_two_clients(emulator, example, capsys):
-    """Two clients wait at once under one budget."""
-    await example("one_budget.py")["main"](emulator.add_job(), emulator.add_job())
+async def test_one_rate_limiter_for_two_clients(emulator, example, capsys):
+    """Two clients wait at once under one rate limiter."""
+    await example("one_rate_limiter.py")["main"](emulator.add_job(), emulator.add_job())
     assert capsys.readouterr().out.count(emulator.image_url) == 4
 
 
@@ -84,9 +84,9 @@ async def test_a_cover_is_asked_for_with_care(emulator, example, capsys):
     assert capsys.readouterr().out == f"already there: {task_id}\n"
 
 
-async def test_a_session_is_lent(emulator, example, capsys):
+async def test_an_external_session_is_accepted(emulator, example, capsys):
     """A client works over a session that it does not own."""
-    await example("borrowed_session.py")["main"](emulator.add_job())
+    await example("external_session.py")["main"](emulator.add_job())
     assert capsys.readouterr().out.count(emulator.image_url) == 2
 
 
@@ -117,7 +117,7 @@ async def test_a_noted_id_survives_a_restart(emulator, example, capsys):
 
 
 async def test_what_a_wait_logs(emulator, example, caplog):
-    """The look that brings the cover is logged as a change, with nothing of the key."""
+    """The poll that brings the cover is logged as a change, with nothing of the key."""
     caplog.set_level(logging.DEBUG, "kie_cover_async")
     task_id = emulator.add_job()
     await example("with_logging.py")["main"](task_id)
@@ -127,10 +127,10 @@ async def test_what_a_wait_logs(emulator, example, caplog):
 
 
 async def test_an_observer_counts(emulator, example, capsys):
-    """The refusal and the good look are counted, and the pause between them."""
+    """The refusal and the good poll are counted, and the pause between them."""
     emulator.fault(Fault.rate_limited(retry_after=0))
     await example("counting_requests.py")["main"](emulator.add_job())
-    counted = "{'record-info RateLimitedError': 1, 'record-info ok': 1} held for 0."
+    counted = "{'record-info RateLimitedError': 1, 'record-info ok': 1} paused for 0."
     assert capsys.readouterr().out.startswith(counted)
 
 
@@ -157,7 +157,7 @@ async def test_many_are_saved(emulator, example, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("backoff.full_jitter", lambda _: 0.0)
     main = example("save_many.py")["main"]
     good, bad, troubled = [
-        emulator.add_job(CoverScript(looks=[look])) for look in ("success", "failure", "success")
+        emulator.add_job(CoverScript(statuses=[poll])) for poll in ("success", "failure", "success")
     ]
     trouble = Fault.reset(midway=True)
     emulator.fault(trouble, endpoint="image", task_id=troubled, count=8)
@@ -175,7 +175,7 @@ async def test_many_are_saved(emulator, example, capsys, tmp_path, monkeypatch):
 async def test_a_wrong_key_gives_up_no_cover(emulator, example, capsys, tmp_path):
     """What is wrong with the account leaves covers pending, until it is mended."""
     main = example("save_many.py")["main"]
-    task_id = emulator.add_job(CoverScript(looks=[Fault.answer(401), "success"]))
+    task_id = emulator.add_job(CoverScript(statuses=[Fault.answer(401), "success"]))
     await main(str(tmp_path), task_id)
     assert "401" in capsys.readouterr().err
     await main(str(tmp_path))
@@ -188,7 +188,7 @@ async def test_an_archive_is_looked_after(emulator, example, capsys, tmp_path):
     (tmp_path / "an-id-2.png").unlink()
     capsys.readouterr()
     async with CoverArchive(tmp_path) as archive:
-        await archive.fail("lost", DownloadError(reason="gone"))
+        await archive.mark_failed("lost", DownloadError(reason="gone"))
         await example("look_after_covers.py")["main"](str(tmp_path), str(tmp_path / "all.csv"))
         assert [cover.task_id for cover in await archive.pending()] == ["an-id"]
     assert capsys.readouterr().out.splitlines() == [
@@ -198,11 +198,11 @@ async def test_an_archive_is_looked_after(emulator, example, capsys, tmp_path):
 
 
 BY_HAND = [
-    (CoverScript(looks=["missing"]), TypeError, "a new job is a bug in the loop"),
-    (CoverScript(looks=["generating"]), RuntimeError, "a cover that is being made has failed"),
-    (CoverScript(looks=["429"]), TypeError, "a refusal is a bug in the loop"),
-    (CoverScript(looks=[Fault.reset(midway=True)]), ClientPayloadError, "a reset ends the wait"),
-    (CoverScript(looks=[Fault.gateway_page()]), ContentTypeError, "so does a gateway's page"),
+    (CoverScript(statuses=["missing"]), TypeError, "a new job is a bug in the loop"),
+    (CoverScript(statuses=["generating"]), RuntimeError, "a cover that is being made has failed"),
+    (CoverScript(statuses=["429"]), TypeError, "a refusal is a bug in the loop"),
+    (CoverScript(statuses=[Fault.reset(midway=True)]), ClientPayloadError, "a reset ends the wait"),
+    (CoverScript(statuses=[Fault.gateway_page()]), ContentTypeError, "so does a gateway's page"),
 ]
 
 

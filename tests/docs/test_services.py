@@ -82,7 +82,7 @@ async def test_a_cover_is_asked_for_and_fetched(url, caller):
 
 async def test_a_cover_that_failed(url, caller, emulator):
     """That a job has failed is told as how it stands, with the reason."""
-    cover = emulator.add_job(CoverScript(looks=["failure"]))
+    cover = emulator.add_job(CoverScript(statuses=["failure"]))
     async with caller.get(f"{url}/covers/{cover}") as answer:
         assert answer.status == 200
         assert await answer.json() == {"state": "failed", "why": "Cover generation failed"}
@@ -97,16 +97,16 @@ async def test_a_second_cover_of_one_song(url, caller):
         assert (await second.json())["cover"] == cover
 
 
-async def test_callers_share_their_looks(url, caller, emulator):
-    """Three who ask for one cover at once cost no more looks than one."""
-    cover = emulator.add_job(CoverScript(looks=["generating", "success"]))
+async def test_callers_share_their_polls(url, caller, emulator):
+    """Three who ask for one cover at once cost no more polls than one."""
+    cover = emulator.add_job(CoverScript(statuses=["generating", "success"]))
 
     async def ask():
         async with caller.get(f"{url}/covers/{cover}") as answer:
             return answer.status
 
     assert await asyncio.gather(ask(), ask(), ask()) == [200, 200, 200]
-    assert emulator.looks(cover) == 2
+    assert emulator.poll_count(cover) == 2
 
 
 async def test_closing_the_service_ends_its_waits(emulator, example, caller):
@@ -115,7 +115,7 @@ async def test_closing_the_service_ends_its_waits(emulator, example, caller):
     async with on_aiohttp(example) as url:
         asking = asyncio.create_task(caller.get(f"{url}/covers/{cover}"))
         async with asyncio.timeout(5):
-            while not emulator.looks(cover):  # noqa: ASYNC110 - nobody tells when it is looked at
+            while not emulator.poll_count(cover):  # noqa: ASYNC110 - nobody tells when it is polled
                 await asyncio.sleep(0.005)
         closed = time.monotonic()
     async with await asking as answer:
@@ -124,7 +124,7 @@ async def test_closing_the_service_ends_its_waits(emulator, example, caller):
 
 
 ANSWERS = {
-    202: [CoverTimeoutError(looks=3, waited=20.0)],
+    202: [CoverTimeoutError(polls=3, waited=20.0)],
     200: [CoverFailedError(details=CoverDetails(task_id="a-cover", success_flag=3))],
     400: [InvalidTaskIdError(argument="task_id", given="''"), InvalidRequestError(code=422)],
     404: [TaskNotFoundError(code=200)],

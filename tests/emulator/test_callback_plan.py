@@ -47,13 +47,13 @@ def test_lost():
 
 def test_all_lost():
     """A share of 1 leaves out nobody."""
-    assert set(courses(CallbackPlan(lost=1.0, doubled=1.0))) == {Course((), ())}
+    assert set(courses(CallbackPlan(lost=1.0, duplicated=1.0))) == {Course((), ())}
 
 
 def test_doubled():
     """A doubled callback is sent again, when it is said to be."""
-    doubled = courses(CallbackPlan(doubled=0.3, doubled_after=(2, 4)))
-    repeated = [course.from_end[1] for course in doubled if len(course.from_end) == 2]
+    duplicated = courses(CallbackPlan(duplicated=0.3, duplicate_after=(2, 4)))
+    repeated = [course.from_end[1] for course in duplicated if len(course.from_end) == 2]
     assert len(repeated) / len(SONGS) == about(0.3)
     assert {again.kind for again in repeated} == {"repeated"}
     assert all(2 <= again.after <= 4 for again in repeated)
@@ -74,7 +74,7 @@ def test_drawn_delays():
 
 def test_wrong_signatures():
     """What is signed with a wrong key is so each time it is sent."""
-    wrong = courses(CallbackPlan(wrong_signature=0.4, doubled=1.0))
+    wrong = courses(CallbackPlan(wrong_signature=0.4, duplicated=1.0))
     seen = {tuple(kinds(course)) for course in wrong}
     assert seen == {("genuine", "repeated"), ("wrong-signature", "wrong-signature")}
     assert share("wrong-signature" in kinds(course) for course in wrong) == about(0.4)
@@ -98,18 +98,18 @@ def test_each_share_is_by_itself():
     """Whom one share strikes does not depend on the others."""
     plan = CallbackPlan(lost=0.2)
     lost = [not kinds(course) for course in courses(plan)]
-    more = courses(evolve(plan, doubled=0.5, late=0.5, wrong_signature=0.5, delay=(1, 2)))
+    more = courses(evolve(plan, duplicated=0.5, late=0.5, wrong_signature=0.5, delay=(1, 2)))
     assert [not kinds(course) for course in more] == lost
 
 
-def test_early_forgeries_of_jobs_that_end_by_looks():
+def test_early_forgeries_of_jobs_that_end_by_polls():
     """Where the end of a job is not known, what comes before it comes at once."""
     early = courses(CallbackPlan(forged=1.0), seconds=0.0)
     assert {course.from_creation for course in early} == {(), (FORGED,)}
 
 
-SHARES = ("late", "lost", "doubled", "wrong_signature", "forged")
-SPANS = ("delay", "late_by", "doubled_after")
+SHARES = ("late", "lost", "duplicated", "wrong_signature", "forged")
+SPANS = ("delay", "late_by", "duplicate_after")
 
 
 @pytest.mark.parametrize("name", SHARES)
@@ -131,10 +131,10 @@ def test_no_such_seconds(name, value):
 @pytest.mark.parametrize(
     ("name", "value", "accepted"),
     [
-        ("answer_within", 0, "a number of seconds above 0"),
-        ("answer_within", inf, "a number of seconds above 0"),
-        ("spacing", -1, "a number of seconds, 0 or more"),
-        ("tries", 0, "a whole number of at least 1"),
+        ("response_timeout", 0, "a number of seconds above 0"),
+        ("response_timeout", inf, "a number of seconds above 0"),
+        ("retry_interval", -1, "a number of seconds, 0 or more"),
+        ("max_attempts", 0, "a whole number of at least 1"),
     ],
 )
 def test_no_such_number(name, value, accepted):
@@ -143,7 +143,7 @@ def test_no_such_number(name, value, accepted):
         CallbackPlan(**{name: value})
 
 
-@pytest.mark.parametrize("name", [*SHARES, *SPANS, "answer_within", "spacing"])
+@pytest.mark.parametrize("name", [*SHARES, *SPANS, "response_timeout", "retry_interval"])
 @pytest.mark.parametrize("value", ["1", True, None, (1,), (1, 2, 3), ("1", 2)])
 def test_no_number(name, value):
     """What is no number at all is a mistake of another kind."""
@@ -154,14 +154,14 @@ def test_no_number(name, value):
 @pytest.mark.parametrize("value", [1.0, "3", True])
 def test_no_whole_number(value):
     """Tries are counted."""
-    with pytest.raises(TypeError, match="tries must be a whole number"):
-        CallbackPlan(tries=value)
+    with pytest.raises(TypeError, match="max_attempts must be a whole number"):
+        CallbackPlan(max_attempts=value)
 
 
 def test_no_answer_to_yes_or_no():
     """Whether to post to other machines is said with True or False."""
-    with pytest.raises(TypeError, match="beyond_loopback must be True or False, not 'no'"):
-        CallbackPlan(beyond_loopback="no")
+    with pytest.raises(TypeError, match="allow_remote must be True or False, not 'no'"):
+        CallbackPlan(allow_remote="no")
 
 
 REFUSED_KEYS = [

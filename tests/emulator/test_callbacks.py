@@ -43,8 +43,8 @@ async def test_success(caller, receiver):
     assert (request.method, request.content_type) == ("POST", "application/json")
 
 
-async def test_the_images_are_there_before_anybody_looks(caller, receiver):
-    """Whoever trusts a callback finds its images, without a look at the record."""
+async def test_the_images_are_there_before_anybody_polls(caller, receiver):
+    """Whoever trusts a callback finds its images, without a poll of the record."""
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     await sent(caller, 1)
     async with caller.session.get(receiver.bodies[0]["data"]["images"][1]) as answer:
@@ -173,10 +173,10 @@ async def until(condition):
         await asyncio.sleep(0)
 
 
-async def test_by_looks(caller, receiver, instant_time):
-    """A job that goes by looks is called back when its last one was asked for, and once."""
-    looks = "missing, generating, bare-success, failure, success"
-    task_id = caller.emulator.add_job(looks, callback_url=receiver.url)
+async def test_by_polls(caller, receiver, instant_time):
+    """A job that goes by statuses is called back when its last one was asked for, and once."""
+    statuses = "missing, generating, bare-success, failure, success"
+    task_id = caller.emulator.add_job(statuses, callback_url=receiver.url)
     for _ in range(3):
         await caller.record(task_id)
         await asyncio.sleep(100)
@@ -193,9 +193,9 @@ async def test_by_looks(caller, receiver, instant_time):
     ]
 
 
-async def test_by_looks_and_by_time(caller, receiver, instant_time):
-    """With scripted looks and seconds the callback comes by time, whatever the looks say."""
-    script = CoverScript(looks="generating, generating, success", seconds=5)
+async def test_by_polls_and_by_time(caller, receiver, instant_time):
+    """With scripted statuses and seconds the callback comes by time, whatever the statuses say."""
+    script = CoverScript(statuses="generating, generating, success", seconds=5)
     begin = now()
     task_id = caller.emulator.add_job(script, callback_url=receiver.url)
     await asyncio.sleep(100)
@@ -207,11 +207,11 @@ async def test_by_looks_and_by_time(caller, receiver, instant_time):
     assert len(receiver.heard) == 1
 
 
-async def test_by_looks_that_never_end(caller, receiver, instant_time):
-    """A script whose looks never end may have a callback by time all the same: a record that lags
-    behind.
+async def test_by_polls_that_never_end(caller, receiver, instant_time):
+    """A script whose statuses never end may have a callback by time all the same: a record that
+    lags behind.
     """
-    script = CoverScript(looks="generating", seconds=5)
+    script = CoverScript(statuses="generating", seconds=5)
     task_id = caller.emulator.add_job(script, callback_url=receiver.url)
     await asyncio.sleep(1000)
     assert receiver.bodies[0]["code"] == 200
@@ -220,7 +220,7 @@ async def test_by_looks_that_never_end(caller, receiver, instant_time):
 
 async def test_tried_again(start, receiver, instant_time):
     """What is not answered by 200 is tried again after a while, signed anew, until it is."""
-    caller = await start(callback_key="a-key", callbacks=CallbackPlan(spacing=30))
+    caller = await start(callback_key="a-key", callbacks=CallbackPlan(retry_interval=30))
     receiver.answers = [500, 204]
     task_id = caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     begin = now()
@@ -253,7 +253,7 @@ async def test_given_up(caller, receiver, instant_time, talk):
 
 async def test_as_many_tries_as_one_likes(start, receiver, instant_time):
     """How many tries there are is the plan's to say."""
-    caller = await start(callbacks=CallbackPlan(tries=5))
+    caller = await start(callbacks=CallbackPlan(max_attempts=5))
     receiver.answers = [500] * 9
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     await asyncio.sleep(1000)
@@ -336,7 +336,7 @@ async def test_wrong_signature(start, receiver):
 
 async def test_repeated(start, receiver):
     """A repeated callback says the same again."""
-    caller = await start(callbacks=CallbackPlan(doubled=1.0, doubled_after=0))
+    caller = await start(callbacks=CallbackPlan(duplicated=1.0, duplicate_after=0))
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     callbacks = await sent(caller, 2)
     assert {each.kind for each in callbacks} == {"genuine", "repeated"}
@@ -345,7 +345,7 @@ async def test_repeated(start, receiver):
 
 async def test_the_order_of_requests_changes_nothing(start, receiver, instant_time):
     """What happens to a song's callback follows from the seed and the song alone."""
-    plan = CallbackPlan(delay=(0, 9), lost=0.3, doubled=0.3, forged=0.3, wrong_signature=0.3)
+    plan = CallbackPlan(delay=(0, 9), lost=0.3, duplicated=0.3, forged=0.3, wrong_signature=0.3)
     seen = []
     for songs in (range(40), reversed(range(40))):
         caller = await start(callbacks=plan, seed=7, generation_time=(5, 50))
@@ -386,7 +386,7 @@ async def test_other_machines(caller, url, talk, instant_time):
 
 async def test_other_machines_where_that_is_meant(start, receiver):
     """Told so, the emulator posts to any host."""
-    caller = await start(callbacks=CallbackPlan(beyond_loopback=True))
+    caller = await start(callbacks=CallbackPlan(allow_remote=True))
     elsewhere = receiver.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - which leads here, too
     caller.emulator.add_job(AT_ONCE, callback_url=elsewhere)
     (callback,) = await sent(caller, 1)
@@ -395,7 +395,7 @@ async def test_other_machines_where_that_is_meant(start, receiver):
 
 async def test_what_is_no_url_where_any_host_is_meant(start, instant_time):
     """A text that is no URL at all is a failed try."""
-    caller = await start(callbacks=CallbackPlan(beyond_loopback=True))
+    caller = await start(callbacks=CallbackPlan(allow_remote=True))
     caller.emulator.add_job(AT_ONCE, callback_url="no URL")
     await asyncio.sleep(1000)
     callbacks = caller.emulator.callbacks
@@ -405,7 +405,7 @@ async def test_what_is_no_url_where_any_host_is_meant(start, instant_time):
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
 async def test_other_names_of_this_machine(start, receiver, host):
     """Loopback has several names, and the emulator posts to each."""
-    caller = await start(callbacks=CallbackPlan(tries=1))
+    caller = await start(callbacks=CallbackPlan(max_attempts=1))
     url = receiver.url.replace("127.0.0.1", host)
     caller.emulator.add_job(AT_ONCE, callback_url=url)
     (callback,) = await sent(caller, 1)
@@ -440,7 +440,7 @@ async def test_closing_ends_callbacks(caller, receiver, instant_time):
 
 async def test_back_after_an_outage(start, receiver, instant_time):
     """Started again, it makes the tries that were cut off or came due, and none of them is lost."""
-    caller = await start(callbacks=CallbackPlan(tries=1))
+    caller = await start(callbacks=CallbackPlan(max_attempts=1))
     receiver.answers = [200, 0]
     done, cut_off, due, later = (
         caller.emulator.add_job(CoverScript(seconds=seconds), callback_url=receiver.url)

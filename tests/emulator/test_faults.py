@@ -209,9 +209,9 @@ def test_removed_field_leaves_no_trace():
 
 
 async def test_fault_in_a_script(caller):
-    """A fault may be one of the looks, spoiling what that look would have shown."""
+    """A fault may be one of the statuses, spoiling what that poll would have shown."""
     spoilt = ("success", Fault.replace("data.response.images", "none"))
-    task_id = caller.emulator.add_job(CoverScript(looks=["429", spoilt, "success"]))
+    task_id = caller.emulator.add_job(CoverScript(statuses=["429", spoilt, "success"]))
     assert (await caller.record(task_id))["code"] == 429
     data = (await caller.record(task_id))["data"]
     assert (data["successFlag"], data["response"]["images"]) == (1, "none")
@@ -220,16 +220,16 @@ async def test_fault_in_a_script(caller):
     assert names == ["rate-limited", "replace", None]
 
 
-async def test_faults_do_not_use_up_looks(caller):
-    """A look that a fault swallowed is not counted in the script; one that it spoilt is."""
-    task_id = caller.emulator.add_job(CoverScript(looks=["missing", "pending", "success"]))
+async def test_faults_do_not_use_up_polls(caller):
+    """A poll that a fault swallowed is not counted in the script; one that it spoilt is."""
+    task_id = caller.emulator.add_job(CoverScript(statuses=["missing", "pending", "success"]))
     caller.emulator.fault(Fault.server_error())
     caller.emulator.fault(Fault.replace("msg", "odd"))
     answers = [await caller.record(task_id) for _ in range(3)]
     assert answers[0]["code"] == 500
     assert answers[1] == {"code": 200, "msg": "odd", "data": None}
     assert answers[2]["data"]["successFlag"] == 0
-    assert caller.emulator.looks(task_id) == 3
+    assert caller.emulator.poll_count(task_id) == 3
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ GENERATE = "/api/v1/suno/cover/generate"
 
 
 async def test_accepted(caller, recorded):
-    """A song's cover is accepted with the new job's id, and the job can be looked at."""
+    """A song's cover is accepted with the new job's id, and the job can be polled."""
     accepted = await caller.generate("song")
     task_id = accepted["data"].pop("taskId")
     documented = recorded("generate-accepted-documented")
@@ -90,7 +90,7 @@ async def test_refused_requests_cost_nothing(start):
 
 async def test_scripted_song(caller):
     """A song may have a script, which the job it gets will follow."""
-    caller.emulator.script_song("song", CoverScript(looks=["failure"]))
+    caller.emulator.script_song("song", CoverScript(statuses=["failure"]))
     task_id = (await caller.generate("song"))["data"]["taskId"]
     assert (await caller.record(task_id))["data"]["successFlag"] == 3
 

@@ -18,14 +18,14 @@ def job(**settings):
     return studio().new_job("song", START, script=script)
 
 
-def looks(job: Job, *ages: float) -> list[str]:
-    return [job.look(START.before(-age)).stage for age in ages]
+def statuses(job: Job, *ages: float) -> list[str]:
+    return [job.poll(START.before(-age)).stage for age in ages]
 
 
 def test_life_by_time():
     """A job is missing, then generating, then done, and stays done."""
     ages = [0, 9.9, 10, 46.9, 47, 1000]
-    assert looks(job(), *ages) == [
+    assert statuses(job(), *ages) == [
         "missing",
         "missing",
         "generating",
@@ -38,13 +38,13 @@ def test_life_by_time():
 @pytest.mark.parametrize(("end", "last"), [("failure", "failure"), ("never", "generating")])
 def test_other_ends(end, last):
     """A job may end in failure, or never."""
-    assert looks(job(end=end), 46, 47, 1e9) == ["generating", last, last]
+    assert statuses(job(end=end), 46, 47, 1e9) == ["generating", last, last]
 
 
-def test_life_look_by_look():
-    """A scripted job goes on by one step per look, whatever the time, and repeats the last."""
-    scripted = job(looks=["missing", "pending", "generating", "bare-success", "success"])
-    assert looks(scripted, 0, 0, 0, 0, 0, 0) == [
+def test_life_poll_by_poll():
+    """A scripted job goes on by one step per poll, whatever the time, and repeats the last."""
+    scripted = job(statuses=["missing", "pending", "generating", "bare-success", "success"])
+    assert statuses(scripted, 0, 0, 0, 0, 0, 0) == [
         "missing",
         "pending",
         "generating",
@@ -54,44 +54,46 @@ def test_life_look_by_look():
     ]
 
 
-def test_scripted_job_ends_at_its_first_terminal_look():
-    """The time of completion is that of the first look that saw the end."""
-    scripted = job(looks=["generating", "success"])
-    looks(scripted, 1, 5, 9)
+def test_scripted_job_ends_at_its_first_terminal_poll():
+    """The time of completion is that of the first poll that saw the end."""
+    scripted = job(statuses=["generating", "success"])
+    statuses(scripted, 1, 5, 9)
     record = scripted.record("success", "")
     assert record["completeTime"] - record["createTime"] == 5000
 
 
-def test_faults_among_the_looks():
-    """A look may be a fault: alone while generating, or paired with what it spoils."""
+def test_faults_among_the_polls():
+    """A status may be a fault: alone while generating, or paired with what it spoils."""
     spoilt = Fault.truncated_json()
-    scripted = job(looks=["429", "500", spoilt, ("success", spoilt)])
-    met = [scripted.look(START) for _ in range(4)]
-    assert [look.stage for look in met] == ["generating", "generating", "generating", "success"]
-    names = [look.fault.name for look in met]
+    scripted = job(statuses=["429", "500", spoilt, ("success", spoilt)])
+    met = [scripted.poll(START) for _ in range(4)]
+    assert [poll.stage for poll in met] == ["generating", "generating", "generating", "success"]
+    names = [poll.fault.name for poll in met]
     assert names == ["rate-limited", "server-error", "truncated-json", "truncated-json"]
 
 
-def test_looks_in_one_line():
-    """Looks that are all words may be written as one text."""
-    looks = ["pending", "generating", "429", "success"]
-    assert CoverScript(looks="pending, generating,429,success ") == CoverScript(looks=looks)
+def test_polls_in_one_line():
+    """Statuses that are all words may be written as one text."""
+    statuses = ["pending", "generating", "429", "success"]
+    assert CoverScript(statuses="pending, generating,429,success ") == CoverScript(
+        statuses=statuses
+    )
 
 
 async def test_a_text_is_a_script():
-    """Where a script is asked for, the text of its looks will do."""
+    """Where a script is asked for, the text of its statuses will do."""
     emulator = CoverEmulator()
     emulator.script_song("song", "429")
     emulator.add_job("failure", task_id="by hand")
     scripts = emulator._service.studio.scripts, emulator._service.jobs["by hand"].script
-    assert scripts == ({"song": CoverScript(looks=["429"])}, CoverScript(looks=["failure"]))
+    assert scripts == ({"song": CoverScript(statuses=["429"])}, CoverScript(statuses=["failure"]))
 
 
-@pytest.mark.parametrize("looks", [["sucess"], "sucess", "success, sucess"])
-def test_misspelt_look(looks):
-    """A look that does not exist is named, and those that do."""
+@pytest.mark.parametrize("statuses", [["sucess"], "sucess", "success, sucess"])
+def test_misspelt_poll(statuses):
+    """A status that does not exist is named, and those that do."""
     with pytest.raises(ValueError, match="'sucess'; there are missing, pending"):
-        CoverScript(looks=looks)
+        CoverScript(statuses=statuses)
 
 
 def test_misspelt_end():

@@ -16,7 +16,7 @@ KEY = {"Authorization": "Bearer a-key"}
 
 
 def test_independence():
-    """The emulator imports nothing of the package whose work it is there to witness."""
+    """The emulator imports nothing of the package whose work it is there to check."""
     folder = Path(kie_cover_async.emulator.__file__).parent
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -152,17 +152,17 @@ async def test_seen_requests(caller):
     task_id = caller.emulator.add_job()
     await caller.record(task_id)
     await caller.generate("song", callback="http://x")
-    look, generate = caller.emulator.requests
-    assert (look.endpoint, look.method, look.task_id) == ("record-info", "GET", task_id)
-    assert (look.path, dict(look.query)) == (
+    poll, generate = caller.emulator.requests
+    assert (poll.endpoint, poll.method, poll.task_id) == ("record-info", "GET", task_id)
+    assert (poll.path, dict(poll.query)) == (
         "/api/v1/suno/cover/record-info",
         {"taskId": task_id},
     )
-    assert look.headers["authorization"] == "Bearer a-key"
-    assert (look.body, look.fault) == (b"", None)
+    assert poll.headers["authorization"] == "Bearer a-key"
+    assert (poll.body, poll.fault) == (b"", None)
     assert (generate.endpoint, generate.task_id) == ("generate", "song")
     assert b'"callBackUrl": "http://x"' in generate.body
-    assert before <= look.received <= generate.received <= asyncio.get_running_loop().time()
+    assert before <= poll.received <= generate.received <= asyncio.get_running_loop().time()
 
 
 async def test_connections_are_told_apart(caller):
@@ -177,21 +177,21 @@ async def test_connections_are_told_apart(caller):
     assert third.peer != first.peer
 
 
-async def test_looks_are_counted_per_id(caller):
-    """Looks are counted for each id, unknown ones too."""
-    task_id = caller.emulator.add_job(CoverScript(looks=["429"]))
+async def test_polls_are_counted_per_id(caller):
+    """Polls are counted for each id, unknown ones too."""
+    task_id = caller.emulator.add_job(CoverScript(statuses=["429"]))
     for asked in [task_id, task_id, "unknown"]:
         await caller.record(asked)
-    counts = [caller.emulator.looks(name) for name in (task_id, "unknown", "never asked")]
+    counts = [caller.emulator.poll_count(name) for name in (task_id, "unknown", "never asked")]
     assert counts == [2, 1, 0]
 
 
 async def test_requests_not_kept(start):
-    """A long run may do without the list; looks are counted all the same."""
+    """A long run may do without the list; polls are counted all the same."""
     caller = await start(keep_requests=False)
     await caller.record("a")
     assert caller.emulator.requests == []
-    assert caller.emulator.looks("a") == 1
+    assert caller.emulator.poll_count("a") == 1
 
 
 async def test_age_of_a_job(start):

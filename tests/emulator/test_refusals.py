@@ -71,7 +71,7 @@ def test_a_script(name, value, error):
 
 
 async def test_what_is_no_script(caller):
-    """A list of looks is no script, and neither is a fault: it says what is."""
+    """A list of statuses is no script, and neither is a fault: it says what is."""
     with pytest.raises(TypeError, match="must be a CoverScript, not"):
         caller.emulator.add_job(["success"])
     with pytest.raises(TypeError, match="must be a CoverScript, not"):

@@ -45,7 +45,7 @@ async def cell(emulator, archive, fault, endpoint, count):
         return NO_FIELDS
     loop = asyncio.get_running_loop()
     async with CoverClient("a-key", base_url=emulator.url) as client:
-        job = emulator.add_job(CoverScript(looks=["success"], images=1))
+        job = emulator.add_job(CoverScript(statuses=["success"], images=1))
         details = await client.get_cover_details(job)
         emulator.clear_faults()
         emulator.requests.clear()

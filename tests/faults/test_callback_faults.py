@@ -61,21 +61,21 @@ def test_the_page_has_every_callback():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["a callback that"])
 async def test_a_row(instant_time, row):
-    """It is answered and costs looks as the page says, and the wait has its cover in time."""
+    """It is answered and costs polls as the page says, and the wait has its cover in time."""
     callback = CALLBACKS[row.pop("a callback that")]
     assert await cells(callback) == row
 
 
 async def cells(callback):
     """All that is said of it."""
-    answered, looks = await cell(callback, KEY)
-    answered_unsigned, looks_unsigned = await cell(callback, None)
+    answered, polls = await cell(callback, KEY)
+    answered_unsigned, polls_unsigned = await cell(callback, None)
     return {
         "`inbox.receive`": await received(callback),
         "`inbox.routes`": answered,
-        "looks": looks,
+        "polls": polls,
         "without a key": answered_unsigned,
-        "looks, without a key": looks_unsigned,
+        "polls, without a key": polls_unsigned,
     }
 
 
@@ -92,7 +92,7 @@ async def received(callback):
 
 
 async def cell(callback, key):
-    """What was answered, and how many looks it cost the wait."""
+    """What was answered, and how many polls it cost the wait."""
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         emulator = CoverEmulator(generation_time=ENDS, callback_key=KEY)
@@ -104,21 +104,21 @@ async def cell(callback, key):
         ids, started = asyncio.Queue(), loop.time()
         url = f"http://127.0.0.1:{poster.port}/callbacks"
         making = asyncio.create_task(
-            client.cover_for("song", callback_url=url, on_task_id=ids.put_nowait)
+            client.generate_and_wait("song", callback_url=url, on_task_id=ids.put_nowait)
         )
         task_id = await ids.get()
         await asyncio.sleep(COMES)
         posting = asyncio.create_task(poster.post(callback(task_id)))
         details = await making
         assert loop.time() - started < ENDS + 1
-        looks = emulator.looks(task_id)
+        polls = emulator.poll_count(task_id)
         await posting
         assert details == await client.get_cover_details(task_id)
         assert FORGED not in details.images
         assert not inbox._listeners
         assert poster.bytes_sent < 16 * MIB
         assert [sent.status for sent in emulator.callbacks] == [200]
-    return poster.summary, str(looks - 1)
+    return poster.summary, str(polls - 1)
 
 
 async def port_of(inbox, stack):

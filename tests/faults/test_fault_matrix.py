@@ -31,7 +31,7 @@ class Spoilt(NamedTuple):
     endpoint: str
 
 
-def look(client, image):
+def poll(client, image):
     return client.get_cover_details(TASK)
 
 
@@ -44,11 +44,11 @@ def ask(client, image):
 
 
 def ask_and_wait(client, image):
-    return client.cover_for(SONG, callback_url=CALLBACK, timeout=WAIT)
+    return client.generate_and_wait(SONG, callback_url=CALLBACK, timeout=WAIT)
 
 
 CALLS = {
-    "get_cover_details": Spoilt(look, "record-info"),
+    "get_cover_details": Spoilt(poll, "record-info"),
     "check_covers": Spoilt(lambda client, _: one_of(client.check_covers([TASK])), "record-info"),
     "get_credits": Spoilt(lambda client, _: client.get_credits(), "credit"),
     "get_download_url": Spoilt(lambda client, url: client.get_download_url(url), "download-url"),
@@ -57,8 +57,8 @@ CALLS = {
         lambda client, _: one_of(client.wait_for_covers([TASK], timeout=WAIT)), "record-info"
     ),
     "generate_cover": Spoilt(ask, "generate"),
-    "cover_for": Spoilt(ask_and_wait, "generate"),
-    "cover_for, on its looks": Spoilt(ask_and_wait, "record-info"),
+    "generate_and_wait": Spoilt(ask_and_wait, "generate"),
+    "generate_and_wait, on its polls": Spoilt(ask_and_wait, "record-info"),
 }
 HEADINGS = {"### A fault that strikes once": 1, "### A fault that stays": None}
 

@@ -25,9 +25,9 @@ from anything import (
 from api_answers import CALLS, IMAGE, TASK
 from multidict import CIMultiDict
 
+from kie_cover_async.api import Response
 from kie_cover_async.callbacks import sign_callback
 from kie_cover_async.emulator.images import png
-from kie_cover_async.wire import Answer
 
 REPLIES = Path(__file__).parents[1] / "replies"
 
@@ -36,7 +36,7 @@ def answers(data: bytes) -> None:
     """Reading an answer: endpoint and HTTP status, header lines, a blank line, the body."""
     head, _, body = data.partition(b"\n\n")
     endpoint, status, headers = _head(head)
-    check_answer(endpoint, Answer(status, headers, body))
+    check_answer(endpoint, Response(status, headers, body))
 
 
 def envelopes(data: bytes) -> None:
@@ -45,7 +45,7 @@ def envelopes(data: bytes) -> None:
     outer, _, inner = rest.partition(b"\n\n")
     endpoint, status, headers = _head(head)
     envelope = _fields(outer) | ({"data": _fields(inner)} if inner else {})
-    check_answer(endpoint, Answer(status, headers, json.dumps(envelope).encode()))
+    check_answer(endpoint, Response(status, headers, json.dumps(envelope).encode()))
 
 
 def records(data: bytes) -> None:

@@ -18,16 +18,16 @@ FAULTS = [
     (Fault.truncated_json(), 0.01),
     (Fault.reset(), 0.01),
     (Fault.reset(midway=True), 0.0095),
-    (Fault.rate_limited(), 0.0005),  # each of them holds every request
+    (Fault.rate_limited(), 0.0005),  # each of them pauses every request
 ]
 CALLBACKS = CallbackPlan(
     delay=(0.0, 0.5),
     late=0.05,
     lost=0.1,
-    doubled=0.1,
+    duplicated=0.1,
     wrong_signature=0.02,
     forged=0.05,
-    answer_within=5.0,
+    response_timeout=5.0,
 )
 
 

@@ -27,7 +27,7 @@ from kie_cover_async import (
     CoverClient,
     CoverFailedError,
     KieCoverError,
-    RequestBudget,
+    RateLimiter,
     RetryPolicy,
 )
 from kie_cover_async.callbacks import CallbackInbox
@@ -121,7 +121,7 @@ async def have_cover(client: CoverClient, song: int, url: str, account: Account)
     """Ask until it is certain that the cover was asked for, and wait for it."""
     while True:
         try:
-            details = await client.cover_for(f"song-{song}", callback_url=url, timeout=None)
+            details = await client.generate_and_wait(f"song-{song}", callback_url=url, timeout=None)
         except CoverFailedError:
             account.end(song, "failed")
         except KieCoverError as error:
@@ -151,14 +151,14 @@ async def watch(account: Account, emulated: Service) -> None:
 
 
 async def run(emulated: Service, account: Account) -> None:
-    inbox = CallbackInbox(keys=KEY, safety_interval=5.0)
+    inbox = CallbackInbox(keys=KEY, fallback_poll_interval=5.0)
     async with (
         listening(inbox) as url,
         CoverClient(
             "soak",
             base_url=emulated.url,
-            budget=RequestBudget.unlimited(),
-            retry=RetryPolicy(first_delay=0.05, longest_delay=1.0),
+            rate_limiter=RateLimiter.unlimited(),
+            retry=RetryPolicy(initial_delay=0.05, max_delay=1.0),
             inbox=inbox,
         ) as client,
     ):

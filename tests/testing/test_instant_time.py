@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from kie_cover_async import CoverClient, CoverTimeoutError, RequestBudget
+from kie_cover_async import CoverClient, CoverTimeoutError, RateLimiter
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 from kie_cover_async.testing import InstantTimeLoop
 
@@ -196,11 +196,11 @@ async def test_without_a_timer_there_is_nothing_to_jump_to(instant_time):
 
 @pytest.mark.cover_emulator(generation_time=47)
 async def test_a_wait_keeps_its_schedule(cover_emulator, cover_client, instant_time):
-    """A cover that takes 47 seconds is looked at as often as ever, and is there in no time."""
+    """A cover that takes 47 seconds is polled as often as ever, and is there in no time."""
     task_id = cover_emulator.add_job()
     details = await cover_client.wait_for_cover(task_id)
     assert details.generation_time.total_seconds() == pytest.approx(47, abs=0.002)
-    assert cover_emulator.looks(task_id) == 8
+    assert cover_emulator.poll_count(task_id) == 8
     assert 47 < instant_time.elapsed < 62
 
 
@@ -273,8 +273,12 @@ async def eventful_story():
         emulator.fault(Fault.stall(), after=4, endpoint="record-info")
         emulator.fault(Fault.reset(), count=2, after=3, endpoint="record-info")
         emulator.fault(Fault.slow(11), after=6, endpoint="record-info")
-        async with CoverClient("a-key", base_url=emulator.url, budget=RequestBudget(50)) as client:
-            songs = [client.cover_for(f"song-{n}", callback_url="http://x/") for n in range(5)]
+        async with CoverClient(
+            "a-key", base_url=emulator.url, rate_limiter=RateLimiter(50)
+        ) as client:
+            songs = [
+                client.generate_and_wait(f"song-{n}", callback_url="http://x/") for n in range(5)
+            ]
             assert all(cover.images for cover in await asyncio.gather(*songs))
         return [(seen.endpoint, round(seen.received - begun, 3)) for seen in emulator.requests]
 

@@ -27,7 +27,7 @@ after Ctrl-C or a crash: what is there is not fetched again, what is pending is 
 id that is given and whose files are gone is collected again.
 
 Writes a line for each cover. Exits with 1 where one failed or is not done; with --listen
-callbacks, signed with a key in KIE_CALLBACK_KEY, have it look when a cover is done.
+callbacks, signed with a key in KIE_CALLBACK_KEY, have it poll when a cover is done.
 """
 
 Ids = Annotated[

@@ -75,5 +75,5 @@ class Crew:
         if not is_final(error, details):
             self.lines.ended(task_id, "not done", error)
             return
-        await self.archive.fail(task_id, error)
+        await self.archive.mark_failed(task_id, error)
         self.lines.ended(task_id, "failed", error)

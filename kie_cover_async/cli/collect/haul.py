@@ -11,7 +11,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from kie_cover_async.archive import ArchivedCover
-from kie_cover_async.events import BudgetHeld, Event
+from kie_cover_async.events import Event, RequestsPaused
 
 # "refused" is what can be no id, "failed before" what an earlier run gave up.
 End = Literal["saved", "failed", "not done", "refused", "failed before"]
@@ -35,7 +35,7 @@ class Haul:
         self.images: int = 0
         self.bytes: int = 0
         self._clock = clock
-        self._started = self._held_until = clock()
+        self._started = self._paused_until = clock()
         self._frames: deque[tuple[float, int]] = deque([(self._started, 0)], _FRAMES)
         self._spinner = Spinner("dots")
 
@@ -58,8 +58,8 @@ class Haul:
 
     def hear(self, event: Event) -> None:
         """Take in an event of the client's."""
-        if isinstance(event, BudgetHeld):
-            self._held_until = self._clock() + event.seconds
+        if isinstance(event, RequestsPaused):
+            self._paused_until = self._clock() + event.seconds
 
     def summary(self) -> str:
         """All of it in one line, for the end."""
@@ -91,8 +91,8 @@ class Haul:
         )
         others = [(f"  {count:,} {what}", style) for what, count, style in self._others()]
         yield _line(f"  {self.pending:,} pending", *others)
-        if now < self._held_until:
-            left = self._held_until - now
+        if now < self._paused_until:
+            left = self._paused_until - now
             yield _line((f"  too many requests: goes on in {left:.1f} s", "yellow"))
 
     def _rate(self, now: float) -> int:

@@ -6,9 +6,9 @@ from contextlib import aclosing
 
 from kie_cover_async import CoverDetails, InvalidTaskIdError
 from kie_cover_async.archive import ArchivedCover, CoverArchive
-from kie_cover_async.arguments import a_task_id
 from kie_cover_async.cli.ids import NoIds
 from kie_cover_async.cli.output import Refused, say
+from kie_cover_async.validation import validate_task_id
 
 from .lines import Lines
 
@@ -16,7 +16,7 @@ from .lines import Lines
 class Intake:
     """The covers to collect: those that are pending, then those of new ids, up to a limit.
 
-    `done` has those that are known to be done, and need no look; `waiting` the ids of the others.
+    `done` has those that are known to be done, and need no poll; `waiting` the ids of the others.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Intake:
 
     def _is_an_id(self, given: str) -> bool:
         try:
-            a_task_id("task_id", given)
+            validate_task_id("task_id", given)
         except InvalidTaskIdError as error:
             self._lines.ended(given, "refused", error)
             return False
@@ -89,7 +89,7 @@ class Intake:
         elif known.state == "saved" and await asyncio.to_thread(_lie_there, known):
             self._lines.haul.here += 1
         else:  # its files are gone, or somebody else is at work in this folder
-            await self._archive.retry([known.task_id])
+            await self._archive.mark_pending([known.task_id])
             self._begin([known.task_id])
 
 

@@ -10,7 +10,7 @@ from attrs import frozen
 from kie_cover_async.callbacks import CallbackInbox
 from kie_cover_async.cli.board import watched
 from kie_cover_async.cli.callback_keys import CALLBACK_KEY_VARIABLE, callback_keys
-from kie_cover_async.cli.connection import budget_of, connected
+from kie_cover_async.cli.connection import connected, rate_limiter_of
 from kie_cover_async.cli.failures import reporting_failures
 from kie_cover_async.cli.folder import archive_in
 from kie_cover_async.cli.ids import are_at_hand, opened_in_batches
@@ -74,18 +74,18 @@ def _tell(haul: Haul) -> None:
 
 
 async def _collect(settings: CollectSettings, haul: Haul) -> None:
-    budget, timeout = budget_of(settings.rate), seconds_of(settings.timeout)
+    rate_limiter, timeout = rate_limiter_of(settings.rate), seconds_of(settings.timeout)
     observer = reporting_failures(haul.hear)
     with _opened_ids(settings) as batches:
         async with (
             _heard(settings.listen) as inbox,
             connected(
-                settings.base_url, observer, budget, inbox, settings.allow_image_networks
+                settings.base_url, observer, rate_limiter, inbox, settings.allow_image_networks
             ) as client,
             archive_in(settings.out) as archive,
         ):
             if settings.retry_failed:
-                await archive.retry()
+                await archive.mark_pending()
             pending = await archive.pending()
             if not (pending or settings.ids or settings.file):
                 say(f"nothing is pending in {settings.out}")

@@ -36,16 +36,17 @@ class CallbackPlan:
     - `delay`: seconds from the end of a job to its callback. A range lets some overtake others.
     - `late`, `late_by`: the share that comes later still, and by how many seconds.
     - `lost`: the share that is never sent.
-    - `doubled`, `doubled_after`: the share that is sent a second time although the first was
+    - `duplicated`, `duplicate_after`: the share that is sent a second time although the first was
       accepted, and how many seconds after it.
     - `wrong_signature`: the share that is signed with a key that nobody has, each time.
     - `forged`: the share for which somebody else posts a success with images of
       `https://forged.example`, under a signature that is right. It comes before the job has ended,
       or up to a second after the genuine one, or instead of it.
-    - `answer_within`: seconds in which HTTP 200 must have come. Anything else is a failed try.
-    - `tries`, `spacing`: how many failed tries are the end of it, and how many seconds lie between
-      two. The service gives up after three in 15 s each; its spacing is not known.
-    - `beyond_loopback`: whether to post to other machines. Where it is `False`, such callbacks are
+    - `response_timeout`: seconds in which HTTP 200 must have come. Anything else is a failed try.
+    - `max_attempts`, `retry_interval`: how many failed tries are the end of it, and how many
+      seconds lie between two. The service gives up after three in 15 s each; its spacing is not
+      known.
+    - `allow_remote`: whether to post to other machines. Where it is `False`, such callbacks are
       logged and dropped.
     """
 
@@ -53,27 +54,27 @@ class CallbackPlan:
     late: float = field(default=0.0, validator=accepted.share)
     late_by: Duration = field(default=(1.0, 5.0), validator=accepted.duration)
     lost: float = field(default=0.0, validator=accepted.share)
-    doubled: float = field(default=0.0, validator=accepted.share)
-    doubled_after: Duration = field(default=(0.0, 1.0), validator=accepted.duration)
+    duplicated: float = field(default=0.0, validator=accepted.share)
+    duplicate_after: Duration = field(default=(0.0, 1.0), validator=accepted.duration)
     wrong_signature: float = field(default=0.0, validator=accepted.share)
     forged: float = field(default=0.0, validator=accepted.share)
-    answer_within: float = field(default=15.0, validator=accepted.limit)
-    tries: int = field(default=3, validator=accepted.number_of_times)
-    spacing: float = field(default=1.0, validator=accepted.pause)
-    beyond_loopback: bool = field(default=False, validator=accepted.yes_or_no)
+    response_timeout: float = field(default=15.0, validator=accepted.limit)
+    max_attempts: int = field(default=3, validator=accepted.number_of_times)
+    retry_interval: float = field(default=1.0, validator=accepted.pause)
+    allow_remote: bool = field(default=False, validator=accepted.yes_or_no)
 
     def course(self, dice: Random, seconds: float) -> Course:
-        """What this job gets; it takes `seconds`, or 0 where only its looks know its end."""
+        """What this job gets; it takes `seconds`, or 0 where only its polls know its end."""
         # All is drawn whatever the shares, so that one of them changes nothing for the others.
-        late, lost, doubled, wrong, forged, place, moment = (dice.random() for _ in range(7))
-        spans = (self.delay, self.late_by, self.doubled_after)
-        delay, late_by, doubled_after = (drawn(span, dice) for span in spans)
+        late, lost, duplicated, wrong, forged, place, moment = (dice.random() for _ in range(7))
+        spans = (self.delay, self.late_by, self.duplicate_after)
+        delay, late_by, duplicate_after = (drawn(span, dice) for span in spans)
         due = delay + (late_by if late < self.late else 0.0)
         kinds: tuple[Kind, Kind] = ("genuine", "repeated")
         if wrong < self.wrong_signature:
             kinds = ("wrong-signature", "wrong-signature")
-        pair = (Posting(kinds[0], due), Posting(kinds[1], due + doubled_after))
-        genuine = () if lost < self.lost else pair[: 2 if doubled < self.doubled else 1]
+        pair = (Posting(kinds[0], due), Posting(kinds[1], due + duplicate_after))
+        genuine = () if lost < self.lost else pair[: 2 if duplicated < self.duplicated else 1]
         if forged >= self.forged:
             return Course((), genuine)
         if place < 1 / 3:

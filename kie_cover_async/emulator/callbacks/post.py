@@ -18,10 +18,10 @@ _IDLE_SECONDS = 1.0
 class Outbox:
     """What exists only while the emulator is open. Everything under way ends with `close`."""
 
-    def __init__(self, answer_within: float) -> None:
+    def __init__(self, response_timeout: float) -> None:
         # Held while posting: waiting for a place takes nothing from the receiver's time.
         self.places: asyncio.Semaphore = asyncio.Semaphore(_AT_ONCE)
-        self._answer_within = answer_within
+        self._response_timeout = response_timeout
         self._session: ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -36,7 +36,7 @@ class Outbox:
             self._session = ClientSession(
                 connector=TCPConnector(limit=_AT_ONCE, keepalive_timeout=_IDLE_SECONDS),
                 cookie_jar=DummyCookieJar(),
-                timeout=ClientTimeout(total=self._answer_within),
+                timeout=ClientTimeout(total=self._response_timeout),
             )
         try:
             # A redirect could lead anywhere.
@@ -45,7 +45,7 @@ class Outbox:
             ) as answer:
                 return answer.status, None
         except TimeoutError:
-            return None, f"no answer within {self._answer_within:g} s"
+            return None, f"no answer within {self._response_timeout:g} s"
         except (ClientError, OSError, ValueError) as error:
             return None, f"{type(error).__name__}: {error}"
 

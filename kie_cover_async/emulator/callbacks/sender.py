@@ -60,7 +60,7 @@ class CallbackSender:
     keep_sent: bool
     sent: list[SentCallback] = field(factory=list)
     _timers: dict[_Callback, asyncio.TimerHandle | None] = field(factory=dict, init=False)
-    _ended_by_look: dict[str, tuple[Posting, ...]] = field(factory=dict, init=False)
+    _ended_by_poll: dict[str, tuple[Posting, ...]] = field(factory=dict, init=False)
     _refused_hosts: set[str] = field(factory=set, init=False)
     _outbox: Outbox | None = field(default=None, init=False)
 
@@ -69,19 +69,19 @@ class CallbackSender:
         if job.callback_url is None or not self._may_reach(job.callback_url):
             return
         dice = Random(f"{self.seed}/callback/{job.music_task_id}")
-        course = self.plan.course(dice, 0.0 if job.ends_by_look else job.seconds)
+        course = self.plan.course(dice, 0.0 if job.ends_by_poll else job.seconds)
         self._expect(job, course.from_creation, job.created.loop)
-        if job.ends_by_look:
-            self._ended_by_look[job.task_id] = course.from_end
+        if job.ends_by_poll:
+            self._ended_by_poll[job.task_id] = course.from_end
         elif job.outcome != "never":
             self._expect(job, course.from_end, job.created.loop + job.seconds)
 
     def job_seen_ended(self, job: Job) -> None:
-        """A look found the job ended, which is news where only its looks know the end."""
-        self._expect(job, self._ended_by_look.pop(job.task_id, ()), self.now().loop)
+        """A poll found the job ended, which is news where only its polls know the end."""
+        self._expect(job, self._ended_by_poll.pop(job.task_id, ()), self.now().loop)
 
     def open(self) -> None:
-        self._outbox = Outbox(self.plan.answer_within)
+        self._outbox = Outbox(self.plan.response_timeout)
         for callback in list(self._timers):
             self._schedule(callback)
 
@@ -94,7 +94,7 @@ class CallbackSender:
             await outbox.close()
 
     def _may_reach(self, url: str) -> bool:
-        if self.plan.beyond_loopback or is_loopback(url):
+        if self.plan.allow_remote or is_loopback(url):
             return True
         host = host_of(url)
         if host not in self._refused_hosts:
@@ -124,9 +124,9 @@ class CallbackSender:
         self._note(callback, message, now.loop, status, error)
         if status == 200:
             return
-        if callback.attempt < self.plan.tries:
+        if callback.attempt < self.plan.max_attempts:
             callback.attempt += 1
-            callback.due = self.now().loop + self.plan.spacing
+            callback.due = self.now().loop + self.plan.retry_interval
             self._schedule(callback)
         else:
             self._give_up(callback, error or f"HTTP {status}")

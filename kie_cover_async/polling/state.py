@@ -1,0 +1,185 @@
+"""What one wait knows, and what follows from it: decisions, and nothing that awaits."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from math import inf
+
+from attrs import define, field, frozen
+from attrs.validators import optional
+
+from kie_cover_async.errors import (
+    CoverFailedError,
+    CoverTimeoutError,
+    InvalidResponseError,
+    KieCoverError,
+    RateLimitedError,
+    TaskNotFoundError,
+)
+from kie_cover_async.models import CoverDetails, CoverState
+from kie_cover_async.retry import RetryPolicy
+from kie_cover_async.schedule import Schedule
+from kie_cover_async.settings import validate_schedule
+from kie_cover_async.validation import checked, checked_callable, validate_number
+
+from .coalescer import PollOutcome, PollResult
+
+OnUpdate = Callable[[CoverDetails], Awaitable[object] | object]
+Outcome = CoverDetails | KieCoverError
+
+# Beyond two months, for which the vendor keeps records, a createTime is absurd.
+_OLDEST = timedelta(days=60)
+_MOST_UNREADABLE = 10
+# A success may be told a moment before its images.
+_IMAGES_GRACE, _IMAGES_INTERVAL = 10.0, 1.0
+# The last poll comes this many seconds before the deadline, at most this share of the timeout.
+_LAST_POLL, _LAST_POLL_SHARE = 1.0, 0.1
+# From so many seconds before the deadline a poll in a queue is prioritized, or from this share of
+# the timeout: well before the last poll, since those that are prioritized queue with each other.
+_PRIORITIZE_BEFORE, _PRIORITIZE_SHARE = 10.0, 0.2
+
+
+@frozen(kw_only=True)
+class WaitOptions:
+    """What one wait was asked to do. Times are in seconds; a `timeout` of `None` is for ever."""
+
+    timeout: float | None = field(validator=optional(checked(at_least=0)))
+    not_found_grace: float = field(validator=checked(at_least=0))
+    schedule: Schedule = field(converter=validate_schedule)
+    retry: RetryPolicy
+    on_update: OnUpdate | None = field(default=None, validator=checked_callable)
+
+
+@define(eq=False)
+class WaitState:
+    """What one wait knows, and what follows from it. Decides, and touches nothing.
+
+    Times are `loop.time()`. `started` is when the first poll left; `next_poll_at` is when to poll
+    again. `asked` is when the poll left whose answer is heard: after the loop was blocked or the
+    process stopped, an answer may be much older than the moment in which it is heard.
+    While a callback is expected, `min_interval` is how many seconds to leave between polls at
+    least.
+    """
+
+    task_id: str
+    options: WaitOptions
+    started: float
+    details: CoverDetails | None = None
+    polls: int = 0
+    last_error: KieCoverError | None = None
+    next_poll_at: float = inf
+    min_interval: float = 0.0
+    asked: float = inf
+    _born: float = inf
+    _failures: int = 0
+    _unreadable: int = 0
+    _bare_since: float | None = None
+
+    def age(self, now: float) -> float:
+        """Seconds since the job was created, as far as anybody could tell."""
+        return now - min(self._born, self.started)
+
+    @property
+    def deadline(self) -> float:
+        """When time is up."""
+        return inf if self.options.timeout is None else self.started + self.options.timeout
+
+    @property
+    def heard_past_deadline(self) -> bool:
+        """Whether the latest answer is to a poll that left when time was up."""
+        return self.deadline <= self.asked < inf
+
+    @property
+    def prioritize_at(self) -> float:
+        """From when a poll is not to stay in a queue, or time would be up."""
+        return self.deadline - min(
+            _PRIORITIZE_BEFORE, _PRIORITIZE_SHARE * (self.options.timeout or 0.0)
+        )
+
+    def on_result(self, result: PollOutcome, now: float, pressure: float) -> Outcome | None:
+        """What the wait ends with, or `None`: then it goes on, and `next_poll_at` is set anew."""
+        self.polls += 1
+        if isinstance(result, PollResult):
+            return self._saw(result, now, pressure)
+        return self._missed(result, now, pressure)
+
+    def begin_with_min_interval(self, now: float) -> None:
+        """Plan the first poll for when the callback should have come."""
+        self._poll_in(self.min_interval, now)
+
+    def timed_out(self, now: float) -> CoverTimeoutError:
+        """The error for a wait whose time is up."""
+        error = CoverTimeoutError(
+            task_id=self.task_id, polls=self.polls, waited=now - self.started, details=self.details
+        )
+        error.__cause__ = self.last_error
+        return error
+
+    def _saw(self, result: PollResult, now: float, pressure: float) -> Outcome | None:
+        details = self.details = result.details
+        self._failures = self._unreadable = 0
+        self.last_error = None
+        self._note_age(result)
+        if details.state.is_failure:
+            return CoverFailedError(task_id=self.task_id, details=details)
+        if details.is_success:
+            return details
+        if details.state is CoverState.SUCCESS:
+            return self._without_images(details, now)
+        self._bare_since = None
+        self._poll_in(self._interval(now, pressure), now)
+        return None
+
+    def _without_images(self, details: CoverDetails, now: float) -> Outcome | None:
+        if self._bare_since is None:
+            self._bare_since = now
+        if self._asked(now) - self._bare_since >= _IMAGES_GRACE:
+            return CoverFailedError(task_id=self.task_id, details=details)
+        self._poll_in(_IMAGES_INTERVAL, now)
+        return None
+
+    def _missed(self, error: KieCoverError, now: float, pressure: float) -> Outcome | None:
+        self._unreadable = self._unreadable + 1 if isinstance(error, InvalidResponseError) else 0
+        missing = isinstance(error, TaskNotFoundError)
+        self.last_error = error
+        if missing and self.details is None:
+            self._failures = 0
+            self._poll_in(self._interval(now, pressure), now)
+            is_over = self._asked(now) - self.started >= self.options.not_found_grace
+            return error if is_over else None
+        # A record that was seen is there: an answer without it is a fault of the moment.
+        if self._unreadable >= _MOST_UNREADABLE or not (error.transient or missing):
+            return error
+        self._poll_in(self._pause(error), now, failed=True)
+        return None
+
+    def _asked(self, now: float) -> float:
+        """Return when the poll left whose answer is heard now."""
+        # One that was joined in flight left before this wait began.
+        return max(self.started, min(self.asked, now))
+
+    def _pause(self, error: KieCoverError) -> float:
+        if isinstance(error, RateLimitedError):
+            return 0.0  # it is the rate limiter that waits, for all
+        self._failures += 1
+        return self.options.retry.pause(self._failures)
+
+    def _interval(self, now: float, pressure: float) -> float:
+        interval = self.options.schedule.delay(self.age(now), pressure)
+        validate_number("schedule.delay()", interval, at_least=0)
+        return max(interval, self.min_interval)
+
+    def _note_age(self, result: PollResult) -> None:
+        # The server's clock shows whole seconds, so the largest age of all poll results is nearest.
+        created, served = result.details.create_time, result.served_at
+        if created is not None and served is not None and served - created <= _OLDEST:
+            born = result.received_at - (served - created).total_seconds()
+            self._born = min(self._born, born)
+
+    def _poll_in(self, pause: float, now: float, *, failed: bool = False) -> None:
+        """Plan the next poll; a last one falls shortly before the deadline, until one succeeds."""
+        last = self.deadline - min(_LAST_POLL, _LAST_POLL_SHARE * (self.options.timeout or 0.0))
+        next_poll_at = now + pause
+        if now < last:
+            self.next_poll_at = min(next_poll_at, last)
+        else:
+            self.next_poll_at = next_poll_at if failed else inf

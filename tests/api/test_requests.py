@@ -1,0 +1,71 @@
+"""What is asked: methods, paths and bodies, and what each endpoint's `data` may be."""
+
+import json
+
+import pytest
+from api_answers import CALLS, IMAGE, TASK, answer, envelope, heard
+
+from kie_cover_async import InvalidResponseError
+from kie_cover_async.api import download_url, generate, get_credits, record_info
+
+
+def test_the_paths():
+    """Each endpoint is asked as the vendor's pages say."""
+    assert [(call.method, call.path, call.query) for call in CALLS.values()] == [
+        ("GET", "/api/v1/suno/cover/record-info", {"taskId": TASK}),
+        ("POST", "/api/v1/suno/cover/generate", None),
+        ("GET", "/api/v1/chat/credit", None),
+        ("POST", "/api/v1/common/download-url", None),
+    ]
+
+
+def test_only_what_costs_nothing_is_repeatable():
+    """Asking for a cover is paid for; everything else is a read."""
+    assert [name for name, call in CALLS.items() if not call.repeatable] == ["generate"]
+
+
+def test_the_bodies():
+    """The request's spelling is callBackUrl, and text goes out as JSON whatever is in it."""
+    body = generate("söng", "https://example.com/hook?a=b&c=ü").body
+    assert json.loads(body) == {
+        "taskId": "söng",
+        "callBackUrl": "https://example.com/hook?a=b&c=ü",
+    }
+    assert json.loads(download_url(IMAGE).body) == {"url": IMAGE}
+    assert record_info(TASK).body is None
+    assert get_credits().body is None
+
+
+@pytest.mark.parametrize("amount", [0, 1, -3, 5916.25, 1e-9, 10**15, 2**53 + 1])
+def test_credits(amount):
+    """A balance is any finite number, and always a float."""
+    credits = heard("credit", answer(envelope(200, amount)))
+    assert credits == float(amount)
+    assert type(credits) is float
+
+
+@pytest.mark.parametrize("data", ["5916.25", "", True, False, None, [1], {"credits": 1}, 10**400])
+def test_no_credits(data):
+    """Anything else is no balance, a text of digits included."""
+    error = heard("credit", answer(envelope(200, data)))
+    assert (type(error), error.path) == (InvalidResponseError, "$.data")
+    assert error.expected == "a finite number"
+
+
+@pytest.mark.parametrize("url", [IMAGE, "http://h/a?sign=%2F&b=c#d", "HTTPS://H"])
+def test_download_url(url):
+    """A link is the bare text, as it was written: it may be signed."""
+    assert heard("download-url", answer(envelope(200, url))) == url
+
+
+@pytest.mark.parametrize("data", ["", "a.png", "ftp://h/a", "https://", 7, None, {"url": IMAGE}])
+def test_no_download_url(data):
+    """Anything that could not be fetched is refused."""
+    error = heard("download-url", answer(envelope(200, data)))
+    assert (type(error), error.path) == (InvalidResponseError, "$.data")
+    assert error.expected == "an http or https URL"
+
+
+def test_a_new_task():
+    """A request for a cover is answered with the new task's id."""
+    assert heard("generate", answer(envelope(200, {"taskId": TASK, "more": 1}))) == TASK

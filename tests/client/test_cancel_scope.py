@@ -1,0 +1,109 @@
+import asyncio
+
+import pytest
+from virtual_time import now
+
+from kie_cover_async.transport.cancel_scope import CancelScope, SharedTimeout
+
+pytestmark = pytest.mark.virtual_time
+
+
+class Ended(Exception):
+    """What the blocks of these tests raise."""
+
+
+class Nobody:
+    """Keeps no books: these tests know their blocks."""
+
+    def begin(self, scope):
+        pass
+
+    def leave(self, scope):
+        pass
+
+
+def a_scope():
+    return CancelScope(Ended, Nobody())
+
+
+async def in_block(scope, seconds=100.0):
+    with scope:
+        await asyncio.sleep(seconds)
+    return now()
+
+
+async def ending_itself():
+    with a_scope() as scope:
+        scope.end()
+        await asyncio.sleep(1)
+
+
+async def test_a_block_is_ended_from_outside():
+    """The block raises its error, and the task goes on as one that nobody cancelled."""
+    scope = a_scope()
+    task = asyncio.create_task(in_block(scope))
+    await asyncio.sleep(1)
+    scope.end()
+    scope.end()
+    with pytest.raises(Ended):
+        await task
+    assert task.cancelling() == 0
+
+
+async def test_a_cancellation_of_somebody_else_passes_through():
+    """A task that was cancelled by others in the same moment is cancelled, not ended."""
+    scope = a_scope()
+    task = asyncio.create_task(in_block(scope))
+    await asyncio.sleep(1)
+    task.cancel()
+    scope.end()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_block_ended_by_its_own_task_may_still_be_left():
+    """Ending takes effect at the next await; a block that is left before is not ended."""
+    with a_scope() as scope:
+        scope.end()
+    await asyncio.sleep(1)
+    with pytest.raises(Ended):
+        await ending_itself()
+
+
+async def test_a_block_needs_a_task():
+    """What cannot be cancelled cannot be ended, and says so."""
+    heard = asyncio.get_running_loop().create_future()
+
+    def outside_of_any_task():
+        with pytest.raises(RuntimeError, match="inside a task"):
+            a_scope().__enter__()
+        heard.set_result(None)
+
+    asyncio.get_running_loop().call_soon(outside_of_any_task)
+    await heard
+
+
+async def test_deadlines_are_kept_to_the_moment():
+    """However many share the timer, each ends when its own time is up, and none before."""
+    shared_timeout = SharedTimeout(10.0)
+    ended = []
+
+    async def one(start, seconds):
+        await asyncio.sleep(start)
+        try:
+            await in_block(shared_timeout.scope(), seconds)
+        except TimeoutError:
+            ended.append((start, now()))
+
+    await asyncio.gather(one(0, 100), one(0, 100), one(1, 2), one(2.5, 100), one(30, 100))
+    assert ended == [(0, 10.0), (0, 10.0), (2.5, 12.5), (30, 40.0)]
+
+
+async def test_what_is_left_in_time_is_not_ended():
+    """A block that ends in time is not disturbed, nor is what its task does afterwards."""
+    shared_timeout = SharedTimeout(10.0)
+    assert await in_block(shared_timeout.scope(), 9.9) == 9.9
+    await asyncio.sleep(100)
+    shared_timeout.cancel()
+    shared_timeout.cancel()
+    assert await in_block(shared_timeout.scope(), 1.0) == 110.9

@@ -1,0 +1,209 @@
+import asyncio
+
+import pytest
+
+from kie_cover_async import (
+    AuthenticationError,
+    ClientClosedError,
+    CoverAlreadyExistsError,
+    CoverFailedError,
+    CoverTimeoutError,
+    InvalidRequestError,
+    InvalidResponseError,
+    TaskNotFoundError,
+    TransportError,
+)
+from kie_cover_async.emulator import CoverScript, Fault
+
+CALLBACK = "https://example.com/covers"
+
+ENDINGS = {
+    "time is up": (CoverScript(end="never"), CoverTimeoutError),
+    "the job fails": (CoverScript(statuses=["generating", "failure"]), CoverFailedError),
+    "there is no record": (CoverScript(statuses=["missing"]), TaskNotFoundError),
+    "the key is withdrawn": (
+        CoverScript(statuses=["generating", Fault.answer(200, {"code": 401, "msg": "no"})]),
+        AuthenticationError,
+    ),
+    "nothing can be read": (CoverScript(statuses=[Fault.truncated_json()]), InvalidResponseError),
+}
+
+
+async def test_a_cover_is_asked_for_and_waited_for(emulator, client):
+    """One call asks, waits and returns the finished cover, and hears of every poll."""
+    updates = []
+    details = await client.generate_and_wait(
+        "song", callback_url=CALLBACK, on_update=updates.append
+    )
+    assert details.is_success
+    assert details.parent_task_id == "song"
+    assert updates[-1] is details
+    assert len(updates) > 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_the_id_is_told_before_the_wait_starts(emulator, client, asynchronous):
+    """A plain or an async function notes what was paid for before the first poll."""
+    noted = []
+
+    def note(task_id):
+        noted.append((task_id, emulator.poll_count(task_id)))
+
+    async def note_later(task_id):
+        await asyncio.sleep(0.05)
+        note(task_id)
+
+    details = await client.generate_and_wait(
+        "song", callback_url=CALLBACK, on_task_id=note_later if asynchronous else note
+    )
+    assert noted == [(details.task_id, 0)]
+
+
+@pytest.mark.parametrize("code", ["400", "409"])
+async def test_a_cover_that_exists_is_waited_for(emulate, connect, code):
+    """Where the song has a cover whose id is told, that one is waited for and nothing paid."""
+    emulator = await emulate(duplicates=code, generation_time=0.2)
+    client = connect(emulator)
+    task_id = await client.generate_cover("song", callback_url=CALLBACK)
+    balance, noted = emulator.credits, []
+    details = await client.generate_and_wait("song", callback_url=CALLBACK, on_task_id=noted.append)
+    assert details.is_success
+    assert noted == [details.task_id] == [task_id]
+    assert emulator.credits == balance
+
+
+@pytest.mark.parametrize("code", ["400", "409"])
+async def test_a_cover_that_exists_without_an_id_cannot_be_waited_for(emulate, connect, code):
+    """Where the API keeps the id to itself the error is raised, and says there is none."""
+    emulator = await emulate(duplicates=code, duplicate_reveals_task_id=False)
+    task_id = emulator.add_job(music_task_id="song")
+    with pytest.raises(CoverAlreadyExistsError) as caught:
+        await connect(emulator).generate_and_wait("song", callback_url=CALLBACK)
+    assert caught.value.existing_task_id is None
+    assert caught.value.code == int(code)
+    assert emulator.poll_count(task_id) == 0
+
+
+async def test_a_refused_song_is_not_waited_for(emulate, connect):
+    """An error of the asking is raised, and there is no poll."""
+    emulator = await emulate(unknown_songs=["song"])
+    with pytest.raises(InvalidRequestError, match="Original music record does not exist"):
+        await connect(emulator).generate_and_wait("song", callback_url=CALLBACK)
+    assert len(emulator.requests) == 1
+
+
+@pytest.mark.parametrize(("script", "error"), ENDINGS.values(), ids=ENDINGS)
+async def test_every_error_of_the_wait_carries_the_id(emulator, client, script, error):
+    """However the wait ends, the id of what was paid for is in the error and in its text."""
+    emulator.script_song("song", script)
+    noted = []
+    with pytest.raises(error) as caught:
+        await client.generate_and_wait(
+            "song",
+            callback_url=CALLBACK,
+            timeout=1.5 if error is InvalidResponseError else 0.3,
+            not_found_grace=0,
+            on_task_id=noted.append,
+        )
+    assert [caught.value.task_id] == noted
+    assert noted[0] in str(caught.value)
+
+
+async def test_closing_during_the_wait_keeps_the_id(emulator, client):
+    """The client is closed while it waits for what was paid for: the error has the id."""
+    noted = []
+    emulator.script_song("song", CoverScript(end="never"))
+
+    async def close(_):
+        closing.set_result(asyncio.create_task(client.aclose()))
+
+    closing = asyncio.get_running_loop().create_future()
+    with pytest.raises(ClientClosedError) as caught:
+        await client.generate_and_wait(
+            "song", callback_url=CALLBACK, on_task_id=noted.append, on_update=close
+        )
+    await closing.result()
+    assert [caught.value.task_id] == noted
+
+
+async def test_closing_before_the_wait_keeps_the_id(emulator, client):
+    """The client is closed between the asking and the waiting: the error has the id."""
+    noted = []
+
+    async def note(task_id):
+        noted.append(task_id)
+        await client.aclose()
+
+    with pytest.raises(ClientClosedError) as caught:
+        await client.generate_and_wait("song", callback_url=CALLBACK, on_task_id=note)
+    assert [caught.value.task_id] == noted
+
+
+async def test_an_error_of_a_listener_keeps_its_own_id(emulator, client):
+    """An error about another cover, raised by `on_update`, is not renamed: ours is in a note."""
+    noted = []
+
+    def fail(_):
+        raise TransportError(task_id="another", reason="mine")
+
+    with pytest.raises(TransportError) as caught:
+        await client.generate_and_wait(
+            "song", callback_url=CALLBACK, on_update=fail, on_task_id=noted.append
+        )
+    assert caught.value.task_id == "another"
+    assert_noted(caught.value, noted)
+
+
+def assert_noted(error, noted):
+    [task_id] = noted
+    assert error.__notes__ == [f"the cover that was asked for is task {task_id}"]
+
+
+class Broken:
+    """A schedule that knows no numbers."""
+
+    def delay(self, age, pressure):
+        return "soon"
+
+
+def fail(_):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("faulty", "error"),
+    [({"on_update": fail}, ZeroDivisionError), ({"schedule": Broken()}, TypeError)],
+    ids=["on_update", "schedule"],
+)
+async def test_a_bug_after_paying_is_raised_with_the_id(emulator, client, faulty, error):
+    """What a function of the caller's raises has the id of what was paid for in a note."""
+    noted = []
+    with pytest.raises(error) as caught:
+        await client.generate_and_wait(
+            "song", callback_url=CALLBACK, on_task_id=noted.append, **faulty
+        )
+    assert_noted(caught.value, noted)
+
+
+async def test_a_bug_of_who_is_told_the_id(client):
+    """Where noting the id fails, the id is in a note of the error."""
+    noted = []
+
+    def note(task_id):
+        noted.append(task_id)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        await client.generate_and_wait("song", callback_url=CALLBACK, on_task_id=note)
+    assert_noted(caught.value, noted)
+
+
+async def test_a_deadline_of_the_callers_knows_the_id(emulator, client):
+    """Who loses patience finds the id on the cancellation that hangs on the timeout."""
+    noted = []
+    emulator.script_song("song", CoverScript(end="never"))
+    with pytest.raises(TimeoutError) as caught:
+        await asyncio.wait_for(
+            client.generate_and_wait("song", callback_url=CALLBACK, on_task_id=noted.append), 0.2
+        )
+    assert_noted(caught.value.__cause__, noted)

@@ -1,0 +1,358 @@
+from datetime import timedelta
+from math import inf
+
+import pytest
+from scripted_polls import (
+    BARE,
+    COVER,
+    FAILED,
+    GENERATING,
+    ID,
+    NOT_FOUND,
+    PENDING,
+    RESET,
+    UNAUTHORISED,
+    UNHEARD_OF,
+    UNREADABLE,
+    ScriptedApi,
+    record,
+    refused,
+)
+
+from kie_cover_async import RetryPolicy
+from kie_cover_async.errors import (
+    CoverFailedError,
+    CoverTimeoutError,
+    ForbiddenError,
+    InvalidRequestError,
+    MaintenanceError,
+    ServerError,
+)
+from kie_cover_async.polling import PollResult, WaitOptions, WaitState
+
+NOON = ScriptedApi.noon
+
+
+class AgeSchedule:
+    """Polls again after as long as the job is old, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[float, float]] = []
+
+    def delay(self, age: float, pressure: float) -> float:
+        self.asked.append((age, pressure))
+        return age or 1.0
+
+
+class CountedRetries(RetryPolicy):
+    """Pauses for as many seconds as there were failures."""
+
+    def pause(self, failures: int) -> float:
+        return float(failures)
+
+
+def begun(*, at=0.0, timeout=900.0, grace=90.0, schedule=None) -> WaitState:
+    options = WaitOptions(
+        timeout=timeout,
+        not_found_grace=grace,
+        schedule=schedule or AgeSchedule(),
+        retry=CountedRetries(),
+    )
+    return WaitState(ID, options, started=at)
+
+
+def seen(details, *, served=None, received_at=0.0) -> PollResult:
+    return PollResult(details, served, received_at)
+
+
+def created(seconds_before_noon: float):
+    return record(2, create_time=NOON - timedelta(seconds=seconds_before_noon))
+
+
+def hears(state: WaitState, heard, now: float, pressure: float = 1.0):
+    heard = heard if isinstance(heard, (PollResult, Exception)) else seen(heard)
+    return state.on_result(heard, now, pressure)
+
+
+def test_at_the_end():
+    """A cover is the end; a failure is one too, with the record in the error."""
+    assert hears(begun(), COVER, 0) is COVER
+    failed = hears(begun(), FAILED, 0)
+    assert isinstance(failed, CoverFailedError)
+    assert (failed.task_id, failed.details) == (ID, FAILED)
+
+
+@pytest.mark.parametrize("details", [PENDING, GENERATING, UNHEARD_OF, record(None)])
+def test_on_the_way(details):
+    """What is not terminal, an unknown flag included, is polled again when the schedule says."""
+    state = begun(at=10)
+    assert hears(state, details, 17) is None
+    assert (state.next_poll_at, state.polls, state.details) == (24, 1, details)
+
+
+def test_the_age_of_a_new_job():
+    """Where nothing is known of its creation the job is as old as the wait."""
+    state = begun(at=100)
+    hears(state, GENERATING, 103)
+    assert state.age(103) == 3
+    assert state.age(107.5) == 7.5
+
+
+def test_the_age_of_an_old_job():
+    """The age is from the record's creation to the server's clock, and goes on with the loop's."""
+    state = begun(at=100)
+    hears(state, seen(created(80), served=NOON, received_at=101), 101.5)
+    assert state.age(101) == 80
+    assert state.age(111.5) == 90.5
+    assert state.options.schedule.asked == [(80.5, 1)]
+
+
+def test_the_largest_age_counts():
+    """The server's clock shows whole seconds, so the poll result that gives most is nearest."""
+    state = begun()
+    for received_at, second in ((0.9, 0), (2.1, 2), (3.8, 3)):
+        hears(
+            state,
+            seen(created(80), served=NOON + timedelta(seconds=second), received_at=received_at),
+            4,
+        )
+    assert state.age(2.1) == pytest.approx(82)
+
+
+@pytest.mark.parametrize(
+    "poll_result",
+    [
+        seen(created(80), served=None),
+        seen(GENERATING, served=NOON),
+        seen(created(-3600), served=NOON),
+        seen(created(61 * 86400), served=NOON),
+    ],
+    ids=["no clock", "no creation", "created in an hour", "created 61 days ago"],
+)
+def test_an_age_that_cannot_be(poll_result):
+    """What is missing or absurd is left aside: the job is as old as the wait."""
+    state = begun(at=-5)
+    assert hears(state, poll_result, 2) is None
+    assert state.age(2) == 7
+
+
+def test_an_age_is_never_less_than_the_wait():
+    """A record said to be younger than the wait for it is as old as the wait."""
+    state = begun()
+    hears(state, seen(created(3), served=NOON, received_at=60), 60)
+    assert state.age(60) == 60
+
+
+def test_the_schedule_hears_of_pressure():
+    """The schedule is told how busy the rate limiter is."""
+    state = begun()
+    hears(state, GENERATING, 2, pressure=3.5)
+    assert state.options.schedule.asked == [(2, 3.5)]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "last"), [(900.0, 899.0), (10.0, 9.0), (5.0, 4.5), (0.1, 0.09)]
+)
+def test_the_last_poll(timeout, last):
+    """One poll falls a second before the deadline, or a tenth of a short timeout, and no later."""
+    state = begun(timeout=timeout)
+    hears(state, GENERATING, 0.9 * last)
+    assert state.next_poll_at == pytest.approx(last)
+    for details in (GENERATING, UNHEARD_OF, BARE):
+        hears(state, details, last)
+        assert state.next_poll_at == inf
+
+
+def test_the_last_poll_before_the_first_poll_result():
+    """A record that is not visible at the last poll is not looked for again."""
+    state = begun(timeout=10)
+    assert hears(state, NOT_FOUND, 9) is None
+    assert state.next_poll_at == inf
+
+
+def test_a_last_poll_that_fails():
+    """A last poll that fails is made again, for it has said nothing."""
+    state = begun(timeout=10)
+    hears(state, RESET, 9)
+    hears(state, refused(1), 9.5)
+    assert state.next_poll_at == 9.5
+
+
+def test_for_ever():
+    """Without a timeout there is no deadline, and the schedule alone says when."""
+    state = begun(timeout=None)
+    hears(state, GENERATING, 1e6)
+    assert (state.deadline, state.next_poll_at) == (inf, 2e6)
+
+
+PASSING = [
+    RESET,
+    UNREADABLE,
+    refused(1),
+    MaintenanceError(code=455),
+    ServerError(code=500),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+def test_passing_errors(error):
+    """What passes does not end a wait, and is the cause of the timeout error that may follow."""
+    state = begun()
+    assert hears(state, error, 5) is None
+    assert state.timed_out(6).__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error", [UNAUTHORISED, ForbiddenError(code=403), InvalidRequestError(code=422)], ids=type
+)
+def test_lasting_errors(error):
+    """What no repetition can mend ends a wait at once, also after a good poll."""
+    assert hears(begun(), error, 0) is error
+    state = begun()
+    hears(state, GENERATING, 0)
+    assert hears(state, error, 5) is error
+
+
+def test_a_failing_streak():
+    """Failures in a row are retried at the retry policy's pace; a good poll ends the streak."""
+    state = begun()
+    dues = []
+    for heard in (RESET, RESET, UNREADABLE, GENERATING, RESET):
+        hears(state, heard, 100)
+        dues.append(state.next_poll_at - 100)
+    assert dues == [1, 2, 3, 100, 1]
+
+
+def test_a_refusal_has_no_pause_of_its_own():
+    """After a refusal it is the rate limiter that waits; the streak of failures is none the
+    longer.
+    """
+    state = begun()
+    for _ in range(5):
+        hears(state, refused(7), 100)
+        assert state.next_poll_at == 100
+    hears(state, RESET, 100)
+    assert state.next_poll_at == 101
+
+
+def test_ten_unreadable_in_a_row():
+    """Ten answers in a row that cannot be read end a wait, with the last of them."""
+    state = begun()
+    assert [hears(state, UNREADABLE, 0) for _ in range(9)] == [None] * 9
+    assert hears(state, UNREADABLE, 0) is UNREADABLE
+
+
+@pytest.mark.parametrize("between", [GENERATING, RESET, refused(1)], ids=["seen", "reset", "429"])
+def test_nine_unreadable_and_something_else(between):
+    """Anything else in between begins the count anew."""
+    state = begun()
+    for heard in [*[UNREADABLE] * 9, between, *[UNREADABLE] * 9]:
+        assert hears(state, heard, 0) is None
+    assert hears(state, UNREADABLE, 0) is UNREADABLE
+
+
+def test_not_visible_yet():
+    """No record within the grace means "not yet", and is looked for when the schedule says."""
+    state = begun(at=10)
+    assert hears(state, NOT_FOUND, 50) is None
+    assert state.next_poll_at == 90
+    assert hears(state, NOT_FOUND, 99.999) is None
+    assert hears(state, NOT_FOUND, 100) is NOT_FOUND
+
+
+def test_no_grace():
+    """Without a grace the first "no record" is the end."""
+    assert hears(begun(grace=0), NOT_FOUND, 0) is NOT_FOUND
+
+
+def test_not_visible_any_more():
+    """Once a record has been seen an answer without it passes, whenever it comes."""
+    state = begun(grace=0)
+    hears(state, GENERATING, 0)
+    assert [hears(state, NOT_FOUND, now) for now in (1, 100, 800)] == [None] * 3
+    assert state.next_poll_at == 803
+
+
+def test_an_answer_ends_a_failing_streak():
+    """An answer that there is no record yet is none the less an answer."""
+    state = begun()
+    for heard in (RESET, RESET, NOT_FOUND, RESET):
+        hears(state, heard, 10)
+    assert state.next_poll_at == 11
+
+
+def test_success_without_images():
+    """A success without images is polled every second for ten, then it is a failure."""
+    state = begun()
+    for now in range(20, 30):
+        assert hears(state, BARE, now) is None
+        assert state.next_poll_at == now + 1
+    failed = hears(state, BARE, 30)
+    assert isinstance(failed, CoverFailedError)
+    assert failed.details is BARE
+
+
+def test_images_that_come_late():
+    """Images within the ten seconds make it a success."""
+    state = begun()
+    hears(state, BARE, 20)
+    assert hears(state, COVER, 29) is COVER
+
+
+def test_a_success_that_was_none():
+    """The ten seconds begin anew where the record went back to an earlier state."""
+    state = begun()
+    for now, details in ((20, BARE), (25, GENERATING), (31, BARE), (40, BARE)):
+        assert hears(state, details, now) is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "error"),
+    [
+        (float("nan"), ValueError),
+        (inf, ValueError),
+        (-1, ValueError),
+        ("5", TypeError),
+        (None, TypeError),
+    ],
+)
+def test_a_schedule_that_answers_nonsense(interval, error):
+    """What is no number of seconds is an error that names the schedule and what it said."""
+
+    class Nonsense:
+        def delay(self, age: float, pressure: float) -> float:
+            return interval
+
+    with pytest.raises(error, match=r"schedule.delay\(\) must be a finite number of at least 0"):
+        hears(begun(schedule=Nonsense()), GENERATING, 0)
+
+
+def test_the_timeout_error():
+    """It says how long was waited, how many answers came, and what was last seen."""
+    state = begun(at=100)
+    for heard in (RESET, NOT_FOUND, GENERATING):
+        hears(state, heard, 110)
+    error = state.timed_out(1000)
+    assert isinstance(error, CoverTimeoutError)
+    assert isinstance(error, TimeoutError)
+    assert (error.task_id, error.polls, error.waited, error.details) == (ID, 3, 900, GENERATING)
+    assert error.__cause__ is None
+    assert "last seen GENERATING" in str(error)
+
+
+def test_the_timeout_error_of_who_saw_nothing():
+    """Without any poll result there are no details, and the last error is the cause."""
+    state = begun()
+    hears(state, RESET, 0)
+    hears(state, NOT_FOUND, 0)
+    error = state.timed_out(5)
+    assert error.details is None
+    assert error.__cause__ is NOT_FOUND
+    assert "last seen nothing" in str(error)
+
+
+def test_the_timeout_error_names_an_unknown_flag():
+    """A flag that nobody has documented is named, so that it can be reported."""
+    state = begun()
+    hears(state, UNHEARD_OF, 0)
+    assert "an unknown flag 17" in str(state.timed_out(5))

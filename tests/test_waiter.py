@@ -1,0 +1,670 @@
+import asyncio
+import logging
+from datetime import timedelta
+
+import pytest
+from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers, stall
+from scripted_polls import (
+    BARE,
+    COVER,
+    FAILED,
+    GENERATING,
+    ID,
+    NEVER,
+    NOT_FOUND,
+    PENDING,
+    RESET,
+    UNAUTHORISED,
+    UNHEARD_OF,
+    UNREADABLE,
+    ScriptedApi,
+    record,
+    refused,
+)
+from virtual_time import now
+
+from kie_cover_async import CoverDetails, ExponentialSchedule, RateLimiter, RetryPolicy
+from kie_cover_async.errors import (
+    AuthenticationError,
+    CoverFailedError,
+    CoverTimeoutError,
+    InvalidResponseError,
+    RateLimitedError,
+    TaskNotFoundError,
+    TransportError,
+)
+from kie_cover_async.events import CoverPolled, StateChanged
+from kie_cover_async.polling import PollCoalescer, PollResult, TaskWatch, Waiter, WaitOptions
+
+pytestmark = pytest.mark.virtual_time
+
+STEADY = ExponentialSchedule(initial_delay=2, factor=1.5, max_delay=15, jitter=0)
+
+
+class Every:
+    """Polls again after as many seconds, whatever the age, and notes what it was asked."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.ages: list[float] = []
+        self.pressures: list[float] = []
+
+    def delay(self, age: float, pressure: float) -> float:
+        self.ages.append(age)
+        self.pressures.append(pressure)
+        return self.seconds
+
+
+class LearningEvery(Every):
+    """Notes the records it is told of."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.learned: list[object] = []
+
+    def learn(self, details: object) -> None:
+        self.learned.append(details)
+
+
+class CountedRetries(RetryPolicy):
+    """Pauses for as many seconds as there were failures."""
+
+    def pause(self, failures: int) -> float:
+        return float(failures)
+
+
+class Updates:
+    """An `on_update` that notes what it is given, and takes its time."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.seen: list[object] = []
+
+    async def __call__(self, details: object) -> None:
+        self.seen.append(details)
+        await asyncio.sleep(self.seconds)
+
+
+class House:
+    """An API by script, and the waits that share their polls of it."""
+
+    def __init__(self, *replies, rate_limiter=None, **options) -> None:
+        self.api = ScriptedApi(*replies, rate_limiter=rate_limiter, **options)
+        self.coalescer = PollCoalescer(self.api.poll)
+        self.rate_limiter = rate_limiter or RateLimiter.unlimited()
+
+    def wait(
+        self, *, timeout=900.0, schedule=None, grace=90.0, on_update=None, observer=None
+    ) -> Waiter:
+        options = WaitOptions(
+            timeout=timeout,
+            not_found_grace=grace,
+            schedule=schedule or Every(5),
+            retry=CountedRetries(),
+            on_update=on_update,
+        )
+        return Waiter(TaskWatch(self.coalescer, ID), options, self.rate_limiter, observer)
+
+    def is_empty(self) -> bool:
+        polls = self.coalescer._in_flight
+        return not (self.coalescer.watches or polls or self.rate_limiter.queued or pending_timers())
+
+
+async def timed_out(wait: Waiter) -> CoverTimeoutError:
+    [error] = await asyncio.gather(wait.run(), return_exceptions=True)
+    assert isinstance(error, CoverTimeoutError)
+    return error
+
+
+async def test_the_first_poll_at_once():
+    """A cover that is there already is had without any waiting."""
+    house = House(COVER)
+    assert await house.wait().run() is COVER
+    assert (house.api.polled_at, now()) == ([0], 0)
+    assert house.is_empty()
+
+
+async def test_until_the_cover_is_there():
+    """A wait polls when the schedule says, and returns the cover."""
+    house = House(NOT_FOUND, PENDING, GENERATING, COVER)
+    assert await house.wait().run() is COVER
+    assert house.api.polled_at == [0, 5, 10, 15]
+    assert house.is_empty()
+
+
+async def test_a_failure_within_one_poll():
+    """A job that fails ends the wait at the poll that shows it."""
+    house = House(GENERATING, FAILED)
+    with pytest.raises(CoverFailedError) as caught:
+        await house.wait().run()
+    assert (caught.value.details, now()) == (FAILED, 5)
+    assert house.is_empty()
+
+
+async def test_a_new_job_is_polled_at_ever_less_often():
+    """The exponential schedule's intervals follow the age of a job that begins with the wait."""
+    created = record(2, create_time=ScriptedApi.noon)
+    house = House(created)
+    await timed_out(house.wait(timeout=60, schedule=STEADY))
+    assert house.api.polled_at == pytest.approx(
+        [0, 2, 5, 9.5, 16.25, 26.375, 41.375, 56.375, 59], abs=1e-9
+    )
+
+
+async def test_a_wait_that_is_resumed():
+    """A wait that is resumed when the job is 80 s old goes on at the long interval."""
+    created = record(2, create_time=ScriptedApi.noon - timedelta(seconds=80))
+    house = House(created)
+    await timed_out(house.wait(timeout=60, schedule=STEADY))
+    assert house.api.polled_at == [0, 15, 30, 45, 59]
+
+
+async def test_the_age_that_the_schedule_sees():
+    """The age is the job's by the server's clock, and the wait's own where there is none."""
+    created = record(2, create_time=ScriptedApi.noon - timedelta(seconds=80))
+    ages = []
+    for has_clock in (True, False):
+        schedule = Every(2.5)
+        house = House(created, has_clock=has_clock)
+        began = now()
+        await timed_out(house.wait(timeout=12, schedule=schedule))
+        ages.append([age - began * has_clock for age in schedule.ages[:4]])
+    assert ages == [[80, 82.5, 85, 87.5], [0, 2.5, 5, 7.5]]
+
+
+async def test_the_schedule_sees_the_pressure():
+    """The schedule is told how busy the rate limiter is."""
+    schedule, house = Every(5), House(GENERATING, COVER)
+    house.rate_limiter = RateLimiter(10)
+    queue = [asyncio.create_task(house.rate_limiter.acquire()) for _ in range(21)]
+    await asyncio.sleep(0)
+    await house.wait(schedule=schedule).run()
+    await asyncio.wait(queue)
+    assert schedule.pressures == [3]
+
+
+async def test_the_last_poll():
+    """One poll comes a second before the deadline, none after it, and the error at the deadline."""
+    house = House(GENERATING)
+    error = await timed_out(house.wait(timeout=60, schedule=Every(25)))
+    assert house.api.polled_at == [0, 25, 50, 59]
+    assert (error.polls, error.waited, error.details, now()) == (4, 60, GENERATING, 60)
+    assert house.is_empty()
+
+
+async def test_the_last_poll_of_a_short_wait():
+    """A short timeout has its last poll a tenth of it before the end."""
+    house = House(GENERATING)
+    await timed_out(house.wait(timeout=2))
+    assert house.api.polled_at == [0, pytest.approx(1.8)]
+
+
+async def test_a_cover_at_the_last_poll():
+    """A cover that is there at the last poll is had."""
+    house = House(by_time=lambda at: COVER if at > 50 else GENERATING)
+    assert await house.wait(timeout=60, schedule=Every(50)).run() is COVER
+    assert now() == 59
+
+
+HARD = {
+    "a first poll that never returns": ([NEVER], 0, {}),
+    "a poll that never returns": ([GENERATING, NEVER], 0, {}),
+    "slow polls": ([GENERATING], 3, {}),
+    "a last poll that is too slow": ([GENERATING], 0.8, {}),
+    "a pause of all requests": ([refused(60)], 0, {}),
+    "no record": ([NOT_FOUND], 0, {}),
+    "failures": ([RESET], 0, {}),
+    "unreadable answers": ([UNREADABLE], 0, {}),
+    "success without images": ([BARE], 0, {}),
+    "an unknown flag": ([UNHEARD_OF], 0, {}),
+    "a slow on_update": ([GENERATING], 0, {"on_update": Updates(1000)}),
+    "a schedule that never rests": ([GENERATING], 0.01, {"schedule": Every(0)}),
+    "a schedule that rests too long": ([GENERATING], 0, {"schedule": Every(1e9)}),
+}
+
+
+@pytest.mark.parametrize(("replies", "latency", "options"), HARD.values(), ids=HARD)
+async def test_the_deadline_is_hard(replies, latency, options):
+    """Whatever goes wrong, the wait ends at its deadline exactly, and leaves nothing behind."""
+    house = House(*replies, latency=latency, rate_limiter=RateLimiter(1000))
+    error = await timed_out(house.wait(timeout=7.3, **options))
+    assert (now(), error.waited, error.task_id) == (7.3, 7.3, ID)
+    assert house.is_empty()
+
+
+async def test_time_begins_with_the_first_poll():
+    """Time that the first poll queues for does not count, neither as timeout nor as grace."""
+    house = House(NOT_FOUND, rate_limiter=RateLimiter())
+    house.rate_limiter.pause(50)
+    error = await timed_out(house.wait(timeout=10))
+    assert (house.api.polled_at, error.waited, now()) == ([50, 55, 59], 10, 60)
+    house.rate_limiter.pause(100)
+    with pytest.raises(TaskNotFoundError):
+        await house.wait(grace=12).run()
+    assert now() == 175
+
+
+async def test_one_poll():
+    """A timeout of 0 is one poll, however long that takes."""
+    assert await House(COVER, latency=3).wait(timeout=0).run() is COVER
+    assert now() == 3
+    house = House(GENERATING, COVER)
+    error = await timed_out(house.wait(timeout=0))
+    assert (error.polls, error.details, house.api.polled_at) == (1, GENERATING, [3])
+    assert isinstance((await timed_out(House(RESET).wait(timeout=0))).__cause__, TransportError)
+    house = House(NOT_FOUND)
+    assert isinstance((await timed_out(house.wait(timeout=0))).__cause__, TaskNotFoundError)
+    with pytest.raises(TaskNotFoundError):
+        await house.wait(timeout=0, grace=0).run()
+
+
+async def test_for_ever():
+    """Without a timeout a wait goes on for as long as it takes."""
+    month = 30 * 86400
+    house = House(by_time=lambda at: COVER if at >= month else GENERATING)
+    assert await house.wait(timeout=None, schedule=Every(86400)).run() is COVER
+    assert now() == month
+
+
+async def test_passing_failures_in_between():
+    """A wait outlives what passes, at the retry policy's pace, and returns the cover."""
+    house = House(RESET, RESET, UNREADABLE, GENERATING, RESET, COVER)
+    assert await house.wait().run() is COVER
+    assert house.api.polled_at == [0, 1, 3, 6, 11, 12]
+
+
+async def test_a_hold_in_between():
+    """A refusal pauses the rate limiter, and the wait goes on as soon as that lets it."""
+    house = House(GENERATING, refused(60), refused(60), COVER, rate_limiter=RateLimiter())
+    assert await house.wait().run() is COVER
+    assert house.api.polled_at == [0, 5, 65, 125]
+
+
+@pytest.mark.parametrize(
+    ("replies", "cause"),
+    [
+        ([GENERATING, RESET], TransportError),
+        ([refused(1)], RateLimitedError),
+        ([RESET, NOT_FOUND], TaskNotFoundError),
+        ([RESET, GENERATING], type(None)),
+    ],
+)
+async def test_the_cause_of_running_out_of_time(replies, cause):
+    """A wait that ends on a failing streak names its last error; another one names none."""
+    error = await timed_out(House(*replies, rate_limiter=RateLimiter()).wait(timeout=20))
+    assert type(error.__cause__) is cause
+
+
+async def test_an_unknown_flag_is_named():
+    """A flag that nobody knows keeps the wait going, and is in the error's text."""
+    house = House(UNHEARD_OF)
+    error = await timed_out(house.wait(timeout=20))
+    assert house.api.polled_at == [0, 5, 10, 15, 19]
+    assert "unknown flag 17" in str(error)
+    assert await House(UNHEARD_OF, COVER).wait().run() is COVER
+
+
+async def test_no_record():
+    """After the grace "no record" ends a wait; within it, or once a record was seen, it passes."""
+    with pytest.raises(TaskNotFoundError):
+        await House(NOT_FOUND).wait(grace=12).run()
+    assert now() == 15
+    house = House(NOT_FOUND, NOT_FOUND, GENERATING, *[NOT_FOUND] * 9, COVER)
+    assert await house.wait(grace=12).run() is COVER
+
+
+async def test_success_without_images():
+    """It is polled every second for ten, and then is a failure that has the record."""
+    house = House(BARE)
+    with pytest.raises(CoverFailedError) as caught:
+        await house.wait().run()
+    assert house.api.polled_at == list(range(11))
+    assert caught.value.details is BARE
+    assert await House(*[BARE] * 10, COVER).wait().run() is COVER
+
+
+async def test_unreadable_answers():
+    """Ten unreadable answers in a row end a wait; nine and a good one do not."""
+    house = House(UNREADABLE)
+    with pytest.raises(InvalidResponseError):
+        await house.wait().run()
+    assert len(house.api.polled_at) == 10
+    house = House(*[UNREADABLE] * 9, GENERATING, *[UNREADABLE] * 9, COVER)
+    assert await house.wait().run() is COVER
+
+
+@pytest.mark.parametrize("before", [(), (GENERATING, RESET)])
+async def test_what_no_repetition_mends(before):
+    """A key that is not accepted ends a wait at that very poll."""
+    house = House(*before, UNAUTHORISED)
+    with pytest.raises(AuthenticationError):
+        await house.wait().run()
+    assert len(house.api.polled_at) == len(before) + 1
+    assert house.is_empty()
+
+
+@pytest.mark.parametrize("end", [COVER, FAILED])
+async def test_on_update(end):
+    """It has the details of every poll that brought some, the last included; plain or async."""
+    replies = [NOT_FOUND, PENDING, RESET, GENERATING, GENERATING, end]
+    updates, plain = Updates(1), []
+    for on_update in (updates, plain.append):
+        wait = House(*replies).wait(on_update=on_update)
+        await asyncio.gather(wait.run(), return_exceptions=True)
+    assert updates.seen == plain == [PENDING, GENERATING, GENERATING, end]
+
+
+async def test_on_update_is_called_in_the_callers_task():
+    """Its context is the caller's: a plain call, with no task in between."""
+    tasks = []
+    await House(COVER).wait(on_update=lambda _: tasks.append(asyncio.current_task())).run()
+    assert tasks == [asyncio.current_task()]
+
+
+async def test_what_on_update_saw_at_the_end_is_not_lost():
+    """A cover, or a failure, that `on_update` works on past the deadline is the result."""
+    house = House(GENERATING, COVER)
+    assert await house.wait(timeout=7, on_update=Updates(4)).run() is COVER
+    assert now() == 5 + 4
+    with pytest.raises(CoverFailedError):
+        await House(FAILED).wait(timeout=7, on_update=Updates(100)).run()
+    assert now() == 109
+
+
+@pytest.mark.parametrize("end", [COVER, FAILED], ids=["cover", "failure"])
+async def test_what_another_saw_by_the_deadline_is_not_lost(end):
+    """The end of the job that another's poll has brought while `on_update` ran is the result."""
+    house = House(by_time=lambda at: GENERATING if at < 5 else end)
+    updates = Updates(20)
+    late = asyncio.create_task(house.wait(timeout=15, on_update=updates).run())
+    outcomes = await asyncio.gather(house.wait().run(), late, return_exceptions=True)
+    seen = [getattr(outcome, "details", outcome) for outcome in outcomes]
+    assert (seen, now()) == ([end, end], 15 + 20)
+    assert updates.seen == [GENERATING, end]
+    assert house.is_empty()
+
+
+async def test_what_another_saw_by_the_deadline_may_be_no_end():
+    """Then time is up, and nobody is told of it any more."""
+    house, updates = House(GENERATING), Updates(20)
+    late = house.wait(timeout=15, on_update=updates)
+    other = asyncio.create_task(timed_out(house.wait(timeout=12)))
+    error = await timed_out(late)
+    assert (error.polls, error.waited, updates.seen) == (1, 15, [GENERATING])
+    assert (await other).polls == 4
+
+
+async def test_a_queue_that_is_longer_than_the_timeout():
+    """Each wait has a poll before its time is up, whoever else has not had a first one yet."""
+    rate_limiter = RateLimiter(10)
+
+    async def poll(task_id, on_sent, entry):
+        await rate_limiter.acquire(entry)
+        on_sent()
+        await asyncio.sleep(0.5)
+        is_done = now() > 8
+        return PollResult(COVER if is_done else GENERATING, None, now())
+
+    polls = PollCoalescer(poll)
+    options = WaitOptions(timeout=20, not_found_grace=90, schedule=STEADY, retry=CountedRetries())
+    waits = [Waiter(TaskWatch(polls, str(n)), options, rate_limiter).run() for n in range(400)]
+    assert await asyncio.gather(*waits) == [COVER] * 400
+    assert now() < 50
+
+
+async def test_an_on_update_that_blocks_the_loop():
+    """The deadline comes when the loop is free again, after one more poll; a cover seen is had."""
+    error = await timed_out(House(GENERATING).wait(timeout=7, on_update=lambda _: stall(100)))
+    assert (error.waited, error.polls) == (200, 2)
+    assert await House(COVER).wait(timeout=7, on_update=lambda _: stall(100)).run() is COVER
+
+
+async def test_an_on_update_that_swallows_the_deadline():
+    """One that keeps the deadline's cancellation to itself delays the end, and no more."""
+
+    async def swallow(_: object) -> None:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            await asyncio.sleep(1)
+
+    house = House(by_time=lambda at: GENERATING if at < 50 else COVER)
+    error = await timed_out(house.wait(timeout=7, on_update=swallow))
+    assert (error.waited, house.api.polled_at) == (8, [0])
+    assert house.is_empty()
+
+
+@pytest.mark.parametrize("end", [GENERATING, COVER])
+@pytest.mark.parametrize("error", [ValueError("mine"), TimeoutError("mine"), RESET], ids=repr)
+async def test_what_on_update_raises(error, end):
+    """It ends that wait alone, as it is: a TimeoutError, too, is no deadline of ours."""
+
+    def complain(_: object) -> None:
+        raise error
+
+    house = House(end, COVER)
+    waits = [house.wait(on_update=complain), house.wait()]
+    results = await asyncio.gather(*[wait.run() for wait in waits], return_exceptions=True)
+    assert results == [error, COVER]
+    assert house.is_empty()
+
+
+async def test_an_async_on_update_that_raises():
+    """What an async one raises ends the wait, in the middle of everything."""
+
+    async def complain(_: object) -> None:
+        await asyncio.sleep(1)
+        raise TimeoutError("mine")
+
+    house = House(GENERATING)
+    with pytest.raises(TimeoutError, match="mine"):
+        await house.wait(on_update=complain).run()
+    assert (now(), house.is_empty()) == (1, True)
+
+
+@pytest.mark.parametrize("interval", [float("nan"), -1, "5"])
+async def test_a_schedule_that_answers_nonsense(interval):
+    """What is no number of seconds ends that wait, with an error that names the schedule."""
+    house = House(GENERATING, COVER)
+    waits = [house.wait(schedule=Every(interval)), house.wait()]
+    error, cover = await asyncio.gather(*[wait.run() for wait in waits], return_exceptions=True)
+    assert isinstance(error, (ValueError, TypeError))
+    assert "schedule.delay() must be" in str(error)
+    assert cover is COVER
+    assert house.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("replies", "learned"),
+    [
+        ([PENDING, GENERATING, COVER], [COVER]),
+        ([GENERATING, FAILED], [FAILED]),
+        ([BARE, BARE, COVER], [COVER]),
+        ([BARE], [BARE]),
+        ([GENERATING, UNAUTHORISED], []),
+        ([GENERATING], []),
+    ],
+)
+async def test_what_a_schedule_learns(replies, learned):
+    """A schedule that wants to learn hears once of each record with which a wait ended."""
+    schedule = LearningEvery(5)
+    wait = House(*replies).wait(schedule=schedule, timeout=60)
+    await asyncio.gather(wait.run(), return_exceptions=True)
+    assert schedule.learned == learned
+
+
+async def test_a_schedule_that_fails_to_learn(caplog):
+    """It costs nobody the cover, and is told to the log."""
+
+    class Dunce(Every):
+        def learn(self, details: object) -> None:
+            raise ZeroDivisionError
+
+    assert await House(COVER).wait(schedule=Dunce(5)).run() is COVER
+    [told] = caplog.records
+    assert (told.levelname, told.exc_info[0]) == ("ERROR", ZeroDivisionError)
+    assert ID in told.getMessage()
+
+
+async def test_somebody_elses_poll():
+    """A wait hears of every poll of its id, and is over in the moment somebody sees the cover."""
+    house = House(GENERATING, GENERATING, COVER)
+    updates = Updates()
+    wait = asyncio.create_task(house.wait(schedule=Every(100), on_update=updates).run())
+    for moment in (3, 4):
+        await asyncio.sleep(moment)
+        await house.coalescer.poll(ID)
+    assert await wait is COVER
+    assert now() == 7
+    assert updates.seen == [GENERATING, GENERATING, COVER]
+
+
+async def test_ten_waits_for_one_id():
+    """Ten waits with different deadlines and schedules cost hardly more polls than one."""
+
+    def by_time(at: float):
+        return COVER if at >= 61 else GENERATING
+
+    alone = House(by_time=by_time, latency=0.5)
+    await alone.wait(schedule=Every(5)).run()
+    began = now()
+    house = House(by_time=lambda at: by_time(at - began), latency=0.5)
+    timeouts = [None, 900, 20, 300, 33, 80, 70, 900, 900, 900]
+    waits = [
+        asyncio.create_task(house.wait(timeout=timeout, schedule=Every(5 + i)).run())
+        for i, timeout in enumerate(timeouts)
+    ]
+    results = await asyncio.gather(*waits, return_exceptions=True)
+    for timeout, result in zip(timeouts, results, strict=True):
+        if timeout in (20, 33):
+            assert (result.waited, result.details) == (timeout, GENERATING)
+        else:
+            assert result is COVER
+    # Each of the two that ran out of time had a last poll of its own.
+    assert len(house.api.polled_at) <= len(alone.api.polled_at) + 2
+    assert house.is_empty()
+
+
+async def test_cancelling_some_of_ten():
+    """Whoever is cancelled, the one whose poll is in flight included, the others go on."""
+    house = House(by_time=lambda at: COVER if at >= 61 else GENERATING, latency=2)
+    updates = [Updates() for _ in range(10)]
+    waits = [asyncio.create_task(house.wait(on_update=update).run()) for update in updates]
+    for i in range(7):
+        await asyncio.sleep(7 + i % 2)
+        waits[i].cancel()
+    results = await asyncio.gather(*waits, return_exceptions=True)
+    assert all(isinstance(result, asyncio.CancelledError) for result in results[:7])
+    assert results[7:] == [COVER] * 3
+    assert updates[7].seen == updates[8].seen == updates[9].seen
+    assert len(house.api.polled_at) <= 62 / 7 + 7
+    assert house.is_empty()
+
+
+async def test_errors_are_nobody_elses():
+    """Waits that end by the same answer raise errors of their own."""
+    house = House(UNAUTHORISED, latency=1)
+    waits = [house.wait().run() for _ in range(3)]
+    errors = await asyncio.gather(*waits, return_exceptions=True)
+    assert len(set(map(id, errors))) == 3
+    assert all(type(error) is AuthenticationError for error in errors)
+
+
+async def test_cancelled_before_the_first_poll_left():
+    """Who goes while the first poll is queued leaves the others' polls and clocks alone."""
+    house = House(GENERATING, rate_limiter=RateLimiter())
+    house.rate_limiter.pause(5)
+    stays, gone = (asyncio.create_task(house.wait(timeout=10).run()) for _ in range(2))
+    await asyncio.sleep(1)
+    gone.cancel()
+    with pytest.raises(CoverTimeoutError):
+        await stays
+    assert now() == 15
+
+
+async def test_the_clock_starts_once():
+    """A first poll that was joined, and has to be made anew, does not move the deadline."""
+    house = House(GENERATING, latency=20)
+    gone = asyncio.create_task(house.wait().run())
+    await asyncio.sleep(1)
+    stays = asyncio.create_task(timed_out(house.wait(timeout=15)))
+    await asyncio.sleep(4)
+    gone.cancel()
+    assert (await stays).waited == 15
+    assert now() == 16
+    assert house.api.polled_at == [0, 5]
+
+
+@pytest.mark.parametrize("moment", [WHILE_WAITING, AS_IT_WAKES])
+@pytest.mark.parametrize("timeout", [None, 100, 13])
+async def test_cancelled_at_every_wait(moment, timeout):
+    """Wherever one of two waits is cancelled it leaves nothing, and the other has its cover."""
+    replies = [NOT_FOUND, RESET, refused(2), GENERATING, UNREADABLE, BARE, COVER]
+    interruptions = 0
+    while True:
+        house = House(*replies, rate_limiter=RateLimiter(1), latency=1)
+        wait = house.wait(timeout=timeout, on_update=Updates(1))
+        interrupted = InterruptedAt(interruptions, moment, wait.run())
+        outcome, cover = await asyncio.gather(
+            interrupted.run(), house.wait().run(), return_exceptions=True
+        )
+        assert (cover, house.is_empty()) == (COVER, True)
+        if not interrupted.interrupted:
+            break
+        assert isinstance(outcome, asyncio.CancelledError)
+        interruptions += 1
+    assert interruptions > 8
+    assert isinstance(outcome, CoverTimeoutError if timeout == 13 else CoverDetails)
+
+
+async def test_what_an_observer_hears():
+    """An observer hears of each answer and each change, with the job's age and the wait."""
+    events: list[CoverPolled | StateChanged] = []
+    created = record(2, create_time=ScriptedApi.noon - timedelta(seconds=80))
+    wait = House(created, RESET, COVER).wait(observer=events.append)
+    await wait.run()
+    assert [(type(event), event.task_id, event.age, event.details) for event in events] == [
+        (CoverPolled, ID, 80, created),
+        (StateChanged, ID, 80, created),
+        (CoverPolled, ID, 85, None),
+        (CoverPolled, ID, 86, COVER),
+        (StateChanged, ID, 86, COVER),
+    ]
+    assert isinstance(events[2].error, TransportError)
+    assert [event.previous_state for event in (events[1], events[4])] == [None, created.state]
+    assert {event.wait for event in events} == {wait}
+
+
+async def test_waits_are_told_apart():
+    """Each wait is a key of its own to an observer, whatever its schedule is made of."""
+
+    class Unhashable(Every):
+        __hash__ = None
+
+    events: list[CoverPolled] = []
+    schedule, house = Unhashable(5), House(COVER, latency=1)
+    waits = [house.wait(schedule=schedule, observer=events.append) for _ in range(2)]
+    await asyncio.gather(*[wait.run() for wait in waits])
+    assert {event.wait for event in events} == set(waits)
+
+
+async def test_an_observer_that_fails(caplog):
+    """What an observer raises is logged, and costs nobody a cover."""
+
+    def fail(_: object) -> None:
+        raise ValueError("not today")
+
+    assert await House(GENERATING, COVER).wait(observer=fail).run() is COVER
+    assert caplog.text.count("ValueError: not today") == 4
+
+
+async def test_what_is_logged(caplog):
+    """A change of state is worth a line; polls that bring nothing new are for who debugs."""
+    caplog.set_level(logging.DEBUG, "kie_cover_async.polling")
+    await House(GENERATING, GENERATING, RESET, COVER).wait().run()
+    assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
+        ("INFO", f"cover {ID} at 0.0 s: GENERATING"),
+        ("DEBUG", f"cover {ID} at 5.0 s: GENERATING"),
+        ("DEBUG", f"cover {ID} at 10.0 s: no usable answer: reset"),
+        ("INFO", f"cover {ID} at 11.0 s: SUCCESS"),
+    ]
