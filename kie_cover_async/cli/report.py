@@ -87,7 +87,7 @@ def printed(stage: Stage, folder: Path) -> Iterator[RenderableType]:
     yield Text.assemble(
         ("Next: ", "bold"),
         ("export KIE_API_KEY=...", "cyan"),
-        " and the ten lines in the README, or ",
+        " and the lines in the README, or ",
         ("kie-cover --help", "cyan"),
     )
 
