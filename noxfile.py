@@ -88,7 +88,7 @@ def tests(session: nox.Session, backoff: str) -> None:
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
     """The tests again, with the lowest release that is allowed of each dependency."""
-    session.install(".[cli]", *lowest_of("dependencies", "cli"), *group("test"))
+    session.install(".[cli]", *lowest_of("dependencies", "cli", "speedups"), *group("test"))
     session.env["PYTHONSAFEPATH"] = "1"
     session.run("pytest", AT_ONCE, *session.posargs)
     # Older releases of pytest do not read the project's settings.
@@ -147,7 +147,14 @@ def bench(session: nox.Session) -> None:
     session.env["PYTHONPATH"] = "tests"
     # A server on this machine, which only benchmarks are to trust.
     session.env["SSL_CERT_FILE"] = "tests/benchmarks/loopback.pem"
-    for name in session.posargs or ("poll_cost", "bulk", "schedules", "callbacks", "archive"):
+    for name in session.posargs or (
+        "poll_cost",
+        "instructions",
+        "bulk",
+        "schedules",
+        "callbacks",
+        "archive",
+    ):
         session.run("python", f"tests/benchmarks/{name}.py")
 
 

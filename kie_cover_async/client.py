@@ -1,14 +1,14 @@
 """`CoverClient`: the verbs, composed of the modules below; no logic of its own."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Self
 
 import aiohttp
 from yarl import URL
 
-from . import api
+from .api import SUNO, download_url, get_credits
 from .bulk import OutcomeStream, Pool, TaskIds
 from .descriptors import affordable
 from .errors import CoverAlreadyExistsError
@@ -16,7 +16,7 @@ from .events import Observer
 from .inbox import Inbox, validate_inbox
 from .models import CoverDetails
 from .polling import OnTaskId, OnUpdate, Poller, WaitOptions
-from .rate_limiter import ConcurrencyLimiter, RateLimiter
+from .rate_limiter import RateLimiter
 from .retry import RetryPolicy
 from .schedule import ExponentialSchedule, Schedule
 from .settings import (
@@ -26,10 +26,11 @@ from .settings import (
     validate_schedule,
     validate_session,
 )
-from .transport import HttpClient, ImageDownloader, Transport
+from .transport import HttpClient, ImageDownloader, Throttle, Transport, share_places
 from .validation import (
     Network,
     networks,
+    short_repr,
     validate_callable,
     validate_http_url,
     validate_number,
@@ -37,6 +38,9 @@ from .validation import (
 )
 
 _log = logging.getLogger(__name__)
+
+# In no ten seconds more than the 20 new jobs that the vendor takes of a key.
+_SUBMIT_RATE = partial(RateLimiter, 19, per=10.0)
 
 
 class CoverClient:
@@ -50,19 +54,26 @@ class CoverClient:
         a trailing `/api/v1`.
     :param allow_http: accept plain http for hosts other than loopback.
     :param session: an external session, with its proxies, TLS and pool; neither closed nor altered.
-    :param request_timeout: seconds for one request, its body included, and not the time in queues.
+    :param request_timeout: seconds for a status check, its body included, and not the time in
+        queues; likewise for credits, download links and an image's silence.
+    :param submit_timeout: seconds for a submit, whose answer is worth waiting for.
+    :param submit_connect_timeout: how many of these its connection may take.
     :param retry: how a single call goes on after a passing failure, and at what pace a wait does.
     :param schedule: when waits poll again; anything with `delay(age, pressure)`.
-    :param rate_limiter: how often to call; `None` is ten requests a second, the vendor's ceiling
-        for a key. Give the same one to all clients that share a key.
-    :param max_concurrent_requests: how many requests may be under way at once; the pool of an
-        external session may lower it, and so may the limit of open files (`ulimit -n`), which a
-        warning says.
+    :param rate_limiter: how often to send everything but submits; `None` is nine requests a
+        second, which no window of the vendor's ten sees as more. Give the same one to all clients
+        that share a key.
+    :param submit_rate_limiter: how often to submit; `None` is 19 in ten seconds, since the vendor
+        takes 20 new jobs in that time. Share it likewise.
+    :param max_concurrent_requests: how many requests but submits may be under way at the same time.
+    :param max_concurrent_submits: how many submits may be. The pool of an external session may
+        lower both, and so may the limit of open files (`ulimit -n`), which a warning says; a fifth
+        of what is left is for submits.
     :param allow_image_networks: networks such as `"198.18.0.0/15"` that images may come from
         although they are not public: some proxies and VPNs have each name at such an address.
     :param user_agent: ours by default; some of the vendor's hosts refuse odd ones with a 403.
     :param inbox: a `CallbackInbox`, whose callbacks wake waits, so that these seldom poll before.
-    :param observer: called with each event of `kie_cover_async.events`.
+    :param observer: called with each event of `kie_cover_async.events`; one callable or several.
 
     Raises `TypeError` or `ValueError` naming the argument that cannot be used.
     """
@@ -74,45 +85,58 @@ class CoverClient:
         base_url: str | URL | None = None,
         allow_http: bool = False,
         session: aiohttp.ClientSession | None = None,
-        request_timeout: float = 30.0,
+        request_timeout: float = 10.0,
+        submit_timeout: float = 60.0,
+        submit_connect_timeout: float = 10.0,
         retry: RetryPolicy = RetryPolicy(),
         schedule: Schedule = ExponentialSchedule(),
         rate_limiter: RateLimiter | None = None,
+        submit_rate_limiter: RateLimiter | None = None,
         max_concurrent_requests: int = 100,
+        max_concurrent_submits: int = 20,
         allow_image_networks: Iterable[str | Network] = (),
         user_agent: str | None = None,
         inbox: Inbox | None = None,
-        observer: Observer | None = None,
+        observer: Observer | Iterable[Observer] | None = None,
     ) -> None:
         validate_number("request_timeout", request_timeout, above=0)
+        validate_number("submit_timeout", submit_timeout, above=0)
+        validate_number("submit_connect_timeout", submit_connect_timeout, above=0)
         validate_number("max_concurrent_requests", max_concurrent_requests, at_least=1, whole=True)
+        validate_number("max_concurrent_submits", max_concurrent_submits, at_least=1, whole=True)
         self._base_url = resolve_base_url(base_url, allow_http=allow_http)
         http_client = HttpClient(
             self._base_url,
             resolve_api_key(api_key),
             session=validate_session(session),
             request_timeout=request_timeout,
+            submit_timeout=submit_timeout,
+            submit_connect_timeout=submit_connect_timeout,
             user_agent=resolve_user_agent(user_agent),
         )
-        most = min(max_concurrent_requests, http_client.connection_limit or max_concurrent_requests)
-        self._max_concurrent_requests = affordable(most, "requests")
+        wanted = max_concurrent_requests + max_concurrent_submits
+        connections = affordable(min(wanted, http_client.connection_limit or wanted), "requests")
+        polls, submits = share_places(connections, max_concurrent_requests, max_concurrent_submits)
+        self._max_concurrent_requests = polls.limit
         self._transport = Transport(
             http_client=http_client,
-            rate_limiter=RateLimiter() if rate_limiter is None else rate_limiter,
+            polls=Throttle(_limiter("rate_limiter", rate_limiter, RateLimiter), polls),
+            submits=Throttle(
+                _limiter("submit_rate_limiter", submit_rate_limiter, _SUBMIT_RATE), submits
+            ),
             retry=retry,
-            in_flight=ConcurrencyLimiter(self._max_concurrent_requests),
-            observer=observer,
+            observers=observer,
         )
-        self._while_open = self._transport.lifetime.call
+        self._while_open = self._transport.open_calls.scope
         self.downloader: ImageDownloader = ImageDownloader(
             self._transport, networks("allow_image_networks", allow_image_networks)
         )
         """How images are fetched, without the key: what a `CoverArchive` uses."""
         self._schedule = validate_schedule(schedule)
-        self._poller = Poller(self._transport, validate_inbox(inbox))
+        self._poller = Poller(self._transport, SUNO, validate_inbox(inbox))
 
     def __repr__(self) -> str:
-        state = "closed" if self._transport.lifetime.closed else "open"
+        state = "closed" if self._transport.open_calls.closed else "open"
         return f"<CoverClient {self._base_url} {state}>"
 
     async def __aenter__(self) -> Self:
@@ -128,7 +152,7 @@ class CoverClient:
     @property
     def rate_limiter(self) -> RateLimiter:
         """The rate limiter in use."""
-        return self._transport.rate_limiter
+        return self._transport.polls.limiter
 
     async def get_cover_details(self, task_id: str) -> CoverDetails:
         """How far the cover job is, by one poll, repeated as the retry policy lets it.
@@ -138,7 +162,7 @@ class CoverClient:
         Raises `TaskNotFoundError` where the API has no record of the id, which it also says in the
         first moments of a new job's life.
         """
-        return await self._poller.details(task_id)
+        return await self._poller.fetch(task_id)
 
     async def wait_for_cover(
         self,
@@ -171,7 +195,7 @@ class CoverClient:
         its outcome, in the order of completion, or in the input's where `ordered`. All of them
         together take turns with other calls as one.
         """
-        work, limit = partial(self._poller.details, flow=object()), self._max_concurrent_requests
+        work, limit = partial(self._poller.fetch, flow=object()), self._max_concurrent_requests
         return OutcomeStream(Pool(task_ids, work, self._while_open, limit=limit, ordered=ordered))
 
     def wait_for_covers(
@@ -208,7 +232,7 @@ class CoverClient:
         """
         validate_task_id("music_task_id", music_task_id)
         validate_http_url("callback_url", callback_url)
-        request = api.generate(music_task_id, str(callback_url))
+        request = SUNO.submit(music_task_id, str(callback_url))
         return await self._transport.call(request, about=f"song {music_task_id}")
 
     async def generate_and_wait(
@@ -234,7 +258,7 @@ class CoverClient:
         """
         options = self._options(timeout, schedule, not_found_grace, on_update)
         validate_callable("on_task_id", on_task_id)
-        self._poller.try_inbox(music_task_id)
+        self._poller.check_inbox(music_task_id)
         is_new = True
         try:
             task_id = await self.generate_cover(music_task_id, callback_url=callback_url)
@@ -244,12 +268,12 @@ class CoverClient:
             task_id, is_new = error.existing_task_id, False
         _log.info("cover %s is on its way, for song %s", task_id, music_task_id)
         return await self._poller.wait_for_new(
-            task_id, options, on_task_id, callback_to_come=is_new
+            task_id, options, on_task_id, expects_callback=is_new
         )
 
     async def get_credits(self) -> float:
         """What is left on the account, in credits."""
-        return await self._transport.call(api.get_credits())
+        return await self._transport.call(get_credits())
 
     async def get_download_url(self, image_url: str) -> str:
         """A fresh link to an image of the vendor's, good for 20 minutes by its pages.
@@ -257,7 +281,7 @@ class CoverClient:
         Raises `InvalidRequestError` for a URL that is none of the vendor's.
         """
         validate_http_url("image_url", image_url)
-        return await self._transport.call(api.download_url(str(image_url)))
+        return await self._transport.call(download_url(str(image_url)))
 
     def _options(
         self,
@@ -273,3 +297,11 @@ class CoverClient:
             retry=self._transport.retry,
             on_update=on_update,
         )
+
+
+def _limiter(
+    name: str, given: RateLimiter | None, default: Callable[[], RateLimiter]
+) -> RateLimiter:
+    if given is not None and not isinstance(given, RateLimiter):
+        raise TypeError(f"{name} must be a RateLimiter, not {short_repr(given)}")
+    return default() if given is None else given

@@ -1,26 +1,35 @@
-"""What an observer hears of: small frozen facts, in the order in which they happen.
+"""What observers are told: small frozen facts, in the order in which they happen.
 
-An observer is any callable of one argument, given as `CoverClient(observer=…)`. It is called in the
-event loop, so it must be quick; what it raises is logged and otherwise ignored.
+An observer is any callable of one argument, given as `CoverClient(observer=…)`, alone or with
+others. It is called in the event loop, so it must be quick; what it raises is logged and otherwise
+ignored.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
 from .errors import KieCoverError
 from .models import CoverDetails, CoverState
+from .validation import short_repr, validate_plain_callable
 
 _log = logging.getLogger(__name__)
 
 
 @frozen(kw_only=True)
 class RequestFinished:
-    """A request has ended: `duration` from when it was sent, `queue_time` seconds before that."""
+    """A request has ended, `duration` seconds after it was sent.
+
+    `queue_time` is how many seconds it queued before that. `http_status` is `None` if there was no
+    answer. `attempt` counts from 1 within one call; a wait counts each of its polls as a first one.
+    """
 
     endpoint: str
+    method: str
     task_id: str | None
+    attempt: int
+    http_status: int | None
     queue_time: float
     duration: float
     error: KieCoverError | None
@@ -38,15 +47,27 @@ class RetryScheduled:
 
 @frozen(kw_only=True)
 class RequestsPaused:
-    """A refusal stopped every user of the rate limiter for `seconds`."""
+    """A refusal stopped all users of a rate limiter for `seconds`.
 
+    `kind` is `"submits"` or `"polls"`, which stands for all other requests.
+    """
+
+    kind: str
     seconds: float
     error: KieCoverError
 
 
 @frozen(kw_only=True)
+class WaitStarted:
+    """A wait for a cover began; `wait` is the same object for all the events of one wait."""
+
+    task_id: str
+    wait: object
+
+
+@frozen(kw_only=True)
 class CoverPolled:
-    """A wait heard an answer, its own or a shared one: `details` or `error`.
+    """A wait received an answer, its own or a shared one: `details` or `error`.
 
     `age` is the job's, in seconds; `wait` is the same object for all the events of one wait.
     """
@@ -60,8 +81,7 @@ class CoverPolled:
 
 @frozen(kw_only=True)
 class StateChanged:
-    """A wait saw its job in another state than `previous_state`, which is `None` at the first poll
-    result.
+    """A wait saw its job in another state than `previous_state`, which is `None` at first.
 
     It follows the `CoverPolled` of the same poll.
     """
@@ -73,13 +93,55 @@ class StateChanged:
     details: CoverDetails
 
 
-Event = RequestFinished | RetryScheduled | RequestsPaused | CoverPolled | StateChanged
+@frozen(kw_only=True)
+class WaitFinished:
+    """A wait ended: `outcome` is what it returned or raised.
+
+    That is the details of the cover, a `KieCoverError`, or what else ended it: a cancellation, or
+    an error of its `on_update`.
+    """
+
+    task_id: str
+    wait: object
+    polls: int
+    outcome: CoverDetails | BaseException
+
+
+Event = (
+    RequestFinished
+    | RetryScheduled
+    | RequestsPaused
+    | WaitStarted
+    | CoverPolled
+    | StateChanged
+    | WaitFinished
+)
 Observer = Callable[[Event], object]
+Observers = tuple[Observer, ...]
 
 
-def tell(observer: Observer, event: Event) -> None:
-    """Let an observer hear of an event; what it raises must not cost anybody a cover."""
-    try:
-        observer(event)
-    except Exception:  # noqa: BLE001 - the observer is somebody else's code
-        _log.exception("the observer failed on %s", type(event).__name__)
+def as_observers(given: Observer | Iterable[Observer] | None) -> Observers:
+    """Return the observers, of which there may be one, several or none.
+
+    Raises `TypeError` for anything else, and for an async function, which nothing would await.
+    """
+    if given is None:
+        return ()
+    if callable(given):
+        observers: Observers = (given,)
+    elif isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
+        observers = tuple(given)
+    else:
+        raise TypeError(f"observer must be callable, or several callables, not {short_repr(given)}")
+    for observer in observers:
+        validate_plain_callable("observer", observer)
+    return observers
+
+
+def notify(observers: Observers, event: Event) -> None:
+    """Call the observers; what one raises must not cost anybody a cover."""
+    for observer in observers:
+        try:
+            observer(event)
+        except Exception:  # noqa: BLE001 - the observer is somebody else's code
+            _log.exception("an observer failed on %s", type(event).__name__)

@@ -1,8 +1,8 @@
-"""Queues in which flows take turns, and the places in them."""
+"""A queue in which flows take turns, and the entries that wait in it."""
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -13,158 +13,164 @@ WAITS: Final = object()
 
 
 class QueueEntryCancelledError(Exception):
-    """A request was taken out of its queue: nobody needs it any more."""
+    """A request was taken out of its queue, because another one serves its purpose."""
 
 
 class QueueEntry:
-    """One request's place in the queues that it goes through, and a hand on it from outside.
+    """One request's place in the queues that it passes through.
 
-    :param flow: whose turn it takes; `None` is a flow of its own.
-    :param due: its order within the flow: a moment, or `-inf` for a request that is urgent.
+    :param flow: what takes turns with other flows as one; `None` makes a flow of this request.
+    :param due: orders the entries of a flow, the lowest first; equal ones by arrival.
+    :param urgent_at: the `loop.time()` from which the entry goes before others of its flow.
     """
 
-    __slots__ = ("_called", "due", "flow", "heap_item", "is_cancelled", "queue")
+    __slots__ = ("_wakeup", "due", "flow", "is_cancelled", "queue", "urgent_at")
 
-    def __init__(self, flow: Hashable = None, *, due: float = 0.0) -> None:
+    def __init__(self, flow: Hashable = None, *, due: float = 0.0, urgent_at: float = inf) -> None:
         self.flow: Hashable = flow
         self.due: float = due
-        self._called: asyncio.Event | None = None  # most requests never queue
+        self.urgent_at: float = urgent_at
         self.queue: FairQueue | None = None
-        self.heap_item: _HeapItem | None = None
         self.is_cancelled: bool = False
+        self._wakeup: asyncio.Future[None] | None = None
 
-    @classmethod
-    def of(cls, flow: Hashable) -> "QueueEntry":
-        """What is given, if it is a queue entry, or one of this flow."""
-        return flow if isinstance(flow, cls) else cls(flow)
-
-    @property
-    def line(self) -> Hashable:
-        """What those that queue with it have in common."""
-        return self if self.flow is None else self.flow
-
-    def prioritize(self) -> None:
-        """Let it go before others of its flow; other flows keep their turns."""
-        if self.due > -inf:
-            self.due = -inf
+    def prioritize(self, urgent_at: float) -> None:
+        """Let the entry be urgent from this time on, if that is earlier than before."""
+        if urgent_at < self.urgent_at:
+            self.urgent_at = urgent_at
             if self.queue is not None:
-                self.queue.reorder(self)
+                self.queue.on_prioritized(self)
 
     def cancel(self) -> None:
-        """End its queueing with `QueueEntryCancelledError`."""
+        """End the queueing with `QueueEntryCancelledError`."""
         self.is_cancelled = True
-        self.call()
+        self.wake()
 
-    def call(self) -> None:
-        """Wake whoever waits."""
-        if self._called is not None:
-            self._called.set()
+    def wake(self) -> None:
+        """Make `woken` return; do nothing if nothing waits there."""
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
 
-    async def called(self) -> None:
-        """Wait for that; raises `QueueEntryCancelledError`."""
-        if self._called is None:
-            self._called = asyncio.Event()
-        await self._called.wait()
-        self._called.clear()
-        self.check_wanted()
+    async def woken(self) -> None:
+        """Wait for `wake`.
 
-    def check_wanted(self) -> None:
-        """Raises `QueueEntryCancelledError` where nobody needs it any more."""
+        Raises `QueueEntryCancelledError` if the entry is cancelled.
+        """
+        if not self.is_cancelled:
+            self._wakeup = asyncio.get_running_loop().create_future()
+            try:
+                await self._wakeup
+            finally:
+                self._wakeup = None
         if self.is_cancelled:
             raise QueueEntryCancelledError
 
 
-# When it is due, and which of several was added first.
 _HeapItem = tuple[float, int, QueueEntry]
-_number = count()
+_Heap = list[_HeapItem]
+_arrivals = count()
 
 
-class _Line:
-    """The entries of one flow, as a heap: the first is the one that is due first."""
+class _Flow:
+    """The entries of one flow in two heaps: by when they are due, and by when they turn urgent.
 
-    def __init__(self) -> None:
-        self._heap: list[_HeapItem] = []
-        self._size = 0
+    An entry that has left stays in a heap until it comes to the top, or until such entries are the
+    most. One that turns urgent earlier than before is in its heap twice.
+    """
 
-    def __bool__(self) -> bool:
-        return self._size > 0
+    __slots__ = ("_by_due", "_by_urgency", "_queue", "size")
 
-    @property
-    def first(self) -> QueueEntry:
-        while not _is_current(self._heap[0]):
-            heappop(self._heap)
-        return self._heap[0][-1]
+    def __init__(self, queue: "FairQueue") -> None:
+        self._queue = queue
+        self._by_due: _Heap = []
+        self._by_urgency: _Heap = []
+        self.size: int = 0
 
     def add(self, entry: QueueEntry) -> None:
-        entry.heap_item = (entry.due, next(_number), entry)
-        heappush(self._heap, entry.heap_item)
-        self._size += 1
+        self.size += 1
+        heappush(self._by_due, (entry.due, next(_arrivals), entry))
+        self.on_prioritized(entry)
 
-    def remove(self, entry: QueueEntry) -> None:
-        """Leave its entry in the heap, until it comes up or such entries are the most."""
-        entry.heap_item = None
-        self._size -= 1
-        if len(self._heap) > 2 * self._size:
-            self._heap = list(filter(_is_current, self._heap))
-            heapify(self._heap)
+    def on_prioritized(self, entry: QueueEntry) -> None:
+        if entry.urgent_at < inf:
+            heappush(self._by_urgency, (entry.urgent_at, next(_arrivals), entry))
 
+    def remove(self) -> None:
+        """Count an entry that has left."""
+        self.size -= 1
+        for heap in (self._by_due, self._by_urgency):
+            if len(heap) > 2 * self.size + 16:
+                heap[:] = filter(self._counts, heap)
+                heapify(heap)
 
-def _is_current(heap_item: _HeapItem) -> bool:
-    return heap_item[-1].heap_item is heap_item
+    def first(self, now: float) -> QueueEntry:
+        self._drop_gone(self._by_urgency)
+        if self._by_urgency and self._by_urgency[0][0] <= now:
+            return self._by_urgency[0][2]
+        self._drop_gone(self._by_due)
+        return self._by_due[0][2]
+
+    def _counts(self, item: _HeapItem) -> bool:
+        """Return whether the entry is still here, and has not turned urgent earlier since."""
+        time, _, entry = item
+        return entry.queue is self._queue and time in (entry.due, entry.urgent_at)
+
+    def _drop_gone(self, heap: _Heap) -> None:
+        while heap and heap[0][2].queue is not self._queue:
+            heappop(heap)
 
 
 class FairQueue:
-    """Entries that wait, by flow. The flows take turns.
+    """Entries that wait, by flow. The flows take turns (round robin).
 
     A flow that joins goes before the one that had the last turn. So a single request waits for no
     more than one turn of a flow that always has requests waiting.
-
-    :param changed: called when another queue entry may have become the first.
     """
 
-    def __init__(self, changed: Callable[[], object]) -> None:
-        self._lines: OrderedDict[Hashable, _Line] = OrderedDict()
+    def __init__(self) -> None:
+        self._flows: OrderedDict[Hashable, _Flow] = OrderedDict()
         self._served: Hashable = None
-        self._changed = changed
-        self._count = 0
+        self._size = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self._size
 
-    @property
-    def first(self) -> QueueEntry:
-        """Whose turn it is."""
-        return next(iter(self._lines.values())).first
+    def first(self, now: float) -> QueueEntry:
+        """Return the entry whose turn it is at this `loop.time()`."""
+        return next(iter(self._flows.values())).first(now)
 
     def join(self, entry: QueueEntry) -> None:
-        """Take its place among those of its flow."""
+        """Add the entry to its flow."""
         entry.queue = self
-        self._count += 1
-        if entry.line not in self._lines:
-            self._lines[entry.line] = _Line()
-            if self._served in self._lines:
-                self._lines.move_to_end(self._served)
-        self._lines[entry.line].add(entry)
+        self._size += 1
+        key = _flow_key(entry)
+        if (flow := self._flows.get(key)) is None:
+            flow = self._flows[key] = _Flow(self)
+            if self._served in self._flows:
+                self._flows.move_to_end(self._served)
+        flow.add(entry)
 
     def leave(self, entry: QueueEntry) -> None:
-        """Be gone; does nothing for one that is."""
+        """Remove the entry, if it is still here."""
         if entry.queue is self:
             entry.queue = None
-            self._count -= 1
-            line = self._lines[entry.line]
-            line.remove(entry)
-            if not line:
-                del self._lines[entry.line]
+            self._size -= 1
+            key = _flow_key(entry)
+            flow = self._flows[key]
+            flow.remove()
+            if not flow.size:
+                del self._flows[key]
 
     def serve(self, entry: QueueEntry) -> None:
-        """It has its turn, and the next one of its flow comes after those of all the others."""
-        self._lines.move_to_end(entry.line)
+        """Remove the entry, and let all other flows go before the next one of its flow."""
+        self._flows.move_to_end(_flow_key(entry))
         self._served = entry.flow
         self.leave(entry)
 
-    def reorder(self, entry: QueueEntry) -> None:
-        """Put it where it belongs in its flow, after its `due` was changed."""
-        line = self._lines[entry.line]
-        line.remove(entry)
-        line.add(entry)
-        self._changed()
+    def on_prioritized(self, entry: QueueEntry) -> None:
+        """Put an entry that turns urgent earlier where it belongs."""
+        self._flows[_flow_key(entry)].on_prioritized(entry)
+
+
+def _flow_key(entry: QueueEntry) -> Hashable:
+    return entry if entry.flow is None else entry.flow

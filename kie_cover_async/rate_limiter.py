@@ -1,80 +1,129 @@
-"""How often we may call: a rate limiter, shared by all who use it."""
+"""How often and how many at a time requests may leave: limiters with a fair queue."""
 
 import asyncio
-from collections.abc import Hashable
 from math import inf
-from typing import Self
+from typing import Protocol, Self
 
 from .fair_queue import FairQueue, QueueEntry, QueueEntryCancelledError
 from .validation import validate_number
 
-# The vendor's ceiling for status requests: ten a second for each key.
-DEFAULT_NUMBER, DEFAULT_PER = 10, 1.0
-
 
 class ConcurrencyLimiter:
-    """At most `limit` at once; a place that comes free goes to the flow whose turn it is."""
+    """Let at most `limit` requests be under way; a place that comes free goes to the next flow."""
 
     def __init__(self, limit: int) -> None:
+        self.limit: int = limit
         self._free = limit
-        self._queue = FairQueue(lambda: None)  # who is first is asked when a place comes free
+        self._queue = FairQueue()
 
-    async def acquire(self, flow: Hashable = None) -> None:
-        """Wait for a place; `flow` as in `RateLimiter.acquire`."""
-        entry = QueueEntry.of(flow)
-        entry.check_wanted()
+    def try_acquire(self) -> bool:
+        """Take a place without waiting; return whether one was free."""
         if self._free:
             self._free -= 1
-            return
+            return True
+        return False
+
+    async def acquire(self, entry: QueueEntry) -> None:
+        """Wait for a place.
+
+        Raises `QueueEntryCancelledError` if the entry is cancelled meanwhile.
+        """
         self._queue.join(entry)
         try:
-            await entry.called()
+            await entry.woken()
         except (asyncio.CancelledError, QueueEntryCancelledError):
-            # Given a place and cancelled in the same moment: the place goes to the next one.
+            # Given a place and cancelled in the same moment: the place goes to the next entry.
             if entry.queue is None:
                 self.release()
             self._queue.leave(entry)
             raise
 
     def release(self) -> None:
-        """Give the place to the next one."""
+        """Give the place back, or to the entry whose turn it is."""
         if self._queue:
-            entry = self._queue.first
+            entry = self._queue.first(asyncio.get_running_loop().time())
             self._queue.serve(entry)
-            entry.call()
+            entry.wake()
         else:
             self._free += 1
 
 
-class RateLimiter:
-    """`number` requests in `per` seconds, evenly: the first at once, then one every `per / number`.
+class SlotSource(Protocol):
+    """Where a `RateLimiter` gets its slots from. Times are `loop.time()`.
 
-    Slots that a stalled loop missed are made up, up to a tenth of the number, so in no window of
-    `per` seconds do more than the number and that tenth leave. Ten at once and ten more a second
-    later were measured to arrive as up to 19 in one window; spread evenly they stay apart.
-
-    It is fair between flows, which take turns: a call is a flow of its own, a `check_covers` is one
-    flow however many ids it has, and the polls of all waits together are one. `pause` stops
-    everybody. One rate limiter may be shared by several clients of one event loop; on a second loop
-    it raises `RuntimeError`.
+    A source that learns of its next slot later, because it shares them with other processes, calls
+    the limiter's `_arm` then; `RateLimiter._make_slots` gives it that.
     """
 
-    def __init__(self, number_: float = DEFAULT_NUMBER, /, *, per: float = DEFAULT_PER) -> None:
-        if number_ != inf:
-            validate_number("number", number_, at_least=1, whole=True)
+    def opens_at(self) -> float:
+        """Return when the next slot can be taken; `inf` while that is not known.
+
+        It is called whenever a request wants a slot, and so may begin to ask for one.
+        """
+        ...
+
+    def take(self, now: float) -> None:
+        """Take the slot that is open now."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Tell other users of the same source that the server refused a request."""
+        ...
+
+
+class LocalSlots:
+    """Slots at equal intervals, none of them made up after a stall.
+
+    This is the generic cell rate algorithm in its virtual scheduling form (ITU-T I.371), with a
+    tolerance of zero; `_arrival` is the theoretical arrival time.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._arrival = -inf
+
+    def opens_at(self) -> float:
+        """Return the theoretical arrival time of the next request."""
+        return self._arrival
+
+    def take(self, now: float) -> None:
+        """Move the theoretical arrival time on."""
+        self._arrival = now + self._interval
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing: there are no other users."""
+
+
+class RateLimiter:
+    """Let `number` requests leave in `per` seconds, evenly: one every `per / number` seconds.
+
+    Slots that a stalled event loop missed are not made up. With the default of nine, no second
+    sees more than ten requests at the server, by whichever kind of window it counts: the vendor's
+    ceiling for status checks of one key.
+
+    It is fair between flows, which take turns: a single call is a flow of its own, a bulk call is
+    one flow however many ids it has, and all the waits of a client are one. `pause` stops all.
+    Clients on one event loop may share it. Once that loop is closed, it moves to the next one; on
+    two open loops it raises `RuntimeError`.
+    """
+
+    def __init__(self, number: float = 9, /, *, per: float = 1.0) -> None:
+        if number != inf:
+            validate_number("number", number, at_least=1, whole=True)
         validate_number("per", per, above=0)
-        self._number, self._per = number_, per
-        self._interval = per / number_
-        self._slack = 0.0 if number_ == inf else number_ // 10 * self._interval
-        self._next = self._paused_until = -inf
-        self._refusals = 0
-        self._queue = FairQueue(self._arm)
-        self._timer: asyncio.TimerHandle | None = None
+        self._number, self._per = number, per
+        self._interval = per / number
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._slots: SlotSource
+        self._paused_until: float
+        self._refusals: int
+        self._queue: FairQueue
+        self._timer: asyncio.TimerHandle | None
+        self._reset()
 
     @classmethod
     def unlimited(cls) -> Self:
-        """A rate limiter that never runs out; a refusal by the server pauses it all the same."""
+        """Return a limiter that never runs out; a refusal by the server pauses it all the same."""
         return cls(inf)
 
     def __repr__(self) -> str:
@@ -89,86 +138,104 @@ class RateLimiter:
 
     @property
     def pressure(self) -> float:
-        """1 while the rate limiter keeps up, and one more for every second that its queue will
-        take.
-        """
+        """1 while the limiter keeps up, and one more for every second that its queue will take."""
         # Steeper, and polls would come in waves: those put off together come back together.
         return 1.0 + len(self._queue) * self._interval
 
-    async def acquire(self, flow: Hashable = None) -> float:
-        """Wait for a slot; return the `loop.time()` at which it was given.
+    def try_acquire(self) -> float | None:
+        """Take a slot without waiting; return its `loop.time()`, or `None` if one has to queue."""
+        now = self._bound_loop().time()
+        if self._queue or self._opens_at() > now:
+            return None
+        self._slots.take(now)
+        return now
 
-        `flow` is whose turn is taken; `None` is a flow of its own. Cancelling costs no slot.
+    async def acquire(self, entry: QueueEntry | None = None) -> float:
+        """Wait for a slot; return the `loop.time()` at which it was taken.
+
+        A cancelled call takes no slot.
+
+        Raises `QueueEntryCancelledError` if the entry is cancelled meanwhile.
         """
-        # A queue entry stands for its flow, and raises `QueueEntryCancelledError` here when it is
-        # cancelled.
-        entry = QueueEntry.of(flow)
-        entry.check_wanted()
+        if (granted := self.try_acquire()) is not None:
+            return granted
+        entry = entry or QueueEntry()
         loop = self._bound_loop()
-        if not self._queue and self._opening() <= (now := loop.time()):
-            self._next = now + self._interval
-            return now
-        await self._turn(loop, entry)
-        now = loop.time()
-        # A queue stood here, so late means missed, and is made up within the slack.
-        self._next = max(self._opening(), now - self._slack) + self._interval
-        self._arm()
+        self._queue.join(entry)
+        try:
+            # Woken, and paused in the same moment: the entry keeps its place.
+            while (now := loop.time()) < self._opens_at() or self._queue.first(now) is not entry:
+                self._arm()
+                await entry.woken()
+            self._queue.serve(entry)
+            self._slots.take(now)
+        finally:
+            self._queue.leave(entry)
+            self._arm()
         return now
 
     def pause(self, seconds: float) -> None:
-        """Let no request go for this long from now; the longest pause in force counts."""
+        """Let no request leave for this long from now; the longest pause in force counts."""
         validate_number("seconds", seconds, at_least=0)
-        until = self._bound_loop().time() + seconds
-        self._paused_until = max(self._paused_until, until)
+        self._paused_until = max(self._paused_until, self._bound_loop().time() + seconds)
+        self._slots.pause(seconds)
 
     def refused(self, granted: float) -> int:
-        """Count a refusal of a request whose slot was given at `granted`; refusals in a row so far.
+        """Count a refusal of the request whose slot was taken at `granted`.
 
-        Those that left before the last pause ended tell nothing new: a hundred requests in flight
-        that are refused together are one refusal.
+        Return how many there were in a row. Requests that left before the last pause ended count
+        as one: a hundred that were under way and are refused together tell nothing new.
         """
         if granted >= self._paused_until or not self._refusals:
             self._refusals += 1
         return self._refusals
 
     def accepted(self, granted: float) -> None:
-        """Hear that a request was not refused: pauses shrink again, one step at a time."""
+        """Note that a request was not refused: pauses shrink again, one step at a time."""
         if self._refusals and granted >= self._paused_until:
             self._refusals -= 1
 
+    def _make_slots(self) -> SlotSource:
+        """Return the slots of one event loop; called anew when the limiter moves to another."""
+        return LocalSlots(self._interval)
+
+    def _reset(self) -> None:
+        self._slots = self._make_slots()
+        self._paused_until = -inf
+        self._refusals = 0
+        self._queue = FairQueue()
+        self._timer = None
+
+    def _opens_at(self) -> float:
+        return max(self._slots.opens_at(), self._paused_until)
+
     def _bound_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise RuntimeError(
-                f"{self!r} belongs to another event loop; make a rate limiter for each loop"
-            )
+        if self._loop is not loop:
+            self._move_to(loop)
         return loop
 
-    def _opening(self) -> float:
-        return max(self._next, self._paused_until)
-
-    async def _turn(self, loop: asyncio.AbstractEventLoop, entry: QueueEntry) -> None:
-        """Return when the rate limiter is open and it is one's turn."""
-        self._queue.join(entry)
-        is_open = False
-        try:
-            # Called, and paused again in the same moment: the turn is kept, and comes later.
-            while not is_open:
-                self._arm()
-                await entry.called()
-                is_open = self._opening() <= loop.time()
-        except (asyncio.CancelledError, QueueEntryCancelledError):
-            self._queue.leave(entry)
-            self._arm()
-            raise
-        self._queue.serve(entry)
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None:
+            if not self._loop.is_closed():
+                raise RuntimeError(
+                    f"{self!r} is in use on another event loop; make one for each loop"
+                )
+            # Another loop may have another clock, and what queued on the old one is gone.
+            self._reset()
+        self._loop = loop
 
     def _arm(self) -> None:
-        """Call the first when the rate limiter opens. They take the slot themselves, on leaving."""
+        """Wake the entry whose turn it is when the next slot opens; it takes the slot itself.
+
+        A source whose next slot has become known, or is another than before, calls this.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._queue:
-            self._timer = self._bound_loop().call_at(self._opening(), self._queue.first.call)
+        if self._queue and (opens_at := self._opens_at()) < inf:
+            self._timer = self._bound_loop().call_at(opens_at, self._wake_first)
+
+    def _wake_first(self) -> None:
+        self._timer = None
+        self._queue.first(self._bound_loop().time()).wake()

@@ -50,7 +50,7 @@ class RetryPolicy:
         return backoff.full_jitter(self._bound(failures))
 
     def shared_pause(self, refusals: int, retry_after: float | None) -> float:
-        """Seconds for which all requests stop after this many refusals in a row.
+        """Return the seconds for which requests of a kind stop after so many refusals in a row.
 
         Never less than `retry_after` (up to `LONGEST_PAUSE`); the jitter comes on top.
         """

@@ -79,14 +79,14 @@ class InstantTimeLoop(asyncio.SelectorEventLoop):
         func: Callable[[Unpack[_Args]], _Result],
         *args: *_Args,
     ) -> asyncio.Future[_Result]:
-        """As ever; until the thread is done, waiting takes as long as it says."""
+        """Run it as usual; until the thread is done, waiting takes as long as it says."""
         working = super().run_in_executor(executor, func, *args)
         self._clock.threads += 1
         working.add_done_callback(self._clock.thread_is_done)
         return working
 
     async def shutdown_default_executor(self, *timeout: Any) -> None:
-        """As ever; the threads are given the time that they really need."""
+        """Shut down as usual; the threads get the time that they really need."""
         self._clock.threads += 1
         try:
             await super().shutdown_default_executor(*timeout)
@@ -116,7 +116,7 @@ def _waits(loop: asyncio.AbstractEventLoop) -> Iterator[WaitState]:
 
 
 class _Clock(selectors.DefaultSelector):
-    """Stands where the loop waits for sockets or for the next timer, and knows how to wait less."""
+    """The selector with which the loop waits for sockets or its next timer, and skips the wait."""
 
     def __init__(self, check: Callable[[], object]) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class _Clock(selectors.DefaultSelector):
         self.threads -= 1
 
     def select(self, timeout: float | None = None) -> _Ready:
-        """What is ready; nothing, and the clock `timeout` later, where nothing is to come."""
+        """Return what is ready, or nothing and a clock `timeout` later if nothing is on its way."""
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
@@ -153,7 +153,7 @@ class _Clock(selectors.DefaultSelector):
 
 
 class _Probe:
-    """A byte that goes round over loopback: what was sent before it has arrived when it is back."""
+    """A byte sent round over loopback: what was sent before it has arrived when it is back."""
 
     def __init__(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:

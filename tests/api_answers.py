@@ -7,13 +7,12 @@ from multidict import CIMultiDict
 
 from kie_cover_async import KieCoverError
 from kie_cover_async.api import (
+    SUNO,
     Request,
     Response,
     download_url,
-    generate,
     get_credits,
     parse_response,
-    record_info,
 )
 
 TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
@@ -21,8 +20,8 @@ IMAGE = "https://tempfile.aiquickdraw.com/s/1753958521_6c1b3015141849d1a9bf17b73
 RAY = "9a0b1c2d3e4f-FRA"
 
 CALLS: dict[str, Request[Any]] = {
-    "record-info": record_info(TASK),
-    "generate": generate("73d6128b3523a0079df10da9471017c8", "https://example.com/hook"),
+    "record-info": SUNO.poll(TASK),
+    "generate": SUNO.submit("73d6128b3523a0079df10da9471017c8", "https://example.com/hook"),
     "credit": get_credits(),
     "download-url": download_url(IMAGE),
 }

@@ -1,13 +1,18 @@
-"""The API as a waiting client sees it, without a network: polls that answer by script."""
+"""Named fakes of the transport: waits over a scripted API, without a network or JSON."""
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from itertools import chain, repeat
+from types import SimpleNamespace
 from typing import Any
 
+from multidict import CIMultiDict
 from virtual_time import now
 
+from kie_cover_async.api import SUNO, Request, Response
+from kie_cover_async.cancel_scope import SharedTimeout
 from kie_cover_async.errors import (
     AuthenticationError,
     InvalidResponseError,
@@ -16,9 +21,12 @@ from kie_cover_async.errors import (
     TaskNotFoundError,
     TransportError,
 )
+from kie_cover_async.events import Observer
+from kie_cover_async.fair_queue import QueueEntry
 from kie_cover_async.models import CoverDetails, CoverResponse
-from kie_cover_async.polling import OnSent, PollResult
-from kie_cover_async.rate_limiter import RateLimiter
+from kie_cover_async.polling import PollCoalescer
+from kie_cover_async.rate_limiter import ConcurrencyLimiter, RateLimiter
+from kie_cover_async.transport import Throttle
 
 ID = "21aee3c3c2a01fa5e030b3799fa4dd56"
 
@@ -49,11 +57,53 @@ def refused(seconds: float) -> RateLimitedError:
     return RateLimitedError(code=429, retry_after=seconds)
 
 
-class ScriptedApi:
+class FakeTransport:
+    """What polls and waits use of a `Transport`: each request waits for a slot, then is answered.
+
+    :param answer: returns the record of a task id and the server's clock, or raises.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[str], Awaitable[tuple[CoverDetails, datetime | None]]],
+        rate_limiter: RateLimiter | None = None,
+        *,
+        observers: Iterable[Observer] = (),
+        request_timeout: float = 10.0,
+    ) -> None:
+        self._answer = answer
+        self.polls = Throttle(rate_limiter or RateLimiter.unlimited(), ConcurrencyLimiter(10_000))
+        self.observers = tuple(observers)
+        self.http_client = SimpleNamespace(timeout=SharedTimeout(request_timeout))
+        self.slots: list[float] = []
+        self.queued: list[float] = []
+
+    @property
+    def rate_limiter(self) -> RateLimiter:
+        return self.polls.limiter
+
+    async def send(
+        self,
+        request: Request[CoverDetails],
+        on_sending: Callable[[], object],
+        entry: QueueEntry,
+        attempt: int,
+    ) -> tuple[CoverDetails, Response]:
+        called = now()
+        self.slots.append(await self.rate_limiter.acquire(entry))
+        self.queued.append(now() - called)
+        on_sending()
+        details, served_at = await self._answer(request.task_id)
+        date = {} if served_at is None else {"Date": format_datetime(served_at, usegmt=True)}
+        return details, Response(200, CIMultiDict(date), b"")
+
+
+class ScriptedTransport(FakeTransport):
     """One reply for each poll, the last one again and again; or a function from the time to one.
 
-    A reply of `NEVER` is none. A refusal pauses the rate limiter, if there is one, as the transport
-    would. The server's clock shows `noon` when the loop's shows 0, and whole seconds only.
+    A reply of `NEVER` does not come. A refusal pauses the rate limiter, as the transport would,
+    for exactly as long as it says. The server's clock shows `noon` when the loop's shows 0, and
+    whole seconds only.
     """
 
     noon = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -65,33 +115,32 @@ class ScriptedApi:
         latency: float = 0.0,
         rate_limiter: RateLimiter | None = None,
         has_clock: bool = True,
+        **settings: Any,
     ) -> None:
+        super().__init__(self._reply, rate_limiter, **settings)
         self._replies = chain(replies, repeat(replies[-1])) if replies else None
         self._by_time = by_time
-        self._rate_limiter = rate_limiter
         self.latency, self.has_clock = latency, has_clock
         self.polled_at: list[float] = []
 
-    async def poll(self, task_id: str, on_sent: OnSent, flow: Hashable = None) -> PollResult:
+    async def _reply(self, task_id: str) -> tuple[CoverDetails, datetime | None]:
         assert task_id == ID
-        if self._rate_limiter is not None:
-            await self._rate_limiter.acquire(flow)
-        on_sent()
         self.polled_at.append(now())
         reply = self._by_time(now()) if self._by_time else next(self._replies)
         await asyncio.sleep(self.latency)
-        return await self._answer(reply)
-
-    async def _answer(self, reply: Reply) -> PollResult:
         if reply is NEVER:
             await asyncio.Event().wait()
-        if isinstance(reply, RateLimitedError) and self._rate_limiter is not None:
-            self._rate_limiter.pause(reply.retry_after)
+        if isinstance(reply, RateLimitedError):
+            self.rate_limiter.pause(reply.retry_after)
         if isinstance(reply, KieCoverError):
             raise reply.copy()
         if isinstance(reply, BaseException):
             raise reply
-        return PollResult(reply, self._clock(), now())
+        return reply, self._clock()
 
     def _clock(self) -> datetime | None:
         return self.noon + timedelta(seconds=int(now())) if self.has_clock else None
+
+
+def coalescer_of(transport: FakeTransport) -> PollCoalescer:
+    return PollCoalescer(transport, SUNO)

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pickled import pickled
-from scripted_polls import COVER, GENERATING, ScriptedApi
+from scripted_polls import COVER, GENERATING, FakeTransport, ScriptedTransport, coalescer_of
 from virtual_time import now
 
 from kie_cover_async import AdaptiveSchedule, ExponentialSchedule, RateLimiter, Schedule
 from kie_cover_async.emulator import CoverEmulator
-from kie_cover_async.polling import PollCoalescer, PollResult, TaskWatch, Waiter, WaitOptions
+from kie_cover_async.polling import TaskWatch, Waiter, WaitOptions
 from kie_cover_async.retry import RetryPolicy
 from kie_cover_async.schedule import Learner
 
-NOON = ScriptedApi.noon
+NOON = ScriptedTransport.noon
 
 
 def ended(taken: float, created=NOON):
@@ -177,14 +177,25 @@ def lag_and_polls(schedule, durations):
 
 
 @pytest.mark.parametrize(
-    ("name", "poll_cost", "share"),
-    [("lognormal", 0.45, 0.36), ("uniform", 0.48, 0.56), ("bimodal", 0.34, 0.30)],
+    ("name", "max_delay", "poll_cost", "share"),
+    [
+        ("lognormal", 6, 0.185, 0.58),
+        ("uniform", 6, 0.14, 0.72),
+        ("bimodal", 6, 0.09, 0.40),
+        ("lognormal", 15, 0.45, 0.36),
+        ("uniform", 15, 0.48, 0.56),
+        ("bimodal", 15, 0.34, 0.30),
+    ],
 )
-def test_learning_saves_lag(name, poll_cost, share):
-    """With no more polls than the default schedule makes, covers are seen much sooner."""
+def test_learning_saves_lag(name, max_delay, poll_cost, share):
+    """With no more polls than an exponential schedule makes, covers are seen much sooner.
+
+    The maximum of 6 s is the default one.
+    """
     chance = random.Random(7)
     durations = [DURATIONS[name](chance) for _ in range(1500)]
-    usual_lag, usual_polls = lag_and_polls(ExponentialSchedule(jitter=0), durations)
+    usual = ExponentialSchedule(max_delay=max_delay, jitter=0)
+    usual_lag, usual_polls = lag_and_polls(usual, durations)
     own_lag, own_polls = lag_and_polls(AdaptiveSchedule(poll_cost=poll_cost, jitter=0), durations)
     assert own_polls <= usual_polls
     assert own_lag <= share * usual_lag
@@ -420,28 +431,31 @@ class Crowd:
         self.options = WaitOptions(
             timeout=None, not_found_grace=90, schedule=schedule, retry=RetryPolicy()
         )
-        self.rate_limiter = RateLimiter(10)
-        self.shared = PollCoalescer(self.poll)
-        self.sent: list[float] = []
-        self.queued: list[float] = []
+        self.api = FakeTransport(self.answer, RateLimiter(10))
+        self.shared = coalescer_of(self.api)
         self.lags: list[float] = []
 
-    async def poll(self, task_id, on_sent, *_):
-        asked = now()
-        self.sent.append(await self.rate_limiter.acquire())
-        self.queued.append(now() - asked)
-        on_sent()
+    @property
+    def sent(self) -> list[float]:
+        return self.api.slots
+
+    @property
+    def queued(self) -> list[float]:
+        return self.api.queued
+
+    async def answer(self, task_id):
         created, taken = self.lives[int(task_id)]
         created += self.began
         create_time = NOON + timedelta(seconds=created)
         details = attrs.evolve(GENERATING, create_time=create_time)
         if now() >= created + taken:
             details = ended(taken, create_time)
-        return PollResult(details, NOON + timedelta(seconds=int(now())), now())
+        return details, NOON + timedelta(seconds=int(now()))
 
     async def wait(self, place: int) -> None:
         await asyncio.sleep(self.lives[place][0])
-        await Waiter(TaskWatch(self.shared, str(place)), self.options, self.rate_limiter).run()
+        watch = TaskWatch(self.shared, None, str(place))
+        await Waiter(self.api, watch, self.options, expects_callback=False).run()
         self.lags.append(now() - self.began - sum(self.lives[place]))
 
     async def mean_lag(self) -> float:

@@ -28,11 +28,13 @@ from kie_cover_async import (
     RetryPolicy,
     ServerError,
 )
-from kie_cover_async.api import Response
+from kie_cover_async.api import SUNO, Response
 from kie_cover_async.bulk import Pool
+from kie_cover_async.cancel_scope import SharedTimeout
 from kie_cover_async.polling import Poller, WaitOptions
 from kie_cover_async.rate_limiter import ConcurrencyLimiter
-from kie_cover_async.transport import Lifetime, Transport
+from kie_cover_async.transport import Throttle, Transport
+from kie_cover_async.transport.open_calls import OpenCalls
 
 pytestmark = pytest.mark.virtual_time
 
@@ -559,10 +561,10 @@ async def test_a_client_that_is_closed():
 
 async def test_the_source_ends_with_the_client():
     """A client that is closed while nothing comes of the source ends the iteration at once."""
-    feed, lifetime = Feed("a", seconds=60), Lifetime()
-    asyncio.get_running_loop().call_later(5, lifetime.close)
+    feed, open_calls = Feed("a", seconds=60), OpenCalls()
+    asyncio.get_running_loop().call_later(5, open_calls.close)
     with pytest.raises(ClientClosedError):
-        await ids_of(stream(feed(), while_open=lifetime.call))
+        await ids_of(stream(feed(), while_open=open_calls.scope))
     assert (now(), feed.closed, tasks()) == (5, True, NOBODY)
 
 
@@ -683,9 +685,8 @@ Reply = Callable[[str], Response]
 class ScriptedHttpClient:
     """The API behind a transport: what it is asked and when, and a reply for each."""
 
-    request_timeout = 30.0
-
     def __init__(self, reply: Reply, latency: float) -> None:
+        self.timeout = SharedTimeout(10.0)
         self._reply, self._latency = reply, latency
         self.sent: list[tuple[float, str]] = []
 
@@ -712,25 +713,25 @@ def refused(**headers: str) -> Response:
     return answer(envelope(429), **headers)
 
 
-class House:
-    """A client's reading, above a scripted HTTP client, in virtual time."""
+class PollHarness:
+    """A client's polling, above a scripted HTTP client, in virtual time."""
 
     def __init__(self, reply: Reply, *, rate_limiter: RateLimiter, latency: float = 0.1) -> None:
         self.http_client = ScriptedHttpClient(reply, latency)
         self.rate_limiter = rate_limiter
         transport = Transport(
             http_client=self.http_client,
-            rate_limiter=rate_limiter,
+            polls=Throttle(rate_limiter, ConcurrencyLimiter(100)),
+            submits=Throttle(RateLimiter(19, per=10.0), ConcurrencyLimiter(20)),
             retry=RetryPolicy(),
-            in_flight=ConcurrencyLimiter(100),
         )
-        self.poller = Poller(transport)
-        self.scope = transport.lifetime.call
+        self.poller = Poller(transport, SUNO)
+        self.scope = transport.open_calls.scope
 
     def check(self, task_ids) -> OutcomeStream:
         return stream(
             task_ids,
-            partial(self.poller.details, flow=object()),
+            partial(self.poller.fetch, flow=object()),
             limit=100,
             while_open=self.scope,
         )
@@ -740,9 +741,9 @@ class House:
         return stream(task_ids, work, limit=limit, while_open=self.scope)
 
     def is_empty(self) -> bool:
-        coalescer = self.poller.coalescer
+        coalescer = self.poller._coalescer
         return not (
-            coalescer.watches or coalescer._in_flight or self.rate_limiter.queued or tasks()
+            coalescer.watchers or coalescer._in_flight or self.rate_limiter.queued or tasks()
         )
 
 
@@ -757,9 +758,9 @@ def waiting(timeout: float | None = 900.0, interval: float = 5.0) -> WaitOptions
 
 async def test_ids_that_can_be_none():
     """A bad id is an outcome like any other, with the id as it was given."""
-    house = House(finished, rate_limiter=RateLimiter.unlimited())
+    harness = PollHarness(finished, rate_limiter=RateLimiter.unlimited())
     given = ["a", "", None, "b c", 5, ["d"]]
-    for outcomes in (house.check(given), house.wait(given)):
+    for outcomes in (harness.check(given), harness.wait(given)):
         seen = {repr(outcome.task_id): type(outcome.error) async for outcome in outcomes}
         refused = {repr(bad): InvalidTaskIdError for bad in given[1:]}
         assert seen == {repr("a"): type(None)} | refused
@@ -767,43 +768,43 @@ async def test_ids_that_can_be_none():
 
 async def test_equal_ids_share_polls():
     """An id that is in work several times at once is polled once, and each has its outcome."""
-    house = House(finished, rate_limiter=RateLimiter.unlimited())
-    seen = await ids_of(house.check(["a"] * 50 + ["b"] * 50))
+    harness = PollHarness(finished, rate_limiter=RateLimiter.unlimited())
+    seen = await ids_of(harness.check(["a"] * 50 + ["b"] * 50))
     assert Counter(seen) == {"a": 50, "b": 50}
-    assert sorted(task_id for _, task_id in house.http_client.sent) == ["a", "b"]
+    assert sorted(task_id for _, task_id in harness.http_client.sent) == ["a", "b"]
 
 
 async def test_a_failed_cover():
     """To a poll, a failed cover is a record like any other; a wait for it has failed."""
-    house = House(failed, rate_limiter=RateLimiter.unlimited())
-    [polled] = [outcome async for outcome in house.check(["a"])]
+    harness = PollHarness(failed, rate_limiter=RateLimiter.unlimited())
+    [polled] = [outcome async for outcome in harness.check(["a"])]
     assert polled.ok
     assert polled.details.state.is_failure
-    [waited] = [outcome async for outcome in house.wait(["a"])]
+    [waited] = [outcome async for outcome in harness.wait(["a"])]
     assert isinstance(waited.error, CoverFailedError)
 
 
 async def test_each_wait_has_its_own_time():
     """The clock of each id starts when its first poll leaves, however long that took."""
-    house = House(generating, rate_limiter=RateLimiter(1, per=1.0))
+    harness = PollHarness(generating, rate_limiter=RateLimiter(1, per=1.0))
     ended = []
-    async for outcome in house.wait(map(str, range(20)), timeout=3.0):
+    async for outcome in harness.wait(map(str, range(20)), timeout=3.0):
         assert isinstance(outcome.error, CoverTimeoutError)
         assert outcome.error.waited == pytest.approx(3.0)
         assert outcome.error.polls
         ended.append(now())
     assert ended[0] == pytest.approx(3)
     assert ended[-1] >= 19 + 3
-    assert house.is_empty()
+    assert harness.is_empty()
 
 
 async def test_so_many_waits_at_once():
     """Beyond the most that are waited for at once an id has to wait for its first poll."""
-    house = House(generating, rate_limiter=RateLimiter.unlimited())
+    harness = PollHarness(generating, rate_limiter=RateLimiter.unlimited())
     first_polls: dict[str, float] = {}
-    async for _ in house.wait(map(str, range(6)), limit=2, timeout=10.0):
+    async for _ in harness.wait(map(str, range(6)), limit=2, timeout=10.0):
         pass
-    for at, task_id in house.http_client.sent:
+    for at, task_id in harness.http_client.sent:
         first_polls.setdefault(task_id, at)
     assert [round(at) for at in first_polls.values()] == [0, 0, 10, 10, 20, 20]
 
@@ -828,44 +829,48 @@ ANSWER, SLOT = 0.1, 0.1
 
 
 # One place in flight has to come free, and one slot.
-@pytest.mark.parametrize("bulk", [House.check, House.wait])
+@pytest.mark.parametrize("bulk", [PollHarness.check, PollHarness.wait])
 async def test_ten_thousand_ids_delay_one_call_by_little(bulk):
     """A single call beside a bulk call leaves within two slots, also for an id of the bulk's."""
-    house = House(finished, rate_limiter=RateLimiter(10, per=1.0))
-    calls = [house.poller.details("one"), house.poller.details("10000")]
-    assert max(await beside(ids_of(bulk(house, Lines(10_000))), calls)) <= 2 * SLOT + ANSWER + 1e-9
-    assert house.is_empty()
+    harness = PollHarness(finished, rate_limiter=RateLimiter(10, per=1.0))
+    calls = [harness.poller.fetch("one"), harness.poller.fetch("10000")]
+    assert (
+        max(await beside(ids_of(bulk(harness, Lines(10_000))), calls)) <= 2 * SLOT + ANSWER + 1e-9
+    )
+    assert harness.is_empty()
 
 
 async def test_ten_thousand_ids_delay_a_wait_by_little():
     """A bulk call and all waits together take turns."""
-    house = House(finished, rate_limiter=RateLimiter(10, per=1.0))
-    calls = [house.poller.wait("one", waiting()), house.poller.wait("10000", waiting())]
-    assert max(await beside(ids_of(house.check(Lines(10_000))), calls)) <= 2 * SLOT + ANSWER + 1e-9
-    assert house.is_empty()
+    harness = PollHarness(finished, rate_limiter=RateLimiter(10, per=1.0))
+    calls = [harness.poller.wait("one", waiting()), harness.poller.wait("10000", waiting())]
+    assert (
+        max(await beside(ids_of(harness.check(Lines(10_000))), calls)) <= 2 * SLOT + ANSWER + 1e-9
+    )
+    assert harness.is_empty()
 
 
 async def test_all_waits_are_one_flow():
     """Waits of two bulk calls and single waits poll in the order in which their polls are due."""
-    house = House(finished, rate_limiter=RateLimiter(10, per=1.0))
-    large = asyncio.create_task(ids_of(house.wait(f"large{n}" for n in range(50))))
+    harness = PollHarness(finished, rate_limiter=RateLimiter(10, per=1.0))
+    large = asyncio.create_task(ids_of(harness.wait(f"large{n}" for n in range(50))))
     await asyncio.sleep(1)
-    small = asyncio.create_task(ids_of(house.wait(f"small{n}" for n in range(5))))
+    small = asyncio.create_task(ids_of(harness.wait(f"small{n}" for n in range(5))))
     await asyncio.sleep(1)
-    single = asyncio.create_task(house.poller.wait("single", waiting()))
+    single = asyncio.create_task(harness.poller.wait("single", waiting()))
     await asyncio.gather(large, small, single)
     expected = [*[f"large{n}" for n in range(50)], *[f"small{n}" for n in range(5)], "single"]
-    assert [task_id for _, task_id in house.http_client.sent] == expected
+    assert [task_id for _, task_id in harness.http_client.sent] == expected
 
 
 async def test_bulk_calls_take_turns():
     """Two bulk calls share the rate limiter evenly, whichever came first and has more ids."""
-    house = House(finished, rate_limiter=RateLimiter(10, per=1.0))
-    large = asyncio.create_task(ids_of(house.check(f"large{n}" for n in range(1000))))
+    harness = PollHarness(finished, rate_limiter=RateLimiter(10, per=1.0))
+    large = asyncio.create_task(ids_of(harness.check(f"large{n}" for n in range(1000))))
     await asyncio.sleep(5)
     started = now()
-    assert len(await ids_of(house.check(f"small{n}" for n in range(100)))) == 100
-    between = [task_id for at, task_id in house.http_client.sent if at >= started]
+    assert len(await ids_of(harness.check(f"small{n}" for n in range(100)))) == 100
+    between = [task_id for at, task_id in harness.http_client.sent if at >= started]
     served = Counter(task_id.startswith("small") for task_id in between)
     assert served[True] == 100
     # Requests of the first call that have their place in flight keep it.
@@ -878,14 +883,16 @@ async def test_bulk_calls_take_turns():
 async def test_one_refusal_stops_all():
     """After one 429 nothing leaves for as long as it says, and then no more than before."""
     refusals = {"50": iter([refused(Retry_After="5")])}
-    house = House(
+    harness = PollHarness(
         lambda task_id: next(refusals.get(task_id, iter(())), finished(task_id)),
         rate_limiter=RateLimiter(100, per=1.0),
     )
-    outcomes = [outcome async for outcome in house.check(map(str, range(300)))]
+    outcomes = [outcome async for outcome in harness.check(map(str, range(300)))]
     assert all(outcome.ok for outcome in outcomes)
     assert len(outcomes) == 300
-    gaps = sorted(later - earlier for (earlier, _), (later, _) in pairwise(house.http_client.sent))
+    gaps = sorted(
+        later - earlier for (earlier, _), (later, _) in pairwise(harness.http_client.sent)
+    )
     assert 5 <= gaps[-1] <= 5.5
     assert gaps[-2] < 0.011
     assert gaps[0] > 0.009
@@ -893,13 +900,13 @@ async def test_one_refusal_stops_all():
 
 async def test_pauses_grow_while_refusals_go_on():
     """While the server refuses everybody hardly anything is sent, and no wait is lost to it."""
-    house = House(
+    harness = PollHarness(
         lambda task_id: finished(task_id) if now() >= 30 else refused(),
         rate_limiter=RateLimiter(10, per=1.0),
     )
-    outcomes = [outcome async for outcome in house.wait(map(str, range(100)))]
+    outcomes = [outcome async for outcome in harness.wait(map(str, range(100)))]
     assert all(outcome.ok for outcome in outcomes)
-    sent = [at for at, _ in house.http_client.sent]
+    sent = [at for at, _ in harness.http_client.sent]
     assert sum(at < 30 for at in sent) < 30
     assert sum(at >= 30 for at in sent) == 100
     assert now() < 30 + 20 + 100 / 10 + 1
@@ -907,11 +914,11 @@ async def test_pauses_grow_while_refusals_go_on():
 
 async def test_nothing_is_left_of_a_bulk_that_was_left():
     """Leaving a bulk of waits gives back every place, every turn and every timer."""
-    house = House(generating, rate_limiter=RateLimiter(10, per=1.0))
-    async with house.wait(map(str, range(1000))) as outcomes:
+    harness = PollHarness(generating, rate_limiter=RateLimiter(10, per=1.0))
+    async with harness.wait(map(str, range(1000))) as outcomes:
         with suppress(TimeoutError):
             async with asyncio.timeout(60):
                 await anext(outcomes)
-        assert not house.is_empty()
-    assert house.is_empty()
+        assert not harness.is_empty()
+    assert harness.is_empty()
     assert pending_timers() == []

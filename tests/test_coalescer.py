@@ -3,10 +3,21 @@ from contextlib import ExitStack
 
 import pytest
 from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
-from scripted_polls import COVER, GENERATING, ID, NEVER, PENDING, RESET, ScriptedApi
+from scripted_polls import (
+    COVER,
+    GENERATING,
+    ID,
+    NEVER,
+    PENDING,
+    RESET,
+    FakeTransport,
+    ScriptedTransport,
+    coalescer_of,
+)
 from virtual_time import now
 
 from kie_cover_async.errors import TransportError
+from kie_cover_async.fair_queue import QueueEntry
 from kie_cover_async.polling import PollCoalescer, PollResult, TaskWatch
 from kie_cover_async.rate_limiter import RateLimiter
 
@@ -20,7 +31,7 @@ def shown(heard: object) -> object:
 
 
 class Listener:
-    """Polls at one moment, in a task of its own, and notes when its poll left."""
+    """Polls at one moment, in a task of its own, and notes when its poll was sent."""
 
     def __init__(
         self, coalescer: PollCoalescer, moment: float = 0.0, *, flow: str | None = None
@@ -30,32 +41,34 @@ class Listener:
 
     async def _poll(self, coalescer: PollCoalescer, moment: float, flow: str | None) -> object:
         await asyncio.sleep(moment)
-        return shown(await coalescer.poll(ID, lambda: self.left.append(now()), flow))
+        return shown(await coalescer.poll(ID, flow, on_sent=lambda: self.left.append(now())))
 
 
 class BulkCall:
-    """Ten requests of a bulk call, and behind them polls of the same at one id."""
+    """Ten requests of a bulk call, and behind them its polls of one id."""
 
-    def __init__(self, api: ScriptedApi, rate_limiter: RateLimiter, polls: int) -> None:
-        self.coalescer = PollCoalescer(api.poll)
-        self.before = [asyncio.create_task(rate_limiter.acquire("a bulk")) for _ in range(10)]
+    def __init__(self, api: ScriptedTransport, rate_limiter: RateLimiter, polls: int) -> None:
+        self.coalescer = coalescer_of(api)
+        self.before = [
+            asyncio.create_task(rate_limiter.acquire(QueueEntry("a bulk"))) for _ in range(10)
+        ]
         self.listeners = [Listener(self.coalescer, flow="a bulk") for _ in range(polls)]
 
     async def end(self) -> list[float]:
-        """When the ten have left, of which nothing is left."""
+        """Return when the ten were sent; nothing of them is kept."""
         moments = await asyncio.gather(*self.before)
         assert nothing_left(self.coalescer)
         return moments
 
 
 def nothing_left(coalescer: PollCoalescer) -> bool:
-    return not coalescer.watches and not coalescer._in_flight and not pending_timers()
+    return not coalescer.watchers and not coalescer._in_flight and not pending_timers()
 
 
 async def test_one_poll():
-    """A poll brings what the API says, when it says it, and stays in nobody's memory."""
-    api = ScriptedApi(PENDING, latency=0.5)
-    coalescer = PollCoalescer(api.poll)
+    """A poll returns what the API answers, when it answers, and nothing of it is kept."""
+    api = ScriptedTransport(PENDING, latency=0.5)
+    coalescer = coalescer_of(api)
     seen = await coalescer.poll(ID)
     assert isinstance(seen, PollResult)
     assert (seen.details, seen.received_at, now()) == (PENDING, 0.5, 0.5)
@@ -63,9 +76,9 @@ async def test_one_poll():
 
 
 async def test_polls_in_flight_are_joined():
-    """Whoever comes while a poll is in flight has its result; who comes later polls anew."""
-    api = ScriptedApi(PENDING, COVER, latency=1)
-    coalescer = PollCoalescer(api.poll)
+    """A caller that comes while a poll is in flight shares its result; a later one polls again."""
+    api = ScriptedTransport(PENDING, COVER, latency=1)
+    coalescer = coalescer_of(api)
     listeners = [Listener(coalescer, moment) for moment in (0, 0.5, 0.999, 1.5)]
     seen = await asyncio.gather(*[listener.task for listener in listeners])
     assert seen == [PENDING, PENDING, PENDING, COVER]
@@ -75,9 +88,9 @@ async def test_polls_in_flight_are_joined():
 
 @pytest.mark.parametrize("flow", [None, "another bulk"])
 async def test_no_poll_queues_with_those_of_a_bulk_call(flow):
-    """A poll that a bulk call has queued is overtaken by others, and shares what they bring."""
+    """A queued poll of a bulk call is overtaken by other callers' poll, and shares its result."""
     rate_limiter = RateLimiter(1)
-    api = ScriptedApi(COVER, latency=0.5, rate_limiter=rate_limiter)
+    api = ScriptedTransport(COVER, latency=0.5, rate_limiter=rate_limiter)
     bulk = BulkCall(api, rate_limiter, polls=2)
     await asyncio.sleep(3.6)
     others = [Listener(bulk.coalescer, flow=flow) for _ in range(2)]
@@ -88,17 +101,17 @@ async def test_no_poll_queues_with_those_of_a_bulk_call(flow):
 
 async def test_polls_of_one_flow_are_joined():
     """Equal ids of a bulk call cost one poll."""
-    api = ScriptedApi(PENDING, latency=1)
-    coalescer = PollCoalescer(api.poll)
+    api = ScriptedTransport(PENDING, latency=1)
+    coalescer = coalescer_of(api)
     seen = await asyncio.gather(*[coalescer.poll(ID, flow="bulk") for _ in range(3)])
     assert [shown(heard) for heard in seen] == [PENDING] * 3
     assert api.polled_at == [0]
 
 
-async def test_who_gave_way_to_a_poll_that_is_lost():
-    """The next poll is theirs, and they need not queue for it behind all the others again."""
+async def test_a_replaced_poll_whose_replacement_is_lost_is_sent_next():
+    """The callers need not queue behind all others of their flow again."""
     rate_limiter = RateLimiter(1)
-    api = ScriptedApi(NEVER, COVER, rate_limiter=rate_limiter)
+    api = ScriptedTransport(NEVER, COVER, rate_limiter=rate_limiter)
     bulk = BulkCall(api, rate_limiter, polls=2)
     await asyncio.sleep(0.5)
     lost = Listener(bulk.coalescer)
@@ -110,10 +123,10 @@ async def test_who_gave_way_to_a_poll_that_is_lost():
     await bulk.end()
 
 
-async def test_who_gave_way_may_go():
-    """Cancelling one who shares another's poll harms nobody else, and leaves nothing."""
+async def test_a_caller_whose_poll_was_replaced_may_be_cancelled():
+    """Cancelling a caller that shares another's poll harms no other caller, and leaves nothing."""
     rate_limiter = RateLimiter(1)
-    api = ScriptedApi(COVER, latency=5, rate_limiter=rate_limiter)
+    api = ScriptedTransport(COVER, latency=5, rate_limiter=rate_limiter)
     bulk = BulkCall(api, rate_limiter, polls=3)
     await asyncio.sleep(0.5)
     other = Listener(bulk.coalescer)
@@ -129,103 +142,123 @@ async def test_other_ids_are_not_joined():
     """Polls of different ids are apart."""
     asked = []
 
-    async def poll(task_id, on_sent, flow):
+    async def answer(task_id):
         asked.append(task_id)
         await asyncio.sleep(1)
-        return PollResult(PENDING, None, now())
+        return PENDING, None
 
-    coalescer = PollCoalescer(poll)
+    coalescer = coalescer_of(FakeTransport(answer))
     await asyncio.gather(coalescer.poll("a"), coalescer.poll("b"), coalescer.poll("a"))
     assert asked == ["a", "b"]
 
 
-async def test_everybody_hears_of_a_poll_result():
-    """Every watch for the id hears what a poll brings, but for the one whose own poll it was."""
-    api = ScriptedApi(PENDING, COVER, latency=1)
-    coalescer = PollCoalescer(api.poll)
+async def test_every_watch_receives_a_result():
+    """Every watch of the id receives what a poll brings; the one that polled has it only once."""
+    api = ScriptedTransport(PENDING, COVER, latency=1)
+    coalescer = coalescer_of(api)
     with (
-        TaskWatch(coalescer, ID) as one,
-        TaskWatch(coalescer, ID) as other,
-        TaskWatch(coalescer, "another") as apart,
+        TaskWatch(coalescer, None, ID) as one,
+        TaskWatch(coalescer, None, ID) as other,
+        TaskWatch(coalescer, None, "another") as apart,
     ):
-        assert shown(await one.poll()) is PENDING
-        assert await one.listen_until(2) is None
-        assert shown(await other.listen_until(9)) is PENDING
-        assert now() == 2
+        assert shown(await one.next_result(0)) is PENDING
+        assert one.unread is None
+        assert shown(await other.next_result(9)) is PENDING
+        assert now() == 1
         await coalescer.poll(ID)
-        assert shown(await one.listen_until(9)) is COVER
-        assert shown(await other.listen_until(9)) is COVER
-        assert await apart.listen_until(now()) is None
+        assert shown(await one.next_result(9)) is COVER
+        assert shown(await other.next_result(9)) is COVER
+        assert (api.polled_at, now()) == ([0, 1], 2)
+        assert one.unread is other.unread is apart.unread is None
     assert nothing_left(coalescer)
 
 
-async def test_each_has_an_error_of_its_own():
-    """Who polls, who joins and who listens get equal errors, and no two get the same one."""
-    api = ScriptedApi(RESET, latency=1)
-    coalescer = PollCoalescer(api.poll)
-    with TaskWatch(coalescer, ID) as watch, TaskWatch(coalescer, ID) as other:
+async def test_each_caller_has_its_own_error():
+    """Callers that poll, join or watch get equal errors, and no two get the same object."""
+    api = ScriptedTransport(RESET, latency=1)
+    coalescer = coalescer_of(api)
+    with TaskWatch(coalescer, None, ID) as watch, TaskWatch(coalescer, None, ID) as other:
         joined = [Listener(coalescer) for _ in range(2)]
-        heard = [await watch.poll(), await other.listen_until(9)]
+        heard = [await watch.next_result(0), await other.next_result(9)]
         heard += [await listener.task for listener in joined]
     assert all(type(error) is TransportError and error.reason == "reset" for error in heard)
     assert len(set(map(id, heard))) == 4
+    assert api.polled_at == [0]
 
 
-async def test_what_came_meanwhile_is_older():
-    """Of what came before one's own poll and of what it brought, the latter is heard, once."""
-    api = ScriptedApi(PENDING, GENERATING)
-    coalescer = PollCoalescer(api.poll)
-    with TaskWatch(coalescer, ID) as watch:
+async def test_an_unread_result_comes_before_a_poll():
+    """What another caller's poll brought is returned without a poll, even if one is due."""
+    api = ScriptedTransport(PENDING, GENERATING)
+    coalescer = coalescer_of(api)
+    with TaskWatch(coalescer, None, ID) as watch:
         await coalescer.poll(ID)
-        assert shown(await watch.poll()) is GENERATING
-        assert await watch.listen_until(now()) is None
+        assert shown(await watch.next_result(now())) is PENDING
+        assert shown(await watch.next_result(now())) is GENERATING
+    assert api.polled_at == [0, 0]
 
 
-async def test_the_latest_is_heard():
-    """Who does not listen for a while hears only of the last poll."""
-    api = ScriptedApi(PENDING, GENERATING, COVER)
-    coalescer = PollCoalescer(api.poll)
-    with TaskWatch(coalescer, ID) as watch:
+@pytest.mark.parametrize("joins", [False, True], ids=["leads", "joins"])
+async def test_a_polls_result_is_returned_once(joins):
+    """A watch whose own poll it was, or that joined it, does not have its result unread as well."""
+    api = ScriptedTransport(PENDING, latency=1)
+    coalescer = coalescer_of(api)
+    leader = Listener(coalescer) if joins else None
+    await asyncio.sleep(0.5)
+    with TaskWatch(coalescer, None, ID) as watch:
+        assert shown(await watch.next_result(now())) is PENDING
+        assert watch.unread is None
+        assert len(api.polled_at) == 1
+    if leader is not None:
+        assert await leader.task is PENDING
+
+
+async def test_only_the_latest_result_is_kept():
+    """A watch that reads nothing for a while gets only the result of the last poll."""
+    api = ScriptedTransport(PENDING, GENERATING, COVER, PENDING)
+    coalescer = coalescer_of(api)
+    with TaskWatch(coalescer, None, ID) as watch:
         for _ in range(3):
             await coalescer.poll(ID)
-        assert shown(await watch.listen_until(9)) is COVER
-        assert await watch.listen_until(9) is None
-    assert now() == 9
+        assert shown(await watch.next_result(9)) is COVER
+        assert shown(await watch.next_result(9)) is PENDING
+    assert api.polled_at == [0, 0, 0, 9]
 
 
-async def test_a_sleeper_is_woken():
-    """Who listens hears at once, even where two things come in the same moment."""
-    api = ScriptedApi(PENDING, COVER)
-    coalescer = PollCoalescer(api.poll)
-    with TaskWatch(coalescer, ID) as watch:
-        listening = asyncio.create_task(watch.listen_until(60))
+async def test_a_result_wakes_a_sleeper():
+    """A watch that sleeps until a poll is due returns a result as it comes, the latest of two."""
+    api = ScriptedTransport(PENDING, COVER)
+    coalescer = coalescer_of(api)
+    with TaskWatch(coalescer, None, ID) as watch:
+        sleeping = asyncio.create_task(watch.next_result(60))
         await asyncio.sleep(5)
         watch.on_result(PollResult(PENDING, None, 0))
         watch.on_result(PollResult(COVER, None, 0))
-        assert shown(await listening) is COVER
-        assert now() == 5
+        assert shown(await sleeping) is COVER
+        assert (api.polled_at, now()) == ([], 5)
     assert nothing_left(coalescer)
 
 
-@pytest.mark.parametrize("first", ["the news", "the end"])
-async def test_news_at_the_very_end(first):
-    """What comes at the moment at which one stops listening is heard all the same."""
-    coalescer = PollCoalescer(ScriptedApi(PENDING).poll)
-    with TaskWatch(coalescer, ID) as watch:
-        listening = asyncio.create_task(watch.listen_until(5))
+@pytest.mark.parametrize("first", ["the result", "the end"])
+async def test_a_result_at_the_very_end_of_the_sleep(first):
+    """A result that comes in the moment in which a poll is due is returned instead of polling."""
+    api = ScriptedTransport(PENDING)
+    coalescer = coalescer_of(api)
+    with TaskWatch(coalescer, None, ID) as watch:
+        sleeping = asyncio.create_task(watch.next_result(5))
         if first == "the end":
             await asyncio.sleep(0)
         asyncio.get_running_loop().call_at(5, watch.on_result, PollResult(COVER, None, 5))
-        assert shown(await listening) is COVER
+        assert shown(await sleeping) is COVER
+    assert api.polled_at == []
 
 
-async def test_who_polls_first_may_go():
-    """When the one who polls is cancelled the next one polls, and all the others have the result.
+async def test_the_caller_that_leads_may_be_cancelled():
+    """If the caller that polls is cancelled, the next one polls, and the others have the result.
 
-    Each of them goes in turn, and nothing is left of any.
+    Two are cancelled in turn, and nothing of them is kept.
     """
-    api = ScriptedApi(PENDING, latency=10)
-    coalescer = PollCoalescer(api.poll)
+    api = ScriptedTransport(PENDING, latency=10)
+    coalescer = coalescer_of(api)
     listeners = [Listener(coalescer) for _ in range(4)]
     for i in range(2):
         await asyncio.sleep(1)
@@ -236,10 +269,10 @@ async def test_who_polls_first_may_go():
     assert nothing_left(coalescer)
 
 
-async def test_who_joined_may_go():
-    """Cancelling one who joined harms neither the one who polls nor the others."""
-    api = ScriptedApi(PENDING, latency=10)
-    coalescer = PollCoalescer(api.poll)
+async def test_a_caller_that_joined_may_be_cancelled():
+    """Cancelling a caller that joined harms neither the one that polls nor the others."""
+    api = ScriptedTransport(PENDING, latency=10)
+    coalescer = coalescer_of(api)
     listeners = [Listener(coalescer) for _ in range(3)]
     await asyncio.sleep(1)
     listeners[1].task.cancel()
@@ -251,9 +284,9 @@ async def test_who_joined_may_go():
     assert api.polled_at == [0]
 
 
-async def test_all_may_go():
-    """When all are cancelled nothing is left, and nobody polls any more."""
-    coalescer = PollCoalescer(ScriptedApi(NEVER).poll)
+async def test_all_callers_may_be_cancelled():
+    """If all callers are cancelled, nothing is kept, and there are no more polls."""
+    coalescer = coalescer_of(ScriptedTransport(NEVER))
     listeners = [Listener(coalescer) for _ in range(3)]
     await asyncio.sleep(1)
     for listener in listeners:
@@ -262,10 +295,10 @@ async def test_all_may_go():
     assert nothing_left(coalescer)
 
 
-async def test_a_bug_hangs_nobody():
-    """A poll that fails by a bug fails for whoever made it; the others poll for themselves."""
-    api = ScriptedApi(BUG, BUG, PENDING, latency=1)
-    coalescer = PollCoalescer(api.poll)
+async def test_a_bug_makes_no_other_caller_hang():
+    """A bug fails only the caller that made the poll; the others poll for themselves."""
+    api = ScriptedTransport(BUG, BUG, PENDING, latency=1)
+    coalescer = coalescer_of(api)
     listeners = [Listener(coalescer) for _ in range(4)]
     results = await asyncio.gather(
         *[listener.task for listener in listeners], return_exceptions=True
@@ -275,19 +308,19 @@ async def test_a_bug_hangs_nobody():
     assert nothing_left(coalescer)
 
 
-async def test_when_a_poll_has_left():
-    """All who wait for a poll hear when the rate limiter lets it go; who comes later, at once."""
+async def test_callers_are_called_back_when_the_poll_is_sent():
+    """`on_sent` is called as the poll is sent, and immediately for a caller that joins later."""
     rate_limiter = RateLimiter()
     rate_limiter.pause(5)
-    coalescer = PollCoalescer(ScriptedApi(PENDING, latency=2, rate_limiter=rate_limiter).poll)
+    coalescer = coalescer_of(ScriptedTransport(PENDING, latency=2, rate_limiter=rate_limiter))
     listeners = [Listener(coalescer, moment) for moment in (0, 3, 6)]
     await asyncio.gather(*[listener.task for listener in listeners])
     assert [listener.left for listener in listeners] == [[5], [5], [6]]
 
 
-async def test_a_poll_leaves_once():
-    """Who has heard that a poll left does not hear it again when it has to be made anew."""
-    coalescer = PollCoalescer(ScriptedApi(PENDING, latency=10).poll)
+async def test_callers_are_called_back_once():
+    """`on_sent` is not called again if the poll was lost after it was sent."""
+    coalescer = coalescer_of(ScriptedTransport(PENDING, latency=10))
     gone, next_one, late = (Listener(coalescer, moment) for moment in (0, 0, 2))
     await asyncio.sleep(1)
     gone.task.cancel()
@@ -295,11 +328,11 @@ async def test_a_poll_leaves_once():
     assert (next_one.left, late.left) == ([0], [2])
 
 
-async def test_a_poll_that_never_left():
-    """Who took over a poll that had not left yet hears when it does."""
+async def test_callers_of_a_poll_that_was_never_sent_are_called_back_later():
+    """If the poll was lost before it was sent, `on_sent` is called when the next one is."""
     rate_limiter = RateLimiter()
     rate_limiter.pause(5)
-    coalescer = PollCoalescer(ScriptedApi(PENDING, rate_limiter=rate_limiter).poll)
+    coalescer = coalescer_of(ScriptedTransport(PENDING, rate_limiter=rate_limiter))
     gone, next_one = (Listener(coalescer) for _ in range(2))
     await asyncio.sleep(1)
     gone.task.cancel()
@@ -307,11 +340,11 @@ async def test_a_poll_that_never_left():
     assert (gone.left, next_one.left) == ([], [5])
 
 
-async def test_who_is_gone_hears_nothing():
-    """Who was cancelled before the poll left is not told of it."""
+async def test_a_cancelled_caller_is_not_called_back():
+    """A caller that was cancelled before the poll was sent is not called back."""
     rate_limiter = RateLimiter()
     rate_limiter.pause(5)
-    coalescer = PollCoalescer(ScriptedApi(PENDING, rate_limiter=rate_limiter).poll)
+    coalescer = coalescer_of(ScriptedTransport(PENDING, rate_limiter=rate_limiter))
     stays, gone = (Listener(coalescer) for _ in range(2))
     await asyncio.sleep(1)
     gone.task.cancel()
@@ -323,11 +356,11 @@ async def test_who_is_gone_hears_nothing():
 @pytest.mark.parametrize("wait", range(6))
 @pytest.mark.parametrize("rank", range(3))
 async def test_cancelled_at_every_wait(rank, wait, moment):
-    """Whoever of three is cancelled, wherever it waits, the others have what they waited for."""
-    api = ScriptedApi(PENDING, COVER, latency=1, rate_limiter=RateLimiter(1))
-    coalescer = PollCoalescer(api.poll)
+    """One of three callers is cancelled at each await: the others have what they waited for."""
+    api = ScriptedTransport(PENDING, COVER, latency=1, rate_limiter=RateLimiter(1))
+    coalescer = coalescer_of(api)
     with ExitStack() as stack:
-        watches = [stack.enter_context(TaskWatch(coalescer, ID)) for _ in range(3)]
+        watches = [stack.enter_context(TaskWatch(coalescer, None, ID)) for _ in range(3)]
         calls = [_twice(watch) for watch in watches]
         interrupted = InterruptedAt(wait, moment, calls[rank])
         calls[rank] = interrupted.run()
@@ -339,20 +372,35 @@ async def test_cancelled_at_every_wait(rank, wait, moment):
 
 
 async def _twice(watch: TaskWatch) -> list[object]:
-    heard = [await watch.poll(), await watch.listen_until(now() + 0.5), await watch.poll()]
+    heard = [await watch.next_result(now())]
+    # A result of another one's poll may be unread, or may wake this one.
+    heard += [await watch.next_result(now() + 0.5) for _ in range(2)]
     return list(map(shown, heard))
+
+
+async def test_urgency_moves_the_poll_that_is_joined():
+    """An urgent caller that joins a queued poll of its flow makes that poll urgent."""
+    rate_limiter = RateLimiter(1)
+    api = ScriptedTransport(COVER, rate_limiter=rate_limiter)
+    bulk = BulkCall(api, rate_limiter, polls=1)
+    await asyncio.sleep(0.5)
+    urgent = asyncio.create_task(bulk.coalescer.poll(ID, "a bulk", urgent_at=2.5))
+    assert shown(await urgent) is COVER
+    assert api.polled_at == [3]
+    assert await bulk.listeners[0].task is COVER
+    assert await bulk.end() == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
 
 
 async def test_ten_thousand_ids():
     """After polls of ten thousand ids nothing is kept of any."""
 
-    async def poll(task_id, on_sent, flow):
+    async def answer(task_id):
         if task_id.endswith("7"):
             raise RESET.copy()
-        return PollResult(PENDING, None, now())
+        return PENDING, None
 
-    coalescer = PollCoalescer(poll)
+    coalescer = coalescer_of(FakeTransport(answer))
     for number in range(10_000):
-        with TaskWatch(coalescer, str(number)) as watch:
-            await watch.poll()
+        with TaskWatch(coalescer, None, str(number)) as watch:
+            await watch.next_result(now())
     assert nothing_left(coalescer)

@@ -9,7 +9,10 @@ from kie_cover_async import CoverClient
 from kie_cover_async.archive import CoverArchive
 
 MAKERS = {
-    "requests": lambda number: CoverClient("a-key", max_concurrent_requests=number),
+    # Polls and one submit, of which each has a connection.
+    "requests": lambda number: CoverClient(
+        "a-key", max_concurrent_requests=number - 1, max_concurrent_submits=1
+    ),
     "downloads": lambda number: CoverArchive("a-folder", max_concurrent_downloads=number),
 }
 LOWERED = [
@@ -36,7 +39,7 @@ def test_few_open_files_lower_the_concurrency(open_files, caplog, limit, change)
 
 @pytest.mark.parametrize(
     ("what", "limit", "wanted"),
-    [("requests", 232, 100), ("requests", 100, 34), ("requests", 8, 1), ("downloads", 96, 16)],
+    [("requests", 232, 100), ("requests", 100, 34), ("downloads", 96, 16), ("downloads", 8, 1)],
 )
 def test_enough_open_files_change_nothing(open_files, caplog, what, limit, wanted):
     """The concurrency that fits, and the least of all, is as it was given."""

@@ -14,7 +14,7 @@ from scripted_polls import (
     UNAUTHORISED,
     UNHEARD_OF,
     UNREADABLE,
-    ScriptedApi,
+    ScriptedTransport,
     record,
     refused,
 )
@@ -30,11 +30,11 @@ from kie_cover_async.errors import (
 )
 from kie_cover_async.polling import PollResult, WaitOptions, WaitState
 
-NOON = ScriptedApi.noon
+NOON = ScriptedTransport.noon
 
 
 class AgeSchedule:
-    """Polls again after as long as the job is old, and notes what it was asked."""
+    """Polls again after the age of the job, and notes its arguments."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[float, float]] = []
@@ -91,7 +91,7 @@ def test_on_the_way(details):
 
 
 def test_the_age_of_a_new_job():
-    """Where nothing is known of its creation the job is as old as the wait."""
+    """If its creation time is not known, the job is as old as the wait."""
     state = begun(at=100)
     hears(state, GENERATING, 103)
     assert state.age(103) == 3
@@ -130,7 +130,7 @@ def test_the_largest_age_counts():
     ids=["no clock", "no creation", "created in an hour", "created 61 days ago"],
 )
 def test_an_age_that_cannot_be(poll_result):
-    """What is missing or absurd is left aside: the job is as old as the wait."""
+    """Times that are missing or absurd are ignored: the job is as old as the wait."""
     state = begun(at=-5)
     assert hears(state, poll_result, 2) is None
     assert state.age(2) == 7
@@ -143,8 +143,8 @@ def test_an_age_is_never_less_than_the_wait():
     assert state.age(60) == 60
 
 
-def test_the_schedule_hears_of_pressure():
-    """The schedule is told how busy the rate limiter is."""
+def test_the_schedule_gets_the_pressure():
+    """The schedule gets the pressure of the rate limiter."""
     state = begun()
     hears(state, GENERATING, 2, pressure=3.5)
     assert state.options.schedule.asked == [(2, 3.5)]
@@ -164,7 +164,7 @@ def test_the_last_poll(timeout, last):
 
 
 def test_the_last_poll_before_the_first_poll_result():
-    """A record that is not visible at the last poll is not looked for again."""
+    """If the record is not visible at the last poll, there is no other poll."""
     state = begun(timeout=10)
     assert hears(state, NOT_FOUND, 9) is None
     assert state.next_poll_at == inf
@@ -178,7 +178,7 @@ def test_a_last_poll_that_fails():
     assert state.next_poll_at == 9.5
 
 
-def test_for_ever():
+def test_without_a_timeout():
     """Without a timeout there is no deadline, and the schedule alone says when."""
     state = begun(timeout=None)
     hears(state, GENERATING, 1e6)
@@ -206,7 +206,7 @@ def test_passing_errors(error):
     "error", [UNAUTHORISED, ForbiddenError(code=403), InvalidRequestError(code=422)], ids=type
 )
 def test_lasting_errors(error):
-    """What no repetition can mend ends a wait at once, also after a good poll."""
+    """An error that no repetition fixes ends a wait immediately, also after a good poll."""
     assert hears(begun(), error, 0) is error
     state = begun()
     hears(state, GENERATING, 0)
@@ -224,9 +224,7 @@ def test_a_failing_streak():
 
 
 def test_a_refusal_has_no_pause_of_its_own():
-    """After a refusal it is the rate limiter that waits; the streak of failures is none the
-    longer.
-    """
+    """After a refusal the rate limiter waits; it does not count as a failure of a streak."""
     state = begun()
     for _ in range(5):
         hears(state, refused(7), 100)
@@ -244,7 +242,7 @@ def test_ten_unreadable_in_a_row():
 
 @pytest.mark.parametrize("between", [GENERATING, RESET, refused(1)], ids=["seen", "reset", "429"])
 def test_nine_unreadable_and_something_else(between):
-    """Anything else in between begins the count anew."""
+    """Anything else in between restarts the count."""
     state = begun()
     for heard in [*[UNREADABLE] * 9, between, *[UNREADABLE] * 9]:
         assert hears(state, heard, 0) is None
@@ -252,7 +250,7 @@ def test_nine_unreadable_and_something_else(between):
 
 
 def test_not_visible_yet():
-    """No record within the grace means "not yet", and is looked for when the schedule says."""
+    """No record within the grace means "not yet": it is polled again as the schedule says."""
     state = begun(at=10)
     assert hears(state, NOT_FOUND, 50) is None
     assert state.next_poll_at == 90
@@ -265,8 +263,8 @@ def test_no_grace():
     assert hears(begun(grace=0), NOT_FOUND, 0) is NOT_FOUND
 
 
-def test_not_visible_any_more():
-    """Once a record has been seen an answer without it passes, whenever it comes."""
+def test_a_record_that_is_no_longer_visible():
+    """Once a record was seen, an answer without it is a passing error, at any time."""
     state = begun(grace=0)
     hears(state, GENERATING, 0)
     assert [hears(state, NOT_FOUND, now) for now in (1, 100, 800)] == [None] * 3
@@ -274,7 +272,7 @@ def test_not_visible_any_more():
 
 
 def test_an_answer_ends_a_failing_streak():
-    """An answer that there is no record yet is none the less an answer."""
+    """An answer that there is no record yet ends a streak of failures, too."""
     state = begun()
     for heard in (RESET, RESET, NOT_FOUND, RESET):
         hears(state, heard, 10)
@@ -299,8 +297,8 @@ def test_images_that_come_late():
     assert hears(state, COVER, 29) is COVER
 
 
-def test_a_success_that_was_none():
-    """The ten seconds begin anew where the record went back to an earlier state."""
+def test_a_success_that_is_taken_back():
+    """The ten seconds start again if the record went back to an earlier state."""
     state = begun()
     for now, details in ((20, BARE), (25, GENERATING), (31, BARE), (40, BARE)):
         assert hears(state, details, now) is None
@@ -316,8 +314,8 @@ def test_a_success_that_was_none():
         (None, TypeError),
     ],
 )
-def test_a_schedule_that_answers_nonsense(interval, error):
-    """What is no number of seconds is an error that names the schedule and what it said."""
+def test_an_interval_that_is_not_a_number_of_seconds(interval, error):
+    """An interval that is not a number of seconds is an error with the schedule's value."""
 
     class Nonsense:
         def delay(self, age: float, pressure: float) -> float:
@@ -340,7 +338,7 @@ def test_the_timeout_error():
     assert "last seen GENERATING" in str(error)
 
 
-def test_the_timeout_error_of_who_saw_nothing():
+def test_the_timeout_error_of_a_wait_that_saw_nothing():
     """Without any poll result there are no details, and the last error is the cause."""
     state = begun()
     hears(state, RESET, 0)
@@ -352,7 +350,7 @@ def test_the_timeout_error_of_who_saw_nothing():
 
 
 def test_the_timeout_error_names_an_unknown_flag():
-    """A flag that nobody has documented is named, so that it can be reported."""
+    """An undocumented flag is named, so that it can be reported."""
     state = begun()
     hears(state, UNHEARD_OF, 0)
     assert "an unknown flag 17" in str(state.timed_out(5))

@@ -1,29 +1,41 @@
+"""What of the rate limiter's promise arrives at a server on real sockets."""
+
 import asyncio
+from collections import Counter
+
+import pytest
 
 from kie_cover_async import CoverClient, RateLimiter
-from kie_cover_async.emulator import CoverEmulator
+from kie_cover_async.emulator import CoverEmulator, Limits
 from kie_cover_async.events import RequestFinished
 
-NUMBER, PER = 50, 0.5
+# How many in how many seconds, and how many requests of each kind: the default, and a quick one.
+CASES = {"nine a second": (9, 1.0, 14), "fifty in half a second": (50, 0.5, 80)}
 
 
-async def test_what_arrives_at_a_server():
-    """In no half second do more than fifty requests and a tenth arrive, and hardly fewer do.
+@pytest.mark.parametrize(("number", "per", "each"), CASES.values(), ids=CASES)
+async def test_what_arrives_at_a_server(number, per, each):
+    """In no such time does more than one request beyond the number arrive, and hardly fewer do.
 
-    On a busy machine one may be long on its way, and arrive with those that left after it.
+    So it is by a sliding window and by a fixed one, and a server with a limit of one more than the
+    number refuses none. On a busy machine a request may be on its way for more than one interval,
+    and arrive with those that left after it: for each such interval there may be one more.
     """
     done: list[RequestFinished] = []
-    async with CoverEmulator() as emulator:
-        rate_limiter = RateLimiter(NUMBER, per=PER)
+    limits = Limits(polls=(number + 1, per))
+    async with CoverEmulator(limits=limits) as emulator:
+        rate_limiter = RateLimiter(number, per=per)
         options = {"base_url": emulator.url, "rate_limiter": rate_limiter, "observer": done.append}
         async with CoverClient("key", **options) as client:
-            ids = [emulator.add_job() for _ in range(80)]
+            ids = [emulator.add_job() for _ in range(each)]
             await asyncio.gather(
-                *[client.get_credits() for _ in range(80)],
+                *[client.get_credits() for _ in range(each)],
                 *[client.get_cover_details(task_id) for task_id in ids],
             )
     arrived = [request.received for request in emulator.requests]
-    most = max(sum(0 <= other - start < PER for other in arrived) for start in arrived)
-    late = int(max(request.duration for request in done) / PER * NUMBER)
-    assert len(arrived) == 160
-    assert 0.8 * NUMBER < most <= NUMBER + NUMBER // 10 + late
+    sliding = max(sum(0 <= other - start < per for other in arrived) for start in arrived)
+    fixed = max(Counter(moment // per for moment in arrived).values())
+    late = int(max(request.duration for request in done) / per * number)
+    assert len(arrived) == 2 * each + emulator.refusals["polls"]
+    assert 0.8 * number < fixed <= sliding <= number + 1 + late
+    assert late or emulator.refusals == {"polls": 0, "submits": 0}

@@ -50,8 +50,8 @@ def test_the_series_never_passes_its_longest(first, factor, longest, series):
 
 
 def test_polls_of_a_wait_from_the_beginning():
-    """A wait polls after 2 s, 3 s, 4.5 s, …, and from then on every 15 s."""
-    assert ages(EXACT, 70) == [0, 2, 5, 9.5, 16.25, 26.375, 41.375, 56.375, 71.375]
+    """A wait polls after 2 s, 3 s, 4.5 s, and from then on every 6 s."""
+    assert ages(EXACT, 39) == [0, 2, 5, 9.5, 15.5, 21.5, 27.5, 33.5, 39.5]
 
 
 @pytest.mark.parametrize(
@@ -66,17 +66,11 @@ def test_polls_of_a_wait_from_the_beginning():
         (3.5, 4.5),
         (5, 4.5),
         (7.24, 4.5),
-        (7.25, 6.75),
-        (9.5, 6.75),
-        (12.8, 6.75),
-        (12.9, 10.125),
-        (16.25, 10.125),
-        (21.3, 10.125),
-        (21.4, 15),
-        (26.375, 15),
-        (80, 15),
-        (86400, 15),
-        (1e300, 15),
+        (7.25, 6),
+        (9.5, 6),
+        (80, 6),
+        (86400, 6),
+        (1e300, 6),
     ],
 )
 def test_the_interval_in_force(age, interval):
@@ -86,13 +80,44 @@ def test_the_interval_in_force(age, interval):
 
 def test_a_resumed_wait_goes_on_at_the_long_interval():
     """A wait that is taken up at 80 s does not begin again at two."""
-    assert EXACT.delay(80, 1) == 15
+    assert EXACT.delay(80, 1) == 6
+
+
+def test_longer_intervals_are_in_force_from_halfway_too():
+    """With a greater maximum the series goes on, and each interval has its range of ages."""
+    schedule = ExponentialSchedule(max_delay=15, jitter=0)
+    planned = [0, 2, 5, 9.5, 16.25, 26.375, 41.375, 56.375, 71.375]
+    assert ages(schedule, 70) == planned
+    delays = [schedule.delay(age, 1) for age in (12.8, 12.9, 16.25, 21.3, 21.4, 26.375, 80)]
+    assert delays == [6.75, 10.125, 10.125, 10.125, 15, 15, 15]
+
+
+@pytest.mark.parametrize(
+    ("age", "pressure", "interval"),
+    [(0, 1, 2), (0, 1.5, 3), (0, 4, 8), (2, 4, 12), (80, 4, 24), (80, 5, 30), (80, 6, 30)],
+)
+def test_pressure_stretches_the_intervals_in_proportion(age, pressure, interval):
+    """An interval is multiplied by the pressure of the rate limiter, up to 30 s."""
+    assert EXACT.delay(age, pressure) == interval
+    assert EXACT.delay(age) == EXACT.delay(age, 1)
 
 
 @pytest.mark.parametrize("pressure", [1, 1.5, 1000])
-def test_pressure_does_not_matter(pressure):
-    """How busy the rate limiter is is its own affair."""
-    assert EXACT.delay(3, pressure) == EXACT.delay(3) == 3
+def test_pressure_leaves_intervals_above_30_s_alone(pressure):
+    """An interval that is longer than 30 s by itself is not shortened, nor stretched further."""
+    schedule = ExponentialSchedule(initial_delay=40, max_delay=60, jitter=0)
+    assert schedule.delay(80, pressure) == 60
+    assert schedule.delay(0, pressure) == min(40 * pressure, 60)
+
+
+@pytest.mark.parametrize(
+    ("pressure", "shortest", "longest"), [(2, 10.8, 12), (4, 21.6, 24), (1000, 27, 30)]
+)
+def test_stretched_intervals_have_their_jitter(pressure, shortest, longest):
+    """Under pressure intervals are spread, too, up to the maximum as it is stretched."""
+    delays = [ExponentialSchedule().delay(80, pressure) for _ in range(400)]
+    assert shortest <= min(delays) < shortest * 1.05
+    assert longest / 1.05 < max(delays) <= longest
 
 
 def test_a_factor_of_one_is_a_constant_interval():
@@ -108,7 +133,7 @@ def test_an_initial_interval_above_the_maximum():
 
 def test_slow_growth_ends_somewhere():
     """A series that would take days to reach its maximum stays at the interval it came to."""
-    schedule = ExponentialSchedule(initial_delay=1, factor=1.00001, jitter=0)
+    schedule = ExponentialSchedule(initial_delay=1, factor=1.00001, max_delay=15, jitter=0)
     last = schedule.delay(1e9, 1)
     assert last == pytest.approx(1.00001**10_000)
     assert schedule.delay(1e12, 1) == last
@@ -118,7 +143,7 @@ def test_slow_growth_ends_somewhere():
 def test_fast_growth_is_at_its_maximum_at_once():
     """A factor past all bounds is two intervals, and no error."""
     schedule = ExponentialSchedule(factor=1e300, jitter=0)
-    assert [schedule.delay(age, 1) for age in (0, 2, 80)] == [2, 15, 15]
+    assert [schedule.delay(age, 1) for age in (0, 2, 80)] == [2, 6, 6]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +167,7 @@ def test_growth_past_all_floats_ends_at_the_maximum(settings):
 
 @pytest.mark.parametrize(
     ("age", "shortest", "longest"),
-    [(0, 1.8, 2.2), (2, 2.7, 3.3), (5, 4.05, 4.95), (16.25, 9.1125, 11.1375), (80, 13.5, 15)],
+    [(0, 1.8, 2.2), (2, 2.7, 3.3), (5, 4.05, 4.95), (9.5, 5.4, 6), (80, 5.4, 6)],
 )
 def test_jitter(age, shortest, longest):
     """Intervals are spread by a tenth to both sides, but never above the maximum."""
@@ -156,7 +181,7 @@ def test_jittered_polls_keep_to_the_plan():
     """A poll that comes a little early or late is followed by the interval meant for it."""
     for _ in range(50):
         gaps = [late - early for early, late in pairwise(ages(ExponentialSchedule(), 12))]
-        assert gaps[:4] == pytest.approx([2, 3, 4.5, 6.75], rel=0.1001)
+        assert gaps[:4] == pytest.approx([2, 3, 4.5, 6], rel=0.1001)
 
 
 def test_no_jitter():
@@ -164,27 +189,35 @@ def test_no_jitter():
     assert {EXACT.delay(0, 1) for _ in range(50)} == {2.0}
 
 
-@given(
-    st.floats(1e-3, 1e3),
-    st.floats(1, 1e3),
-    st.floats(1e-3, 1e3),
-    st.floats(0, 0.99),
-    st.floats(-1e6, 1e6),
+SETTINGS = st.fixed_dictionaries(
+    {
+        "initial_delay": st.floats(1e-3, 1e3),
+        "factor": st.floats(1, 1e3),
+        "max_delay": st.floats(1e-3, 1e3),
+        "jitter": st.floats(0, 0.99),
+    }
 )
-def test_no_interval_leaves_its_bounds(initial_delay, factor, max_delay, jitter, age):
-    """For any settings and age the delay is within the jitter, and never above the maximum."""
-    schedule = ExponentialSchedule(
-        initial_delay=initial_delay, factor=factor, max_delay=max_delay, jitter=jitter
-    )
-    shortest = min(initial_delay, max_delay) * (1 - jitter)
+
+
+@given(SETTINGS, st.floats(-1e6, 1e6), st.floats(1, 1e3))
+def test_no_interval_leaves_its_bounds(settings, age, pressure):
+    """For any settings and age the delay is within the jitter, and never above the maximum.
+
+    Under pressure it is not shorter, and at most 30 s or the maximum.
+    """
+    schedule = ExponentialSchedule(**settings)
+    max_delay = settings["max_delay"]
+    shortest = min(settings["initial_delay"], max_delay) * (1 - settings["jitter"])
     assert shortest * 0.999 <= schedule.delay(age, 1) <= max_delay
+    longest = min(max_delay * pressure, max(max_delay, 30))
+    assert shortest * 0.999 <= schedule.delay(age, pressure) <= longest
 
 
 # The earliest second poll.
 
 
 @pytest.mark.parametrize(
-    ("age", "delay"), [(0, 47), (10, 37), (32, 15), (40, 15), (47, 15), (80, 15), (-3, 47)]
+    ("age", "delay"), [(0, 47), (10, 37), (41, 6), (44, 6), (47, 6), (80, 6), (-3, 47)]
 )
 def test_not_before(age, delay):
     """No poll but the first is made before that age; then the intervals are as ever."""

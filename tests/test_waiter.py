@@ -17,7 +17,9 @@ from scripted_polls import (
     UNAUTHORISED,
     UNHEARD_OF,
     UNREADABLE,
-    ScriptedApi,
+    FakeTransport,
+    ScriptedTransport,
+    coalescer_of,
     record,
     refused,
 )
@@ -34,7 +36,7 @@ from kie_cover_async.errors import (
     TransportError,
 )
 from kie_cover_async.events import CoverPolled, StateChanged
-from kie_cover_async.polling import PollCoalescer, PollResult, TaskWatch, Waiter, WaitOptions
+from kie_cover_async.polling import TaskWatch, Waiter, WaitOptions
 
 pytestmark = pytest.mark.virtual_time
 
@@ -56,7 +58,7 @@ class Every:
 
 
 class LearningEvery(Every):
-    """Notes the records it is told of."""
+    """Notes the records from which it is to learn."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -85,17 +87,15 @@ class Updates:
         await asyncio.sleep(self.seconds)
 
 
-class House:
-    """An API by script, and the waits that share their polls of it."""
+class WaitHarness:
+    """A scripted API, and the waits that share their polls of it."""
 
     def __init__(self, *replies, rate_limiter=None, **options) -> None:
-        self.api = ScriptedApi(*replies, rate_limiter=rate_limiter, **options)
-        self.coalescer = PollCoalescer(self.api.poll)
-        self.rate_limiter = rate_limiter or RateLimiter.unlimited()
+        self.api = ScriptedTransport(*replies, rate_limiter=rate_limiter, **options)
+        self.coalescer = coalescer_of(self.api)
+        self.rate_limiter = self.api.rate_limiter
 
-    def wait(
-        self, *, timeout=900.0, schedule=None, grace=90.0, on_update=None, observer=None
-    ) -> Waiter:
+    def wait(self, *, timeout=900.0, schedule=None, grace=90.0, on_update=None) -> Waiter:
         options = WaitOptions(
             timeout=timeout,
             not_found_grace=grace,
@@ -103,11 +103,14 @@ class House:
             retry=CountedRetries(),
             on_update=on_update,
         )
-        return Waiter(TaskWatch(self.coalescer, ID), options, self.rate_limiter, observer)
+        watch = TaskWatch(self.coalescer, None, ID)
+        return Waiter(self.api, watch, options, expects_callback=False)
 
     def is_empty(self) -> bool:
         polls = self.coalescer._in_flight
-        return not (self.coalescer.watches or polls or self.rate_limiter.queued or pending_timers())
+        return not (
+            self.coalescer.watchers or polls or self.rate_limiter.queued or pending_timers()
+        )
 
 
 async def timed_out(wait: Waiter) -> CoverTimeoutError:
@@ -116,93 +119,94 @@ async def timed_out(wait: Waiter) -> CoverTimeoutError:
     return error
 
 
-async def test_the_first_poll_at_once():
-    """A cover that is there already is had without any waiting."""
-    house = House(COVER)
-    assert await house.wait().run() is COVER
-    assert (house.api.polled_at, now()) == ([0], 0)
-    assert house.is_empty()
+async def test_the_first_poll_is_made_immediately():
+    """A cover that is there already is returned without any waiting."""
+    harness = WaitHarness(COVER)
+    assert await harness.wait().run() is COVER
+    assert (harness.api.polled_at, now()) == ([0], 0)
+    assert harness.is_empty()
 
 
 async def test_until_the_cover_is_there():
     """A wait polls when the schedule says, and returns the cover."""
-    house = House(NOT_FOUND, PENDING, GENERATING, COVER)
-    assert await house.wait().run() is COVER
-    assert house.api.polled_at == [0, 5, 10, 15]
-    assert house.is_empty()
+    harness = WaitHarness(NOT_FOUND, PENDING, GENERATING, COVER)
+    assert await harness.wait().run() is COVER
+    assert harness.api.polled_at == [0, 5, 10, 15]
+    assert harness.is_empty()
 
 
 async def test_a_failure_within_one_poll():
     """A job that fails ends the wait at the poll that shows it."""
-    house = House(GENERATING, FAILED)
+    harness = WaitHarness(GENERATING, FAILED)
     with pytest.raises(CoverFailedError) as caught:
-        await house.wait().run()
+        await harness.wait().run()
     assert (caught.value.details, now()) == (FAILED, 5)
-    assert house.is_empty()
+    assert harness.is_empty()
 
 
-async def test_a_new_job_is_polled_at_ever_less_often():
+async def test_a_new_job_is_polled_less_and_less_often():
     """The exponential schedule's intervals follow the age of a job that begins with the wait."""
-    created = record(2, create_time=ScriptedApi.noon)
-    house = House(created)
-    await timed_out(house.wait(timeout=60, schedule=STEADY))
-    assert house.api.polled_at == pytest.approx(
+    created = record(2, create_time=ScriptedTransport.noon)
+    harness = WaitHarness(created)
+    await timed_out(harness.wait(timeout=60, schedule=STEADY))
+    assert harness.api.polled_at == pytest.approx(
         [0, 2, 5, 9.5, 16.25, 26.375, 41.375, 56.375, 59], abs=1e-9
     )
 
 
 async def test_a_wait_that_is_resumed():
     """A wait that is resumed when the job is 80 s old goes on at the long interval."""
-    created = record(2, create_time=ScriptedApi.noon - timedelta(seconds=80))
-    house = House(created)
-    await timed_out(house.wait(timeout=60, schedule=STEADY))
-    assert house.api.polled_at == [0, 15, 30, 45, 59]
+    created = record(2, create_time=ScriptedTransport.noon - timedelta(seconds=80))
+    harness = WaitHarness(created)
+    await timed_out(harness.wait(timeout=60, schedule=STEADY))
+    assert harness.api.polled_at == [0, 15, 30, 45, 59]
 
 
 async def test_the_age_that_the_schedule_sees():
-    """The age is the job's by the server's clock, and the wait's own where there is none."""
-    created = record(2, create_time=ScriptedApi.noon - timedelta(seconds=80))
+    """The age is the job's by the server's clock, or the wait's own if there is no clock."""
+    created = record(2, create_time=ScriptedTransport.noon - timedelta(seconds=80))
     ages = []
     for has_clock in (True, False):
         schedule = Every(2.5)
-        house = House(created, has_clock=has_clock)
+        harness = WaitHarness(created, has_clock=has_clock)
         began = now()
-        await timed_out(house.wait(timeout=12, schedule=schedule))
+        await timed_out(harness.wait(timeout=12, schedule=schedule))
         ages.append([age - began * has_clock for age in schedule.ages[:4]])
     assert ages == [[80, 82.5, 85, 87.5], [0, 2.5, 5, 7.5]]
 
 
 async def test_the_schedule_sees_the_pressure():
-    """The schedule is told how busy the rate limiter is."""
-    schedule, house = Every(5), House(GENERATING, COVER)
-    house.rate_limiter = RateLimiter(10)
-    queue = [asyncio.create_task(house.rate_limiter.acquire()) for _ in range(21)]
+    """The schedule gets the pressure of the rate limiter."""
+    schedule = Every(5)
+    harness = WaitHarness(GENERATING, COVER, rate_limiter=RateLimiter(10), latency=0.05)
+    wait = asyncio.create_task(harness.wait(schedule=schedule).run())
     await asyncio.sleep(0)
-    await house.wait(schedule=schedule).run()
+    queue = [asyncio.create_task(harness.rate_limiter.acquire()) for _ in range(20)]
+    await wait
     await asyncio.wait(queue)
     assert schedule.pressures == [3]
 
 
 async def test_the_last_poll():
     """One poll comes a second before the deadline, none after it, and the error at the deadline."""
-    house = House(GENERATING)
-    error = await timed_out(house.wait(timeout=60, schedule=Every(25)))
-    assert house.api.polled_at == [0, 25, 50, 59]
+    harness = WaitHarness(GENERATING)
+    error = await timed_out(harness.wait(timeout=60, schedule=Every(25)))
+    assert harness.api.polled_at == [0, 25, 50, 59]
     assert (error.polls, error.waited, error.details, now()) == (4, 60, GENERATING, 60)
-    assert house.is_empty()
+    assert harness.is_empty()
 
 
 async def test_the_last_poll_of_a_short_wait():
     """A short timeout has its last poll a tenth of it before the end."""
-    house = House(GENERATING)
-    await timed_out(house.wait(timeout=2))
-    assert house.api.polled_at == [0, pytest.approx(1.8)]
+    harness = WaitHarness(GENERATING)
+    await timed_out(harness.wait(timeout=2))
+    assert harness.api.polled_at == [0, pytest.approx(1.8)]
 
 
 async def test_a_cover_at_the_last_poll():
-    """A cover that is there at the last poll is had."""
-    house = House(by_time=lambda at: COVER if at > 50 else GENERATING)
-    assert await house.wait(timeout=60, schedule=Every(50)).run() is COVER
+    """A cover that is there at the last poll is returned."""
+    harness = WaitHarness(by_time=lambda at: COVER if at > 50 else GENERATING)
+    assert await harness.wait(timeout=60, schedule=Every(50)).run() is COVER
     assert now() == 59
 
 
@@ -226,58 +230,60 @@ HARD = {
 @pytest.mark.parametrize(("replies", "latency", "options"), HARD.values(), ids=HARD)
 async def test_the_deadline_is_hard(replies, latency, options):
     """Whatever goes wrong, the wait ends at its deadline exactly, and leaves nothing behind."""
-    house = House(*replies, latency=latency, rate_limiter=RateLimiter(1000))
-    error = await timed_out(house.wait(timeout=7.3, **options))
+    harness = WaitHarness(*replies, latency=latency, rate_limiter=RateLimiter(1000))
+    error = await timed_out(harness.wait(timeout=7.3, **options))
     assert (now(), error.waited, error.task_id) == (7.3, 7.3, ID)
-    assert house.is_empty()
+    assert harness.is_empty()
 
 
 async def test_time_begins_with_the_first_poll():
     """Time that the first poll queues for does not count, neither as timeout nor as grace."""
-    house = House(NOT_FOUND, rate_limiter=RateLimiter())
-    house.rate_limiter.pause(50)
-    error = await timed_out(house.wait(timeout=10))
-    assert (house.api.polled_at, error.waited, now()) == ([50, 55, 59], 10, 60)
-    house.rate_limiter.pause(100)
+    harness = WaitHarness(NOT_FOUND, rate_limiter=RateLimiter())
+    harness.rate_limiter.pause(50)
+    error = await timed_out(harness.wait(timeout=10))
+    assert (harness.api.polled_at, error.waited, now()) == ([50, 55, 59], 10, 60)
+    harness.rate_limiter.pause(100)
     with pytest.raises(TaskNotFoundError):
-        await house.wait(grace=12).run()
+        await harness.wait(grace=12).run()
     assert now() == 175
 
 
 async def test_one_poll():
     """A timeout of 0 is one poll, however long that takes."""
-    assert await House(COVER, latency=3).wait(timeout=0).run() is COVER
+    assert await WaitHarness(COVER, latency=3).wait(timeout=0).run() is COVER
     assert now() == 3
-    house = House(GENERATING, COVER)
-    error = await timed_out(house.wait(timeout=0))
-    assert (error.polls, error.details, house.api.polled_at) == (1, GENERATING, [3])
-    assert isinstance((await timed_out(House(RESET).wait(timeout=0))).__cause__, TransportError)
-    house = House(NOT_FOUND)
-    assert isinstance((await timed_out(house.wait(timeout=0))).__cause__, TaskNotFoundError)
+    harness = WaitHarness(GENERATING, COVER)
+    error = await timed_out(harness.wait(timeout=0))
+    assert (error.polls, error.details, harness.api.polled_at) == (1, GENERATING, [3])
+    assert isinstance(
+        (await timed_out(WaitHarness(RESET).wait(timeout=0))).__cause__, TransportError
+    )
+    harness = WaitHarness(NOT_FOUND)
+    assert isinstance((await timed_out(harness.wait(timeout=0))).__cause__, TaskNotFoundError)
     with pytest.raises(TaskNotFoundError):
-        await house.wait(timeout=0, grace=0).run()
+        await harness.wait(timeout=0, grace=0).run()
 
 
-async def test_for_ever():
+async def test_without_a_timeout():
     """Without a timeout a wait goes on for as long as it takes."""
     month = 30 * 86400
-    house = House(by_time=lambda at: COVER if at >= month else GENERATING)
-    assert await house.wait(timeout=None, schedule=Every(86400)).run() is COVER
+    harness = WaitHarness(by_time=lambda at: COVER if at >= month else GENERATING)
+    assert await harness.wait(timeout=None, schedule=Every(86400)).run() is COVER
     assert now() == month
 
 
 async def test_passing_failures_in_between():
     """A wait outlives what passes, at the retry policy's pace, and returns the cover."""
-    house = House(RESET, RESET, UNREADABLE, GENERATING, RESET, COVER)
-    assert await house.wait().run() is COVER
-    assert house.api.polled_at == [0, 1, 3, 6, 11, 12]
+    harness = WaitHarness(RESET, RESET, UNREADABLE, GENERATING, RESET, COVER)
+    assert await harness.wait().run() is COVER
+    assert harness.api.polled_at == [0, 1, 3, 6, 11, 12]
 
 
-async def test_a_hold_in_between():
+async def test_a_pause_in_between():
     """A refusal pauses the rate limiter, and the wait goes on as soon as that lets it."""
-    house = House(GENERATING, refused(60), refused(60), COVER, rate_limiter=RateLimiter())
-    assert await house.wait().run() is COVER
-    assert house.api.polled_at == [0, 5, 65, 125]
+    harness = WaitHarness(GENERATING, refused(60), refused(60), COVER, rate_limiter=RateLimiter())
+    assert await harness.wait().run() is COVER
+    assert harness.api.polled_at == [0, 5, 65, 125]
 
 
 @pytest.mark.parametrize(
@@ -291,56 +297,56 @@ async def test_a_hold_in_between():
 )
 async def test_the_cause_of_running_out_of_time(replies, cause):
     """A wait that ends on a failing streak names its last error; another one names none."""
-    error = await timed_out(House(*replies, rate_limiter=RateLimiter()).wait(timeout=20))
+    error = await timed_out(WaitHarness(*replies, rate_limiter=RateLimiter()).wait(timeout=20))
     assert type(error.__cause__) is cause
 
 
 async def test_an_unknown_flag_is_named():
-    """A flag that nobody knows keeps the wait going, and is in the error's text."""
-    house = House(UNHEARD_OF)
-    error = await timed_out(house.wait(timeout=20))
-    assert house.api.polled_at == [0, 5, 10, 15, 19]
+    """An unknown flag keeps the wait going, and is in the error's text."""
+    harness = WaitHarness(UNHEARD_OF)
+    error = await timed_out(harness.wait(timeout=20))
+    assert harness.api.polled_at == [0, 5, 10, 15, 19]
     assert "unknown flag 17" in str(error)
-    assert await House(UNHEARD_OF, COVER).wait().run() is COVER
+    assert await WaitHarness(UNHEARD_OF, COVER).wait().run() is COVER
 
 
 async def test_no_record():
     """After the grace "no record" ends a wait; within it, or once a record was seen, it passes."""
     with pytest.raises(TaskNotFoundError):
-        await House(NOT_FOUND).wait(grace=12).run()
+        await WaitHarness(NOT_FOUND).wait(grace=12).run()
     assert now() == 15
-    house = House(NOT_FOUND, NOT_FOUND, GENERATING, *[NOT_FOUND] * 9, COVER)
-    assert await house.wait(grace=12).run() is COVER
+    harness = WaitHarness(NOT_FOUND, NOT_FOUND, GENERATING, *[NOT_FOUND] * 9, COVER)
+    assert await harness.wait(grace=12).run() is COVER
 
 
 async def test_success_without_images():
     """It is polled every second for ten, and then is a failure that has the record."""
-    house = House(BARE)
+    harness = WaitHarness(BARE)
     with pytest.raises(CoverFailedError) as caught:
-        await house.wait().run()
-    assert house.api.polled_at == list(range(11))
+        await harness.wait().run()
+    assert harness.api.polled_at == list(range(11))
     assert caught.value.details is BARE
-    assert await House(*[BARE] * 10, COVER).wait().run() is COVER
+    assert await WaitHarness(*[BARE] * 10, COVER).wait().run() is COVER
 
 
 async def test_unreadable_answers():
     """Ten unreadable answers in a row end a wait; nine and a good one do not."""
-    house = House(UNREADABLE)
+    harness = WaitHarness(UNREADABLE)
     with pytest.raises(InvalidResponseError):
-        await house.wait().run()
-    assert len(house.api.polled_at) == 10
-    house = House(*[UNREADABLE] * 9, GENERATING, *[UNREADABLE] * 9, COVER)
-    assert await house.wait().run() is COVER
+        await harness.wait().run()
+    assert len(harness.api.polled_at) == 10
+    harness = WaitHarness(*[UNREADABLE] * 9, GENERATING, *[UNREADABLE] * 9, COVER)
+    assert await harness.wait().run() is COVER
 
 
 @pytest.mark.parametrize("before", [(), (GENERATING, RESET)])
-async def test_what_no_repetition_mends(before):
+async def test_errors_that_no_repetition_fixes(before):
     """A key that is not accepted ends a wait at that very poll."""
-    house = House(*before, UNAUTHORISED)
+    harness = WaitHarness(*before, UNAUTHORISED)
     with pytest.raises(AuthenticationError):
-        await house.wait().run()
-    assert len(house.api.polled_at) == len(before) + 1
-    assert house.is_empty()
+        await harness.wait().run()
+    assert len(harness.api.polled_at) == len(before) + 1
+    assert harness.is_empty()
 
 
 @pytest.mark.parametrize("end", [COVER, FAILED])
@@ -349,7 +355,7 @@ async def test_on_update(end):
     replies = [NOT_FOUND, PENDING, RESET, GENERATING, GENERATING, end]
     updates, plain = Updates(1), []
     for on_update in (updates, plain.append):
-        wait = House(*replies).wait(on_update=on_update)
+        wait = WaitHarness(*replies).wait(on_update=on_update)
         await asyncio.gather(wait.run(), return_exceptions=True)
     assert updates.seen == plain == [PENDING, GENERATING, GENERATING, end]
 
@@ -357,66 +363,124 @@ async def test_on_update(end):
 async def test_on_update_is_called_in_the_callers_task():
     """Its context is the caller's: a plain call, with no task in between."""
     tasks = []
-    await House(COVER).wait(on_update=lambda _: tasks.append(asyncio.current_task())).run()
+    await WaitHarness(COVER).wait(on_update=lambda _: tasks.append(asyncio.current_task())).run()
     assert tasks == [asyncio.current_task()]
 
 
 async def test_what_on_update_saw_at_the_end_is_not_lost():
     """A cover, or a failure, that `on_update` works on past the deadline is the result."""
-    house = House(GENERATING, COVER)
-    assert await house.wait(timeout=7, on_update=Updates(4)).run() is COVER
+    harness = WaitHarness(GENERATING, COVER)
+    assert await harness.wait(timeout=7, on_update=Updates(4)).run() is COVER
     assert now() == 5 + 4
     with pytest.raises(CoverFailedError):
-        await House(FAILED).wait(timeout=7, on_update=Updates(100)).run()
+        await WaitHarness(FAILED).wait(timeout=7, on_update=Updates(100)).run()
     assert now() == 109
 
 
 @pytest.mark.parametrize("end", [COVER, FAILED], ids=["cover", "failure"])
-async def test_what_another_saw_by_the_deadline_is_not_lost(end):
-    """The end of the job that another's poll has brought while `on_update` ran is the result."""
-    house = House(by_time=lambda at: GENERATING if at < 5 else end)
+async def test_an_end_that_another_poll_saw_by_the_deadline_is_not_lost(end):
+    """The end of the job that another caller's poll saw while `on_update` ran is the result."""
+    harness = WaitHarness(by_time=lambda at: GENERATING if at < 5 else end)
     updates = Updates(20)
-    late = asyncio.create_task(house.wait(timeout=15, on_update=updates).run())
-    outcomes = await asyncio.gather(house.wait().run(), late, return_exceptions=True)
+    late = asyncio.create_task(harness.wait(timeout=15, on_update=updates).run())
+    outcomes = await asyncio.gather(harness.wait().run(), late, return_exceptions=True)
     seen = [getattr(outcome, "details", outcome) for outcome in outcomes]
     assert (seen, now()) == ([end, end], 15 + 20)
     assert updates.seen == [GENERATING, end]
-    assert house.is_empty()
+    assert harness.is_empty()
 
 
-async def test_what_another_saw_by_the_deadline_may_be_no_end():
-    """Then time is up, and nobody is told of it any more."""
-    house, updates = House(GENERATING), Updates(20)
-    late = house.wait(timeout=15, on_update=updates)
-    other = asyncio.create_task(timed_out(house.wait(timeout=12)))
+async def test_an_on_update_may_want_awaiting_only_sometimes():
+    """It is called with the end that another wait's poll brought, and nothing is awaited."""
+    harness = WaitHarness(by_time=lambda at: GENERATING if at < 5 else COVER)
+    seen = []
+
+    def on_update(details: CoverDetails) -> object:
+        seen.append(details)
+        return asyncio.sleep(20) if details is GENERATING else None
+
+    late = harness.wait(timeout=15, on_update=on_update).run()
+    assert await asyncio.gather(harness.wait().run(), late) == [COVER, COVER]
+    assert (now(), seen) == (15, [GENERATING, COVER])
+    assert harness.is_empty()
+
+
+async def test_another_poll_by_the_deadline_need_not_be_an_end():
+    """Then time is up, and `on_update` is not called again."""
+    harness, updates = WaitHarness(GENERATING), Updates(20)
+    late = harness.wait(timeout=15, on_update=updates)
+    other = asyncio.create_task(timed_out(harness.wait(timeout=12)))
     error = await timed_out(late)
     assert (error.polls, error.waited, updates.seen) == (1, 15, [GENERATING])
     assert (await other).polls == 4
 
 
 async def test_a_queue_that_is_longer_than_the_timeout():
-    """Each wait has a poll before its time is up, whoever else has not had a first one yet."""
-    rate_limiter = RateLimiter(10)
+    """Each wait polls before its time is up, even if others have not had a first poll yet."""
 
-    async def poll(task_id, on_sent, entry):
-        await rate_limiter.acquire(entry)
-        on_sent()
+    async def answer(task_id):
         await asyncio.sleep(0.5)
-        is_done = now() > 8
-        return PollResult(COVER if is_done else GENERATING, None, now())
+        return COVER if now() > 8 else GENERATING, None
 
-    polls = PollCoalescer(poll)
+    api = FakeTransport(answer, RateLimiter(10))
+    coalescer = coalescer_of(api)
     options = WaitOptions(timeout=20, not_found_grace=90, schedule=STEADY, retry=CountedRetries())
-    waits = [Waiter(TaskWatch(polls, str(n)), options, rate_limiter).run() for n in range(400)]
+    watches = [TaskWatch(coalescer, None, str(number)) for number in range(400)]
+    waits = [Waiter(api, watch, options, expects_callback=False).run() for watch in watches]
     assert await asyncio.gather(*waits) == [COVER] * 400
     assert now() < 50
 
 
 async def test_an_on_update_that_blocks_the_loop():
-    """The deadline comes when the loop is free again, after one more poll; a cover seen is had."""
-    error = await timed_out(House(GENERATING).wait(timeout=7, on_update=lambda _: stall(100)))
-    assert (error.waited, error.polls) == (200, 2)
-    assert await House(COVER).wait(timeout=7, on_update=lambda _: stall(100)).run() is COVER
+    """The wait ends a second after the loop is free again, after one more poll.
+
+    A cover that was seen is returned.
+    """
+    error = await timed_out(WaitHarness(GENERATING).wait(timeout=7, on_update=lambda _: stall(100)))
+    assert (error.waited, error.polls) == (201, 2)
+    assert await WaitHarness(COVER).wait(timeout=7, on_update=lambda _: stall(100)).run() is COVER
+
+
+async def test_another_poll_before_the_loop_was_blocked_does_not_replace_the_last_poll():
+    """After a late deadline there is a last poll, whatever was polled before the loop was blocked.
+
+    The job may have ended since.
+    """
+    harness = WaitHarness(by_time=lambda at: COVER if at > 50 else GENERATING)
+
+    async def block(details: CoverDetails) -> None:
+        if details is GENERATING:
+            await harness.coalescer.poll(ID)
+            stall(100)
+            await asyncio.sleep(60)
+
+    assert await harness.wait(timeout=7, on_update=block).run() is COVER
+    assert harness.api.polled_at == [0, 0, 101]
+    assert harness.is_empty()
+
+
+async def test_a_first_poll_does_not_overtake_polls_that_were_due_before():
+    """Polls of all waits are sent in the order in which they are due, first ones like others."""
+    sent = []
+
+    async def answer(task_id):
+        sent.append((now(), task_id))
+        return GENERATING if now() < 20 else COVER, None
+
+    api = FakeTransport(answer, RateLimiter(1))
+    coalescer = coalescer_of(api)
+    options = WaitOptions(
+        timeout=None, not_found_grace=90, schedule=Every(5), retry=CountedRetries()
+    )
+
+    async def wait_from(moment: float, task_id: str) -> None:
+        await asyncio.sleep(moment)
+        watch = TaskWatch(coalescer, None, task_id)
+        await Waiter(api, watch, options, expects_callback=False).run()
+
+    asyncio.get_running_loop().call_at(1, api.rate_limiter.pause, 9)
+    await asyncio.gather(wait_from(0, "early"), wait_from(6, "late"))
+    assert sent[:3] == [(0, "early"), (10, "early"), (11, "late")]
 
 
 async def test_an_on_update_that_swallows_the_deadline():
@@ -428,25 +492,25 @@ async def test_an_on_update_that_swallows_the_deadline():
         except asyncio.CancelledError:
             await asyncio.sleep(1)
 
-    house = House(by_time=lambda at: GENERATING if at < 50 else COVER)
-    error = await timed_out(house.wait(timeout=7, on_update=swallow))
-    assert (error.waited, house.api.polled_at) == (8, [0])
-    assert house.is_empty()
+    harness = WaitHarness(by_time=lambda at: GENERATING if at < 50 else COVER)
+    error = await timed_out(harness.wait(timeout=7, on_update=swallow))
+    assert (error.waited, harness.api.polled_at) == (8, [0])
+    assert harness.is_empty()
 
 
 @pytest.mark.parametrize("end", [GENERATING, COVER])
 @pytest.mark.parametrize("error", [ValueError("mine"), TimeoutError("mine"), RESET], ids=repr)
 async def test_what_on_update_raises(error, end):
-    """It ends that wait alone, as it is: a TimeoutError, too, is no deadline of ours."""
+    """It ends that wait alone, unchanged: a TimeoutError, too, is not taken for the deadline."""
 
     def complain(_: object) -> None:
         raise error
 
-    house = House(end, COVER)
-    waits = [house.wait(on_update=complain), house.wait()]
+    harness = WaitHarness(end, COVER)
+    waits = [harness.wait(on_update=complain), harness.wait()]
     results = await asyncio.gather(*[wait.run() for wait in waits], return_exceptions=True)
     assert results == [error, COVER]
-    assert house.is_empty()
+    assert harness.is_empty()
 
 
 async def test_an_async_on_update_that_raises():
@@ -456,22 +520,22 @@ async def test_an_async_on_update_that_raises():
         await asyncio.sleep(1)
         raise TimeoutError("mine")
 
-    house = House(GENERATING)
+    harness = WaitHarness(GENERATING)
     with pytest.raises(TimeoutError, match="mine"):
-        await house.wait(on_update=complain).run()
-    assert (now(), house.is_empty()) == (1, True)
+        await harness.wait(on_update=complain).run()
+    assert (now(), harness.is_empty()) == (1, True)
 
 
 @pytest.mark.parametrize("interval", [float("nan"), -1, "5"])
-async def test_a_schedule_that_answers_nonsense(interval):
-    """What is no number of seconds ends that wait, with an error that names the schedule."""
-    house = House(GENERATING, COVER)
-    waits = [house.wait(schedule=Every(interval)), house.wait()]
+async def test_an_interval_that_is_not_a_number_of_seconds(interval):
+    """An interval that is not a number of seconds ends that wait; the error names the schedule."""
+    harness = WaitHarness(GENERATING, COVER)
+    waits = [harness.wait(schedule=Every(interval)), harness.wait()]
     error, cover = await asyncio.gather(*[wait.run() for wait in waits], return_exceptions=True)
     assert isinstance(error, (ValueError, TypeError))
     assert "schedule.delay() must be" in str(error)
     assert cover is COVER
-    assert house.is_empty()
+    assert harness.is_empty()
 
 
 @pytest.mark.parametrize(
@@ -486,34 +550,34 @@ async def test_a_schedule_that_answers_nonsense(interval):
     ],
 )
 async def test_what_a_schedule_learns(replies, learned):
-    """A schedule that wants to learn hears once of each record with which a wait ended."""
+    """A schedule that learns gets, once, each record with which a wait ended."""
     schedule = LearningEvery(5)
-    wait = House(*replies).wait(schedule=schedule, timeout=60)
+    wait = WaitHarness(*replies).wait(schedule=schedule, timeout=60)
     await asyncio.gather(wait.run(), return_exceptions=True)
     assert schedule.learned == learned
 
 
 async def test_a_schedule_that_fails_to_learn(caplog):
-    """It costs nobody the cover, and is told to the log."""
+    """Its error is logged, and the cover is returned."""
 
     class Dunce(Every):
         def learn(self, details: object) -> None:
             raise ZeroDivisionError
 
-    assert await House(COVER).wait(schedule=Dunce(5)).run() is COVER
+    assert await WaitHarness(COVER).wait(schedule=Dunce(5)).run() is COVER
     [told] = caplog.records
     assert (told.levelname, told.exc_info[0]) == ("ERROR", ZeroDivisionError)
     assert ID in told.getMessage()
 
 
-async def test_somebody_elses_poll():
-    """A wait hears of every poll of its id, and is over in the moment somebody sees the cover."""
-    house = House(GENERATING, GENERATING, COVER)
+async def test_another_callers_poll():
+    """A wait gets the result of every poll of its id, and ends as soon as one has the cover."""
+    harness = WaitHarness(GENERATING, GENERATING, COVER)
     updates = Updates()
-    wait = asyncio.create_task(house.wait(schedule=Every(100), on_update=updates).run())
+    wait = asyncio.create_task(harness.wait(schedule=Every(100), on_update=updates).run())
     for moment in (3, 4):
         await asyncio.sleep(moment)
-        await house.coalescer.poll(ID)
+        await harness.coalescer.poll(ID)
     assert await wait is COVER
     assert now() == 7
     assert updates.seen == [GENERATING, GENERATING, COVER]
@@ -525,13 +589,13 @@ async def test_ten_waits_for_one_id():
     def by_time(at: float):
         return COVER if at >= 61 else GENERATING
 
-    alone = House(by_time=by_time, latency=0.5)
+    alone = WaitHarness(by_time=by_time, latency=0.5)
     await alone.wait(schedule=Every(5)).run()
     began = now()
-    house = House(by_time=lambda at: by_time(at - began), latency=0.5)
+    harness = WaitHarness(by_time=lambda at: by_time(at - began), latency=0.5)
     timeouts = [None, 900, 20, 300, 33, 80, 70, 900, 900, 900]
     waits = [
-        asyncio.create_task(house.wait(timeout=timeout, schedule=Every(5 + i)).run())
+        asyncio.create_task(harness.wait(timeout=timeout, schedule=Every(5 + i)).run())
         for i, timeout in enumerate(timeouts)
     ]
     results = await asyncio.gather(*waits, return_exceptions=True)
@@ -541,15 +605,15 @@ async def test_ten_waits_for_one_id():
         else:
             assert result is COVER
     # Each of the two that ran out of time had a last poll of its own.
-    assert len(house.api.polled_at) <= len(alone.api.polled_at) + 2
-    assert house.is_empty()
+    assert len(harness.api.polled_at) <= len(alone.api.polled_at) + 2
+    assert harness.is_empty()
 
 
 async def test_cancelling_some_of_ten():
-    """Whoever is cancelled, the one whose poll is in flight included, the others go on."""
-    house = House(by_time=lambda at: COVER if at >= 61 else GENERATING, latency=2)
+    """Waits are cancelled, including the one whose poll is in flight: the others go on."""
+    harness = WaitHarness(by_time=lambda at: COVER if at >= 61 else GENERATING, latency=2)
     updates = [Updates() for _ in range(10)]
-    waits = [asyncio.create_task(house.wait(on_update=update).run()) for update in updates]
+    waits = [asyncio.create_task(harness.wait(on_update=update).run()) for update in updates]
     for i in range(7):
         await asyncio.sleep(7 + i % 2)
         waits[i].cancel()
@@ -557,24 +621,24 @@ async def test_cancelling_some_of_ten():
     assert all(isinstance(result, asyncio.CancelledError) for result in results[:7])
     assert results[7:] == [COVER] * 3
     assert updates[7].seen == updates[8].seen == updates[9].seen
-    assert len(house.api.polled_at) <= 62 / 7 + 7
-    assert house.is_empty()
+    assert len(harness.api.polled_at) <= 62 / 7 + 7
+    assert harness.is_empty()
 
 
-async def test_errors_are_nobody_elses():
+async def test_each_wait_has_its_own_error():
     """Waits that end by the same answer raise errors of their own."""
-    house = House(UNAUTHORISED, latency=1)
-    waits = [house.wait().run() for _ in range(3)]
+    harness = WaitHarness(UNAUTHORISED, latency=1)
+    waits = [harness.wait().run() for _ in range(3)]
     errors = await asyncio.gather(*waits, return_exceptions=True)
     assert len(set(map(id, errors))) == 3
     assert all(type(error) is AuthenticationError for error in errors)
 
 
-async def test_cancelled_before_the_first_poll_left():
-    """Who goes while the first poll is queued leaves the others' polls and clocks alone."""
-    house = House(GENERATING, rate_limiter=RateLimiter())
-    house.rate_limiter.pause(5)
-    stays, gone = (asyncio.create_task(house.wait(timeout=10).run()) for _ in range(2))
+async def test_cancelled_before_the_first_poll_was_sent():
+    """A wait that is cancelled in the queue leaves the others' polls and clocks alone."""
+    harness = WaitHarness(GENERATING, rate_limiter=RateLimiter())
+    harness.rate_limiter.pause(5)
+    stays, gone = (asyncio.create_task(harness.wait(timeout=10).run()) for _ in range(2))
     await asyncio.sleep(1)
     gone.cancel()
     with pytest.raises(CoverTimeoutError):
@@ -583,32 +647,32 @@ async def test_cancelled_before_the_first_poll_left():
 
 
 async def test_the_clock_starts_once():
-    """A first poll that was joined, and has to be made anew, does not move the deadline."""
-    house = House(GENERATING, latency=20)
-    gone = asyncio.create_task(house.wait().run())
+    """A first poll that was joined, and has to be repeated, does not move the deadline."""
+    harness = WaitHarness(GENERATING, latency=20)
+    gone = asyncio.create_task(harness.wait().run())
     await asyncio.sleep(1)
-    stays = asyncio.create_task(timed_out(house.wait(timeout=15)))
+    stays = asyncio.create_task(timed_out(harness.wait(timeout=15)))
     await asyncio.sleep(4)
     gone.cancel()
     assert (await stays).waited == 15
     assert now() == 16
-    assert house.api.polled_at == [0, 5]
+    assert harness.api.polled_at == [0, 5]
 
 
 @pytest.mark.parametrize("moment", [WHILE_WAITING, AS_IT_WAKES])
 @pytest.mark.parametrize("timeout", [None, 100, 13])
 async def test_cancelled_at_every_wait(moment, timeout):
-    """Wherever one of two waits is cancelled it leaves nothing, and the other has its cover."""
+    """One of two waits is cancelled at each await: it leaves nothing, the other has its cover."""
     replies = [NOT_FOUND, RESET, refused(2), GENERATING, UNREADABLE, BARE, COVER]
     interruptions = 0
     while True:
-        house = House(*replies, rate_limiter=RateLimiter(1), latency=1)
-        wait = house.wait(timeout=timeout, on_update=Updates(1))
+        harness = WaitHarness(*replies, rate_limiter=RateLimiter(1), latency=1)
+        wait = harness.wait(timeout=timeout, on_update=Updates(1))
         interrupted = InterruptedAt(interruptions, moment, wait.run())
         outcome, cover = await asyncio.gather(
-            interrupted.run(), house.wait().run(), return_exceptions=True
+            interrupted.run(), harness.wait().run(), return_exceptions=True
         )
-        assert (cover, house.is_empty()) == (COVER, True)
+        assert (cover, harness.is_empty()) == (COVER, True)
         if not interrupted.interrupted:
             break
         assert isinstance(outcome, asyncio.CancelledError)
@@ -617,11 +681,11 @@ async def test_cancelled_at_every_wait(moment, timeout):
     assert isinstance(outcome, CoverTimeoutError if timeout == 13 else CoverDetails)
 
 
-async def test_what_an_observer_hears():
-    """An observer hears of each answer and each change, with the job's age and the wait."""
+async def test_events_of_a_wait():
+    """Each answer and each change is an event, with the job's age and the wait."""
     events: list[CoverPolled | StateChanged] = []
-    created = record(2, create_time=ScriptedApi.noon - timedelta(seconds=80))
-    wait = House(created, RESET, COVER).wait(observer=events.append)
+    created = record(2, create_time=ScriptedTransport.noon - timedelta(seconds=80))
+    wait = WaitHarness(created, RESET, COVER, observers=[events.append]).wait()
     await wait.run()
     assert [(type(event), event.task_id, event.age, event.details) for event in events] == [
         (CoverPolled, ID, 80, created),
@@ -642,26 +706,27 @@ async def test_waits_are_told_apart():
         __hash__ = None
 
     events: list[CoverPolled] = []
-    schedule, house = Unhashable(5), House(COVER, latency=1)
-    waits = [house.wait(schedule=schedule, observer=events.append) for _ in range(2)]
+    schedule = Unhashable(5)
+    harness = WaitHarness(COVER, latency=1, observers=[events.append])
+    waits = [harness.wait(schedule=schedule) for _ in range(2)]
     await asyncio.gather(*[wait.run() for wait in waits])
     assert {event.wait for event in events} == set(waits)
 
 
 async def test_an_observer_that_fails(caplog):
-    """What an observer raises is logged, and costs nobody a cover."""
+    """What an observer raises is logged, and the cover is returned."""
 
     def fail(_: object) -> None:
         raise ValueError("not today")
 
-    assert await House(GENERATING, COVER).wait(observer=fail).run() is COVER
+    assert await WaitHarness(GENERATING, COVER, observers=[fail]).wait().run() is COVER
     assert caplog.text.count("ValueError: not today") == 4
 
 
 async def test_what_is_logged(caplog):
-    """A change of state is worth a line; polls that bring nothing new are for who debugs."""
+    """A change of state is logged as INFO, polls that bring nothing new as DEBUG."""
     caplog.set_level(logging.DEBUG, "kie_cover_async.polling")
-    await House(GENERATING, GENERATING, RESET, COVER).wait().run()
+    await WaitHarness(GENERATING, GENERATING, RESET, COVER).wait().run()
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [
         ("INFO", f"cover {ID} at 0.0 s: GENERATING"),
         ("DEBUG", f"cover {ID} at 5.0 s: GENERATING"),

@@ -7,7 +7,7 @@ from kie_cover_async import CoverClient, RateLimiter
 
 
 async def main(first: str, second: str) -> None:
-    rate_limiter = RateLimiter(10, per=1.0)
+    rate_limiter = RateLimiter(9, per=1.0)
     async with (
         CoverClient(rate_limiter=rate_limiter) as one,
         CoverClient(rate_limiter=rate_limiter) as other,

@@ -1,24 +1,27 @@
-"""The API's rules, and nothing that awaits: what is asked, and what an answer means.
+"""The API's rules, and nothing that awaits: what to ask, and what an answer means.
 
-`requests` knows the paths, `records` the shape of `data`, `envelope` what is around it, `responses`
-the error codes, and `callback` what is posted to a callback URL.
+`routes` says what a family of endpoints is made of, and `suno` is one; `requests` has the endpoints
+that belong to none. `responses` knows the codes, `envelope` what surrounds `data`, `records` the
+shape of a cover's `data`, and `callback` what is posted to a callback URL.
 """
 
 from .callback import CoverCallback, parse_callback
 from .records import structure_details, unstructure_details
-from .requests import Request, download_url, generate, get_credits, record_info
+from .requests import Request, download_url, get_credits
 from .responses import Response, parse_response
+from .routes import Route
+from .suno import SUNO
 
 __all__ = [
+    "SUNO",
     "CoverCallback",
     "Request",
     "Response",
+    "Route",
     "download_url",
-    "generate",
     "get_credits",
     "parse_callback",
     "parse_response",
-    "record_info",
     "structure_details",
     "unstructure_details",
 ]

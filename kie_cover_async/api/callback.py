@@ -8,7 +8,7 @@ from attrs import frozen
 from kie_cover_async.errors import InvalidResponseError
 from kie_cover_async.validation import is_http_url, is_one_word, short_repr
 
-from .envelope import code_of, parsed_body
+from .envelope import code_of, parse_body
 from .records import DecodeError, decode_error
 
 # The API's are 32 hex digits; whoever may post must not fill the memory with longer ones.
@@ -51,9 +51,9 @@ def parse_callback(body: bytes | str | Mapping[str, Any]) -> CoverCallback:
 def _document(body: object) -> Mapping[Any, Any]:
     parsed = body
     if isinstance(body, (bytes, bytearray, memoryview)):
-        parsed = parsed_body(bytes(body))
+        parsed = parse_body(bytes(body))
     elif isinstance(body, str):
-        parsed = parsed_body(body)
+        parsed = parse_body(body)
     if isinstance(parsed, Mapping):
         return parsed
     raise decode_error("", parsed, "a JSON object")

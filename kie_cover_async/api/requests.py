@@ -1,91 +1,95 @@
-"""What is asked: the paths of the API, and what each one's `data` holds.
-
-The vendor has announced a second family of endpoints; a record of another path and shape is added
-here and in `records`, and nowhere else.
-"""
+"""What a request to the API is, and those that belong to no route."""
 
 import json
 from collections.abc import Callable
 from math import isfinite
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from attrs import define
+from kie_cover_async.errors import ApiError
 
-from kie_cover_async.models import CoverDetails
-from kie_cover_async.validation import short_repr
-
-from .records import an_id, an_url, decode_error, read_record
+from .records import decode_error, read_url
 
 T = TypeVar("T")
 
+ErrorClass = type[ApiError]
+Refusal = tuple[ErrorClass, dict[str, Any]]
+"""An error class, and the facts of it that only this endpoint knows."""
 
-@define(eq=False)
+FindRefusal = Callable[[int, str, object, ErrorClass | None], Refusal | None]
+
+
+def _no_refusal_of_its_own(*_: object) -> None:
+    return None
+
+
+class Endpoint(Generic[T]):
+    """A path of the API, and what its answers mean.
+
+    :param name: a short name for logs and events.
+    :param parse: turns an answer's `data` into a value, or raises `DecodeError`; its second
+        argument is the request's task id.
+    :param refusal: called with the answer's code, `msg` and `data`, and with the error class that
+        the code stands for everywhere (`None` for 200); returns what they mean at this endpoint, or
+        `None` if that is no different. A 200 with data is never a refusal.
+    :param is_submit: whether the API may begin a job, and charge for it, although its answer is
+        lost. There is no idempotency key, so such a request must not be repeated.
+    """
+
+    __slots__ = ("is_submit", "name", "parse", "path", "refusal")
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        parse: Callable[[object, str | None], T],
+        *,
+        refusal: FindRefusal = _no_refusal_of_its_own,
+        is_submit: bool = False,
+    ) -> None:
+        self.name: str = name
+        self.path: str = path
+        self.parse: Callable[[object, str | None], T] = parse
+        self.refusal: FindRefusal = refusal
+        self.is_submit: bool = is_submit
+
+
 class Request(Generic[T]):
     """One request, ready to be sent under a base URL.
 
-    `parse` turns `data` into a value or raises `DecodeError`.
-    A call that is not `repeatable` is paid for: its answer may be lost and the request taken.
+    With a `body` it is a POST; without one it is a GET, whose query is the task id if there is one.
     """
 
-    endpoint: str
-    path: str
-    parse: Callable[[object], T]
-    task_id: str | None = None
-    query: dict[str, str] | None = None
-    body: bytes | None = None
-    repeatable: bool = True
+    __slots__ = ("body", "endpoint", "task_id")
+
+    def __init__(
+        self, endpoint: Endpoint[T], task_id: str | None = None, body: bytes | None = None
+    ) -> None:
+        self.endpoint: Endpoint[T] = endpoint
+        self.task_id: str | None = task_id
+        self.body: bytes | None = body
 
     @property
     def method(self) -> str:
+        """The HTTP method."""
         return "GET" if self.body is None else "POST"
 
 
-def record_info(task_id: str) -> Request[CoverDetails]:
-    """How far the cover job `task_id` is; `taskId` is the cover's own id, not the song's."""
-
-    def parse(data: object) -> CoverDetails:
-        details = read_record(data)
-        if details.task_id != task_id:
-            raise decode_error(
-                ".taskId", details.task_id, f"the id asked for, {short_repr(task_id)}"
-            )
-        return details
-
-    path = "/api/v1/suno/cover/record-info"
-    return Request("record-info", path, parse, task_id, query={"taskId": task_id})
-
-
-def generate(music_task_id: str, callback_url: str) -> Request[str]:
-    """Ask for a cover of a song. Costs credits, and has no idempotency key."""
-    # The request says callBackUrl, the record says callbackUrl.
-    body = _json({"taskId": music_task_id, "callBackUrl": callback_url})
-    return Request("generate", "/api/v1/suno/cover/generate", _new_id, body=body, repeatable=False)
-
-
-def get_credits() -> Request[float]:
-    """What is left on the account."""
-    return Request("credit", "/api/v1/chat/credit", _amount)
-
-
-def download_url(image_url: str) -> Request[str]:
-    """A link to an image that holds for 20 minutes."""
-    body = _json({"url": image_url})
-    return Request(
-        "download-url", "/api/v1/common/download-url", lambda data: an_url("", data), body=body
-    )
-
-
-def _json(fields: dict[str, str]) -> bytes:
+def json_body(**fields: Any) -> bytes:
+    """Return the body of a POST."""
     return json.dumps(fields).encode()
 
 
-def _new_id(data: object) -> str:
-    if not isinstance(data, dict):
-        raise decode_error("", data, "an object")
-    return an_id(data)
+def get_credits() -> Request[float]:
+    """Ask what is left on the account."""
+    return Request(_CREDITS)
 
 
-def _amount(data: object) -> float:
+def download_url(image_url: str) -> Request[str]:
+    """Ask for a link to an image, good for 20 minutes."""
+    return Request(_DOWNLOAD_URL, body=json_body(url=image_url))
+
+
+def _read_amount(data: object, _: str | None) -> float:
     # Documented as a whole number, seen with decimals.
     if isinstance(data, (int, float)) and not isinstance(data, bool):
         try:
@@ -94,3 +98,11 @@ def _amount(data: object) -> float:
         except OverflowError:
             pass
     raise decode_error("", data, "a finite number")
+
+
+def _read_link(data: object, _: str | None) -> str:
+    return read_url("", data)
+
+
+_CREDITS = Endpoint("credit", "/api/v1/chat/credit", _read_amount)
+_DOWNLOAD_URL = Endpoint("download-url", "/api/v1/common/download-url", _read_link)

@@ -7,14 +7,12 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from attrs import define, field
-
 from kie_cover_async import errors as e
-from kie_cover_async.validation import is_one_word, short_repr
+from kie_cover_async.validation import short_repr
 
-from .envelope import code_of, parsed_body
+from .envelope import code_of, parse_body
 from .records import DecodeError
-from .requests import Request
+from .requests import ErrorClass, Request
 
 T = TypeVar("T")
 
@@ -22,7 +20,7 @@ _OK = 200
 _LONGEST_MESSAGE = 500
 _SECONDS = re.compile(r"\d+(?:\.\d*)?", re.ASCII)
 
-_CODES: dict[int, type[e.ApiError]] = {
+_CODES: dict[int, ErrorClass] = {
     400: e.InvalidRequestError,
     401: e.AuthenticationError,
     402: e.InsufficientCreditsError,
@@ -41,21 +39,21 @@ _ENVELOPE_CODES = (
     | dict.fromkeys((501, 505, 531), e.ApiError)  # the job failed, the feature is disabled
 )
 
-_CERTAINLY_NOT_TAKEN = frozenset(
+_CERTAINLY_NOT_ACCEPTED = frozenset(
     {400, 401, 402, 403, 404, 405, 409, 413, 422, 429, 430, 433, 451, 455, 505}
 )
-_REPEATABLE_THOUGH_PAID = frozenset({429, 430})
-_NO_RECORD = re.compile("record does not exist|is null", re.IGNORECASE)
+_RETRYABLE_SUBMITS = frozenset({429, 430})
 
 
-@define(eq=False)
 class Response:
     """An HTTP answer, read whole. `headers` is any mapping that ignores case."""
 
-    status: int
-    # Of these only the request's id has been looked through for an echo of the key.
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status: int = status
+        self.headers: Mapping[str, str] = headers
+        self.body: bytes = body
 
     @property
     def request_id(self) -> str | None:
@@ -79,87 +77,69 @@ class Response:
 
 
 def parse_response(request: Request[T], response: Response) -> T:
-    """The value that the answer holds, or the error that it means; nothing else is raised."""
-    parsed = parsed_body(response.body)
-    code = code_of(parsed)
+    """Return the value that the answer holds, or raise the error that it means.
+
+    Raises `ApiError` or `InvalidResponseError`, and nothing else.
+    """
+    envelope = parse_body(response.body)
+    code = code_of(envelope)
     if code is None:
-        raise _without_envelope(request, response, parsed)
-    data = parsed.get("data")
-    if code != _OK or (request.endpoint == "record-info" and _is_nothing(data)):
-        raise _refusal(request, response, code, parsed)
+        raise _error_without_envelope(request, response, envelope)
+    data = envelope.get("data")
+    if code != _OK or not data:
+        _raise_refusal(request, response, code, envelope)
     try:
-        return request.parse(data)
+        return request.endpoint.parse(data, request.task_id)
     except DecodeError as error:
         problem = error
-    raise _unreadable(request, response, f"$.data{problem.path}", problem.found, problem.expected)
+    path = f"$.data{problem.path}"
+    raise _invalid_response(request, response, path, problem.found, problem.expected)
 
 
-def _is_nothing(data: object) -> bool:
-    """No record is null, as far as was seen; some servers write an empty thing for it."""
-    return data is None or data in ("", [], {})
+def _raise_refusal(
+    request: Request[Any], response: Response, code: int, envelope: Mapping[str, Any]
+) -> None:
+    """Raise the error that the answer means, if it means one."""
+    usual = None
+    if code != _OK:
+        usual = _ENVELOPE_CODES.get(code, e.ServerError if code >= 500 else e.ApiError)
+    msg = envelope.get("msg")
+    msg = msg if isinstance(msg, str) else ""
+    refusal = request.endpoint.refusal(code, msg, envelope.get("data"), usual)
+    kind, facts = refusal or (usual, {})
+    if kind is not None:
+        raise _api_error(kind, request, response, code, msg, **facts)
 
 
-def _without_envelope(request: Request[Any], response: Response, parsed: Any) -> e.KieCoverError:
+def _error_without_envelope(
+    request: Request[Any], response: Response, parsed: Any
+) -> e.KieCoverError:
     status = response.status
     if 200 <= status < 300 and isinstance(parsed, dict):
         found = short_repr(parsed["code"]) if "code" in parsed else "nothing"
-        return _unreadable(request, response, "$.code", found, "a whole number")
+        return _invalid_response(request, response, "$.code", found, "a whole number")
     if 200 <= status < 300:
-        return _unreadable(request, response, "$", short_repr(parsed), "a JSON object")
+        return _invalid_response(request, response, "$", short_repr(parsed), "a JSON object")
     kind = e.ServerError if status >= 500 else _CODES.get(status, e.ApiError)
-    if status == 409 and request.endpoint == "generate":
-        kind = e.CoverAlreadyExistsError
+    # Only a conflict means the same with and without an envelope.
+    if status == 409 and (refusal := request.endpoint.refusal(status, "", None, kind)):
+        kind = refusal[0]
     redirected = "a redirect, which is refused" if 300 <= status < 400 else ""
     return _api_error(kind, request, response, status, redirected)
 
 
-def _refusal(
-    request: Request[Any], response: Response, code: int, envelope: dict[str, Any]
-) -> e.ApiError:
-    msg = envelope.get("msg")
-    msg = msg if isinstance(msg, str) else ""
-    kind = _ENVELOPE_CODES.get(code, e.ServerError if code >= 500 else e.ApiError)
-    if request.endpoint == "record-info" and _no_record(kind, code, msg):
-        kind = e.TaskNotFoundError
-    if request.endpoint == "generate" and (found := _existing(code, msg, envelope.get("data"))):
-        return _api_error(e.CoverAlreadyExistsError, request, response, code, msg, **found)
-    return _api_error(kind, request, response, code, msg)
-
-
-def _no_record(kind: type[e.ApiError], code: int, msg: str) -> bool:
-    if code in (_OK, 404):
-        return True
-    # A server error may well say that something "is null"; it is still a server error.
-    return kind in (e.ApiError, e.InvalidRequestError) and bool(_NO_RECORD.search(msg))
-
-
-def _existing(code: int, msg: str, data: object) -> dict[str, str | None] | None:
-    """The facts of "this song has a cover already", or `None` where that is not what was said."""
-    task_id = data.get("taskId") if isinstance(data, dict) else None
-    task_id = task_id if is_one_word(task_id) else None
-    if code == 409 or (code == 400 and (task_id or "already" in msg.lower())):
-        return {"existing_task_id": task_id}
-    return None
-
-
 def _api_error(
-    kind: type[e.ApiError],
-    request: Request[Any],
-    response: Response,
-    code: int,
-    msg: str,
-    **facts: Any,
+    kind: ErrorClass, request: Request[Any], response: Response, code: int, msg: str, **facts: Any
 ) -> e.ApiError:
     if kind is e.RateLimitedError:
         facts["retry_after"] = response.retry_after
-    # A gateway says 5xx of any request, of one that it has passed on too.
-    taken = code not in _CERTAINLY_NOT_TAKEN or kind is e.ServerError
-    safe = kind.transient and (request.repeatable or code in _REPEATABLE_THOUGH_PAID)
+    # A gateway answers 5xx to any request, also to one that it has passed on.
+    accepted = code not in _CERTAINLY_NOT_ACCEPTED or kind is e.ServerError
     return kind(
         task_id=request.task_id,
         request_id=response.request_id,
-        retryable=safe,
-        maybe_accepted=taken and not request.repeatable,
+        retryable=kind.transient and (not request.endpoint.is_submit or code in _RETRYABLE_SUBMITS),
+        maybe_accepted=accepted and request.endpoint.is_submit,
         code=code,
         msg=msg[:_LONGEST_MESSAGE],
         http_status=response.status,
@@ -167,14 +147,14 @@ def _api_error(
     )
 
 
-def _unreadable(
+def _invalid_response(
     request: Request[Any], response: Response, path: str, found: str, expected: str
 ) -> e.InvalidResponseError:
     return e.InvalidResponseError(
         task_id=request.task_id,
         request_id=response.request_id,
-        retryable=request.repeatable,
-        maybe_accepted=not request.repeatable,
+        retryable=not request.endpoint.is_submit,
+        maybe_accepted=request.endpoint.is_submit,
         path=path,
         found=found,
         expected=expected,

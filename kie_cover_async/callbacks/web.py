@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from kie_cover_async.deadline import Timeout
+from kie_cover_async.cancel_scope import Timeout
 from kie_cover_async.errors import InvalidResponseError, SignatureError
 
 from .bounded_log import BoundedLog
@@ -39,7 +39,7 @@ def callback_routes(path: str, receive: Receive) -> list[web.RouteDef]:
 
 async def _status(request: web.Request, receive: Receive, log: BoundedLog) -> HTTPStatus:
     try:
-        async with Timeout(asyncio.get_running_loop().time() + _PATIENCE):
+        with Timeout(asyncio.get_running_loop().time() + _PATIENCE):
             body = await _body(request)
     except TimeoutError:
         return HTTPStatus.REQUEST_TIMEOUT

@@ -262,6 +262,9 @@ def emulator(
     failure_rate: Annotated[float, share("How many of the covers fail.")] = 0.0,
     stuck_rate: Annotated[float, share("How many of the covers never end.")] = 0.0,
     fault_rate: Annotated[float, share("How many of the answers go wrong.")] = 0.0,
+    limits: Annotated[
+        bool, typer.Option("--limits", help="Refuse what exceeds the vendor's limits.")
+    ] = False,
     late_callbacks: Annotated[float, share("How many callbacks come seconds later.")] = 0.0,
     lost_callbacks: Annotated[float, share("How many callbacks never come.")] = 0.0,
     duplicated_callbacks: Annotated[float, share("How many callbacks come twice.")] = 0.0,
@@ -285,6 +288,7 @@ def emulator(
         failure_rate=failure_rate,
         stuck_rate=stuck_rate,
         fault_rate=fault_rate,
+        limits=limits,
         seed=seed,
         callbacks=callbacks,
     )

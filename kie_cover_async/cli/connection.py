@@ -84,13 +84,15 @@ class RawAnswer:
 async def raw_answer(task_id: str, base_url: str | None) -> RawAnswer:
     """What one request for a cover's record brings, whatever it is; raises `TransportError`."""
     url, key = _settings(base_url)
-    request = api.record_info(task_id)
+    request = api.SUNO.poll(task_id)
     async with _proxied_session(url) as session:
         http_client = HttpClient(
             url,
             key,
             session=session,
             request_timeout=_RAW_TIMEOUT,
+            submit_timeout=_RAW_TIMEOUT,
+            submit_connect_timeout=_RAW_TIMEOUT,
             user_agent=f"kie-cover-async/{__version__}",
         )
         try:

@@ -68,6 +68,7 @@ async def perform(stage: Stage, archive: CoverArchive, ended: Ended) -> None:
             base_url=emulator.url,
             schedule=_SCHEDULE,
             rate_limiter=RateLimiter(_RATE_LIMIT),
+            submit_rate_limiter=RateLimiter(_RATE_LIMIT),
             observer=stage.hear,
         ) as client,
     ):

@@ -6,7 +6,7 @@ from math import inf
 
 from attrs import frozen
 
-from kie_cover_async.emulator import CallbackPlan, CoverEmulator, Fault
+from kie_cover_async.emulator import CallbackPlan, CoverEmulator, Fault, Limits
 from kie_cover_async.validation import short_repr
 
 from .callback_keys import callback_keys
@@ -33,6 +33,7 @@ class EmulatorSettings:
     failure_rate: float
     stuck_rate: float
     fault_rate: float
+    limits: bool
     seed: str
     callbacks: CallbackPlan
 
@@ -47,6 +48,7 @@ async def emulate(settings: EmulatorSettings, *, as_json: bool) -> int:
             generation_time=seconds_or_range(settings.generation_time),
             failure_rate=settings.failure_rate,
             stuck_rate=settings.stuck_rate,
+            limits=Limits() if settings.limits else None,
             callbacks=settings.callbacks,
             callback_key=next(iter(callback_keys()), None),
             keep_requests=False,

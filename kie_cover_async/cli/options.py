@@ -36,7 +36,7 @@ File = Annotated[
 ]
 Rate = Annotated[
     float | None,
-    typer.Option(metavar="NUMBER", help="Requests a second; 10 if not given, inf has no limit."),
+    typer.Option(metavar="NUMBER", help="Requests a second; 9 if not given, inf has no limit."),
 ]
 AllowImageNetwork = Annotated[
     list[str] | None,

@@ -87,5 +87,5 @@ class Scene:
     def _pause_left(self) -> tuple[str, str]:
         left = self._stage.paused_until - self._stage.now
         if left > 0:
-            return f"all requests stop, {left:.1f} s more", "bold yellow"
+            return f"requests pause, {left:.1f} s more", "bold yellow"
         return "each • is a poll", "dim"

@@ -120,7 +120,7 @@ class Stage:
         cover = self._by_id[event.error.task_id or ""]
         self._tell(
             f"cover {cover.number:02} refused with a 429: "
-            f"all requests stop for {event.seconds:.1f} s"
+            f"all {event.kind} pause for {event.seconds:.1f} s"
         )
 
     def _polled(self, cover: Cover, poll: CoverPolled) -> None:

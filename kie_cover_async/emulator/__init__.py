@@ -3,6 +3,7 @@
 from kie_cover_async.emulator.callbacks import CallbackPlan, SentCallback
 from kie_cover_async.emulator.faults import Fault
 from kie_cover_async.emulator.gateway import ReceivedRequest
+from kie_cover_async.emulator.limits import Limits
 from kie_cover_async.emulator.scripts import CoverScript
 from kie_cover_async.emulator.server import CoverEmulator
 
@@ -11,6 +12,7 @@ __all__ = [
     "CoverEmulator",
     "CoverScript",
     "Fault",
+    "Limits",
     "ReceivedRequest",
     "SentCallback",
 ]

@@ -61,6 +61,22 @@ def duration(_: Any, attribute: Any, value: Any) -> None:
         raise ValueError(refusal)
 
 
+def window(_: Any, attribute: Any, value: Any) -> None:
+    if value is None:
+        return
+    refusal = (
+        f"{attribute.name} must be (number, seconds), with a whole number of at least 1 and a "
+        f"finite time above 0, or None, not {value!r}"
+    )
+    if not (isinstance(value, tuple) and len(value) == 2):
+        raise TypeError(refusal)
+    number, seconds = value
+    if not (_is_number(number, whole=True) and _is_number(seconds)):
+        raise TypeError(refusal)
+    if not (number >= 1 and 0 < seconds < inf):
+        raise ValueError(refusal)
+
+
 def yes_or_no(_: Any, attribute: Any, value: Any) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{attribute.name} must be True or False, not {value!r}")

@@ -1,6 +1,6 @@
 """`CoverEmulator`: its settings, its life, and what may be asked of it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import count as counting
 from random import Random
 from types import TracebackType
@@ -11,6 +11,7 @@ from kie_cover_async.emulator.callbacks import CallbackPlan, CallbackSender, Sen
 from kie_cover_async.emulator.faults import Fault, FaultPlan
 from kie_cover_async.emulator.gateway import Gateway, ReceivedRequest
 from kie_cover_async.emulator.jobs import Duration, Studio
+from kie_cover_async.emulator.limits import LimitKeeper, Limits
 from kie_cover_async.emulator.origin import Origin
 from kie_cover_async.emulator.scripts import CoverScript, read_script
 from kie_cover_async.emulator.service import Service
@@ -43,6 +44,8 @@ class CoverEmulator:
     - `unknown_songs`: ids for which `generate` answers "Original music record does not exist".
     - `duplicates`, `duplicate_reveals_task_id`: the code for a second request for one song, and
       whether the first job's id comes with it (documented, but never seen).
+    - `limits`: how many requests it takes; `Limits()` has the vendor's numbers. What exceeds them
+      is answered with code 429, as the service does, and counted in `refusals`. `None` is no limit.
     - `callbacks`, `callback_key`: how jobs that end are called back, if their URL is on this
       machine, and the key that signs it; `None` signs nothing.
     - `clock_offset`: seconds by which the server's wall clock is ahead of this machine's.
@@ -69,12 +72,15 @@ class CoverEmulator:
         unknown_songs: Collection[str] = (),
         duplicates: Literal["400", "409"] = "400",
         duplicate_reveals_task_id: bool = True,
+        limits: Limits | None = None,
         callbacks: CallbackPlan | None = None,
         callback_key: str | None = None,
         clock_offset: float = 0.0,
         image_size: int = 64,
         keep_requests: bool = True,
     ) -> None:
+        if limits is not None:
+            accepted.argument("limits", limits, accepted.a(Limits, "limits"))
         studio = Studio(
             seed=seed,
             generation_time=generation_time,
@@ -84,6 +90,7 @@ class CoverEmulator:
         )
         self._service = Service(
             studio=studio,
+            limits=LimitKeeper(limits),
             api_key=api_key,
             unknown_songs=unknown_songs,
             duplicates=duplicates,
@@ -181,6 +188,11 @@ class CoverEmulator:
     def callbacks(self) -> list[SentCallback]:
         """The tries at callbacks in the order they were over; the list may be cleared."""
         return self._callbacks.sent
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """How many `"polls"` and `"submits"` exceeded `limits` and were refused."""
+        return self._service.limits.refusals
 
     @property
     def open_connections(self) -> int:

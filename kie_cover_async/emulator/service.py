@@ -10,6 +10,7 @@ from kie_cover_async.emulator import accepted, answers
 from kie_cover_async.emulator.answers import Answer
 from kie_cover_async.emulator.faults import Fault
 from kie_cover_async.emulator.jobs import Job, Moment, Studio
+from kie_cover_async.emulator.limits import LimitKeeper
 from kie_cover_async.emulator.scripts import Status
 
 ENDPOINTS = {
@@ -62,6 +63,7 @@ class Watcher(Protocol):
 @define(kw_only=True)
 class Service:
     studio: Studio
+    limits: LimitKeeper
     api_key: str | None = field(repr=False, validator=validators.optional(accepted.key("api_key")))
     unknown_songs: Collection[str] = field(validator=accepted.ids)
     duplicates: Literal["400", "409"] = field(validator=validators.in_(_DUPLICATE_MESSAGES))
@@ -83,6 +85,8 @@ class Service:
             return answers.server_error(500, status=200), fault
         if not self._admits(call.authorization):
             return answers.unauthorised(), fault
+        if not self.limits.takes(call.endpoint, now.loop):
+            return answers.rate_limited(429, status=200), fault
         if call.endpoint == "record-info":
             return self._record_info(call.task_id, fault, now)
         return self._other(call, now), fault

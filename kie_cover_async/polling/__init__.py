@@ -1,18 +1,18 @@
-"""Polling a cover's status: once, or until the job is terminal or time is up.
+"""How a client waits: polls of one id, joined with those of all other callers.
 
-`poller` is what a client uses. `coalescer` has calls for one id share a request, and `task_watch`
-is how one wait learns of poll results and of callbacks. `state` decides what follows from them and
-is pure; `waiter` is the loop around it.
+`poller` is what the client calls. `coalescer` joins polls that are in flight, `results` is what
+they come to. `waiter` is the loop of one wait, `task_watch` what it receives, and `state` what it
+decides.
 """
 
-from .coalescer import OnSent, PollCoalescer, PollOutcome, PollResult
+from .coalescer import PollCoalescer
 from .poller import OnTaskId, Poller
+from .results import PollOutcome, PollResult
 from .state import OnUpdate, WaitOptions, WaitState
 from .task_watch import TaskWatch
 from .waiter import Waiter
 
 __all__ = [
-    "OnSent",
     "OnTaskId",
     "OnUpdate",
     "PollCoalescer",

@@ -1,208 +1,201 @@
-"""Polls of ids, joined while they are in flight."""
+"""Polls of the same id, joined while they are in flight."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
-from datetime import datetime
-from functools import partial
+from collections.abc import Callable, Hashable
 from math import inf
 from typing import Protocol
 
-from attrs import define
-
+from kie_cover_async.api import Route
 from kie_cover_async.errors import KieCoverError
 from kie_cover_async.fair_queue import QueueEntry, QueueEntryCancelledError
-from kie_cover_async.inbox import Inbox
-from kie_cover_async.models import CoverDetails
+from kie_cover_async.transport import Transport
 
-
-@define(eq=False)
-class PollResult:
-    """A record as it was seen: `served_at` by the server's clock, `received_at` by
-    `loop.time()`.
-    """
-
-    details: CoverDetails
-    served_at: datetime | None
-    received_at: float
-
-
-PollOutcome = PollResult | KieCoverError
+from .results import PollOutcome, PollResult
 
 OnSent = Callable[[], object]
 
-# Makes one request, which queues with this queue entry; calls its second argument when it leaves.
-SendPoll = Callable[[str, OnSent, QueueEntry], Awaitable[PollResult]]
+
+class Watcher(Protocol):
+    """What is told of every poll of an id, whichever caller made it."""
+
+    def on_sent(self) -> None:
+        """A poll is sent."""
+
+    def on_result(self, outcome: PollOutcome) -> None:
+        """A poll has an outcome."""
+
+    def on_lost(self) -> None:
+        """A poll that was sent was cancelled: its outcome is not known."""
 
 
-class Listener(Protocol):
-    """Who hears of every poll of an id, whoever makes it."""
+class _InFlightPoll(QueueEntry):
+    """A poll from the moment it queues until its outcome is known.
 
-    def on_result(self, result: PollOutcome) -> None:
-        """What a poll brought."""
+    One that is cancelled has a `replacement`: another poll of the same id that was sent while this
+    one still queued.
+    """
 
-    def on_poll_sent(self) -> None:
-        """That a poll has left."""
+    __slots__ = ("_coalescer", "_done", "_on_sent", "is_sent", "replacement", "task_id")
 
-    def on_poll_lost(self) -> None:
-        """That a poll was cancelled, and nobody hears what it brings."""
+    replacement: "_InFlightPoll"
 
+    def __init__(
+        self,
+        coalescer: "PollCoalescer",
+        task_id: str,
+        flow: Hashable,
+        *,
+        on_sent: OnSent | None,
+        due: float,
+        urgent_at: float,
+    ) -> None:
+        super().__init__(flow, due=due, urgent_at=urgent_at)
+        self._coalescer = coalescer
+        self.task_id: str = task_id
+        self.is_sent: bool = False
+        self._on_sent: list[OnSent] = [] if on_sent is None else [on_sent]
+        self._done: asyncio.Future[PollOutcome | None] | None = None  # most are joined by no one
 
-def nothing() -> None:
-    """Nobody asks when this poll leaves."""
+    def serves(self, flow: Hashable) -> bool:
+        """Return whether joining is at least as quick as another poll.
 
+        A queued poll of the waits, or of a bulk call, may have ten thousand others of its flow
+        before it; a single call has none.
+        """
+        return self.is_sent or self.flow is None or self.flow == flow
 
-class _InFlightPoll:
-    """A poll on its way: who wants to know that it has left, and the future of what it brings."""
+    def sending(self) -> None:
+        """Note that the poll is sent: it serves every poll of the same id that still queues."""
+        self._coalescer.on_sending(self)
+        self.mark_sent()
 
-    __slots__ = ("_ended", "_on_sent", "entry", "has_left", "instead")
-
-    def __init__(self, on_sent: OnSent, entry: QueueEntry) -> None:
-        self.has_left = False
-        self.entry = entry
-        self.instead: asyncio.Future[PollOutcome | None] | None = None
-        self._on_sent = [on_sent]
-        # most polls are joined by nobody
-        self._ended: asyncio.Future[PollOutcome | None] | None = None
-
-    def leave(self) -> None:
-        self.has_left = True
+    def mark_sent(self) -> None:
+        self.is_sent = True
         for on_sent in self._on_sent:
             on_sent()
 
-    def serves(self, flow: Hashable) -> bool:
-        """Whether to wait for it is no worse than to make a poll of one's own.
+    def replace_with(self, other: "_InFlightPoll") -> None:
+        """Stop queueing: the other poll's outcome is this one's, too."""
+        self.replacement = other
+        self.cancel()
+        self.mark_sent()
 
-        A queued one of the waits, or of a bulk call, may have ten thousand others of its flow
-        before it, which no other call is to queue behind; a single call has none.
-        """
-        return self.has_left or self.entry.flow is None or self.entry.flow == flow
-
-    def give_way_to(self, other: "_InFlightPoll") -> None:
-        """Another poll of the same id has left, and brings what this one would."""
-        self.instead = other.brings()
-        self.entry.cancel()
-        self.leave()
-
-    async def join(self, on_sent: OnSent) -> PollOutcome | None:
-        """What it brought; `None` where whoever made it was cancelled, or failed by a bug."""
-        self._on_sent.append(on_sent)
-        if self.has_left:
-            on_sent()
+    async def join(self, on_sent: OnSent | None) -> PollOutcome | None:
+        """Wait for the outcome; `None` if the caller that leads was cancelled."""
+        if on_sent is not None:
+            self._on_sent.append(on_sent)
+            if self.is_sent:
+                on_sent()
+        if self._done is None:
+            self._done = asyncio.get_running_loop().create_future()
         try:
-            # The future is everybody's: cancelling one who waits for it must not cancel it.
-            return await asyncio.shield(self.brings())
+            # All who joined share the future: cancelling one of them must not cancel it.
+            return await asyncio.shield(self._done)
         finally:
-            # Who is gone is not to be called: what it would do may be possible no more.
-            self._on_sent.remove(on_sent)
+            # Don't call back a caller that was cancelled.
+            if on_sent is not None:
+                self._on_sent.remove(on_sent)
 
-    async def other(self) -> PollOutcome | None:
-        """What the poll brought that this one gave way to."""
-        return None if self.instead is None else await asyncio.shield(self.instead)
-
-    def end(self, result: PollOutcome | None) -> None:
-        if self._ended is not None:
-            self._ended.set_result(result)
-
-    def brings(self) -> asyncio.Future[PollOutcome | None]:
-        """What comes of it, when it does."""
-        if self._ended is None:
-            self._ended = asyncio.get_running_loop().create_future()
-        return self._ended
+    def finish(self, outcome: PollOutcome | None) -> None:
+        if self._done is not None:
+            self._done.set_result(outcome)
 
 
 class PollCoalescer:
-    """Polls of ids, at most one request in flight for each.
+    """Polls of ids with at most one request in flight for each (what Go calls singleflight).
 
-    Whoever comes first makes the request, in its own task; the others wait for it. If that task is
-    cancelled, the first of the others makes the request anew, so nobody depends on anybody's life
-    and there are no tasks of our own to be left behind.
+    The first caller makes the request, in its own task; others wait for it. If that task is
+    cancelled, the first of the others makes another request, so no caller depends on the life of
+    another, and there are no tasks of our own.
 
-    Requests at one id may queue in several flows. When one of them leaves, the others queue no
-    longer, and share what it brings.
+    Polls of one id may queue in several flows. When one of them is sent, the others stop queueing
+    and share its outcome.
     """
 
-    def __init__(self, poll: SendPoll, inbox: Inbox | None = None) -> None:
-        self._poll = poll
-        self.inbox = inbox
+    def __init__(self, transport: Transport, route: Route) -> None:
+        self._transport = transport
+        self._route = route
         self._in_flight: dict[str, list[_InFlightPoll]] = {}
-        self.watches: dict[str, list[Listener]] = {}
+        self.watchers: dict[str, list[Watcher]] = {}
 
     async def poll(
         self,
         task_id: str,
-        on_sent: OnSent = nothing,
         flow: Hashable = None,
         *,
+        on_sent: OnSent | None = None,
         due: float = 0.0,
+        urgent_at: float = inf,
+        attempt: int = 1,
     ) -> PollOutcome:
-        """What a poll brought: a poll result, or an error of one's own, returned and not raised.
+        """Return what a poll comes to; errors are returned and not raised.
 
-        `on_sent` is called once, when the first request that serves this poll has left. Those of
-        one flow queue in the order in which they are `due`.
+        `on_sent` is called once, when the first request that serves this call is sent. `flow`,
+        `due` and `urgent_at` are those of a `QueueEntry`.
         """
-        result = None
-        while result is None:
-            poll = self._serving(task_id, flow)
-            if poll is None:
-                poll = _InFlightPoll(on_sent, QueueEntry(flow, due=due))
-                result = await self._lead(task_id, poll)
+        while True:
+            outcome: PollOutcome | None = None
+            poll = self._find(task_id, flow, urgent_at)
+            if poll is not None:
+                outcome = await poll.join(on_sent)
             else:
-                result = await poll.join(on_sent)
-            if poll.has_left:
-                on_sent = nothing
-            # If that poll was lost, another one must not queue behind all others again.
+                poll = _InFlightPoll(
+                    self, task_id, flow, on_sent=on_sent, due=due, urgent_at=urgent_at
+                )
+                self._in_flight.setdefault(task_id, []).append(poll)
+                try:
+                    request = self._route.poll(task_id)
+                    details, response = await self._transport.send(
+                        request, poll.sending, poll, attempt
+                    )
+                    now = asyncio.get_running_loop().time()
+                    outcome = PollResult(details, response.served_at, now)
+                except KieCoverError as error:
+                    outcome = error
+                except QueueEntryCancelledError:
+                    outcome = await poll.replacement.join(None)
+                finally:
+                    self._finish(poll, outcome)
+            if outcome is not None:
+                return _own(outcome)
+            if poll.is_sent:
+                on_sent = None
+            # That poll was lost; another one must not queue behind all others again.
             due = -inf
-        return _own(result)
 
-    def prioritize(self, task_id: str) -> None:
-        """Let the polls of this id that are queued go before others of their flow."""
+    def on_sending(self, poll: _InFlightPoll) -> None:
+        """Let the poll serve all others of its id, and tell those that watch the id."""
+        polls = self._in_flight[poll.task_id]
+        if len(polls) > 1:
+            for other in polls:
+                if other is not poll and not other.is_sent:
+                    other.replace_with(poll)
+        if self.watchers:
+            for watcher in self.watchers.get(poll.task_id, ()):
+                watcher.on_sent()
+
+    def _find(self, task_id: str, flow: Hashable, urgent_at: float) -> _InFlightPoll | None:
+        found = None
         for poll in self._in_flight.get(task_id, ()):
-            poll.entry.prioritize()
+            poll.prioritize(urgent_at)
+            if found is None and poll.serves(flow):
+                found = poll
+        return found
 
-    def _serving(self, task_id: str, flow: Hashable) -> _InFlightPoll | None:
-        for poll in self._in_flight.get(task_id, ()):
-            if poll.serves(flow):
-                return poll
-        return None
-
-    async def _lead(self, task_id: str, poll: _InFlightPoll) -> PollOutcome | None:
-        result: PollOutcome | None = None
-        self._in_flight.setdefault(task_id, []).append(poll)
-        try:
-            result = await self._poll(task_id, partial(self._leave, task_id, poll), poll.entry)
-        except KieCoverError as error:
-            result = error
-        except QueueEntryCancelledError:
-            result = await poll.other()
-        finally:
-            self._end(task_id, poll, result)
-        return result
-
-    def _end(self, task_id: str, poll: _InFlightPoll, result: PollOutcome | None) -> None:
-        polls = self._in_flight[task_id]
+    def _finish(self, poll: _InFlightPoll, outcome: PollOutcome | None) -> None:
+        polls = self._in_flight[poll.task_id]
         polls.remove(poll)
         if not polls:
-            del self._in_flight[task_id]
-        poll.end(result)
-        if poll.instead is None:
-            self._tell(task_id, result)
-
-    def _leave(self, task_id: str, poll: _InFlightPoll) -> None:
-        for other in self._in_flight[task_id]:
-            if not (other is poll or other.has_left):
-                other.give_way_to(poll)
-        for watch in self.watches.get(task_id, ()):
-            watch.on_poll_sent()
-        poll.leave()
-
-    def _tell(self, task_id: str, result: PollOutcome | None) -> None:
-        for watch in self.watches.get(task_id, ()):
-            if result is None:
-                watch.on_poll_lost()
-            else:
-                watch.on_result(_own(result))
+            del self._in_flight[poll.task_id]
+        poll.finish(outcome)
+        if self.watchers and not poll.is_cancelled:
+            for watcher in self.watchers.get(poll.task_id, ()):
+                if outcome is None:
+                    watcher.on_lost()
+                else:
+                    watcher.on_result(_own(outcome))
 
 
-def _own(result: PollOutcome) -> PollOutcome:
-    """Errors are raised, and gather a traceback: each listener has one of its own."""
-    return result.copy() if isinstance(result, KieCoverError) else result
+def _own(outcome: PollOutcome) -> PollOutcome:
+    # Errors are raised, and collect a traceback: every caller has its own copy.
+    return outcome.copy() if isinstance(outcome, KieCoverError) else outcome

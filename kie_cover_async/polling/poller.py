@@ -1,18 +1,17 @@
-"""How a client reads one cover: by a single poll, or by polls until it is terminal."""
+"""How a client reads one cover: by a single poll, or by polls until the job has ended."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from inspect import isawaitable
 
-from kie_cover_async import api
-from kie_cover_async.errors import KieCoverError
-from kie_cover_async.fair_queue import QueueEntry
+from kie_cover_async.api import Route
+from kie_cover_async.events import WaitFinished, WaitStarted, notify
 from kie_cover_async.inbox import Inbox
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.transport import Transport
 from kie_cover_async.validation import validate_task_id
 
-from .coalescer import OnSent, PollCoalescer, PollResult
+from .coalescer import PollCoalescer
+from .results import PollResult
 from .state import WaitOptions
 from .task_watch import TaskWatch
 from .waiter import Waiter
@@ -20,54 +19,67 @@ from .waiter import Waiter
 OnTaskId = Callable[[str], Awaitable[object] | object]
 
 
-def _nothing() -> None:
-    """Nobody listens."""
-
-
 class Poller:
-    """Polls over one transport, shared by all who read the same id at the same time."""
+    """Polls over one transport, shared by all callers that ask for the same id."""
 
-    def __init__(self, transport: Transport, inbox: Inbox | None = None) -> None:
+    def __init__(self, transport: Transport, route: Route, inbox: Inbox | None = None) -> None:
         self._transport = transport
-        self.coalescer: PollCoalescer = PollCoalescer(self._poll, inbox)
+        self._inbox = inbox
+        self._coalescer = PollCoalescer(transport, route)
 
-    async def details(self, task_id: str, flow: Hashable = None) -> CoverDetails:
-        """What one poll brings, repeated as the retry policy lets it.
+    async def fetch(self, task_id: str, flow: Hashable = None) -> CoverDetails:
+        """Return what one poll reads, repeated as the retry policy allows.
 
-        `flow` is whose turn the requests take, as in `RateLimiter.acquire`.
+        `flow` is that of a `QueueEntry`.
         """
         validate_task_id("task_id", task_id)
-
-        async def attempt() -> CoverDetails:
-            result = await self.coalescer.poll(task_id, flow=flow)
-            if isinstance(result, KieCoverError):
-                raise result
-            return result.details
-
-        with self._transport.lifetime.call(task_id):
-            return await self._transport.repeated(attempt)
+        attempt = 1
+        with self._transport.open_calls.scope(task_id):
+            while True:
+                outcome = await self._coalescer.poll(task_id, flow, attempt=attempt)
+                if isinstance(outcome, PollResult):
+                    return outcome.details
+                await self._transport.back_off(outcome, attempt)
+                attempt += 1
 
     async def wait(
-        self, task_id: str, options: WaitOptions, *, callback_to_come: bool = False
+        self, task_id: str, options: WaitOptions, *, expects_callback: bool = False
     ) -> CoverDetails:
-        """The details of the finished cover; where a `callback_to_come`, looked for after it."""
-        wait = Waiter(
-            watch=TaskWatch(self.coalescer, validate_task_id("task_id", task_id)),
-            options=options,
-            rate_limiter=self._transport.rate_limiter,
-            observer=self._transport.observer,
-            request_timeout=self._transport.http_client.request_timeout,
-            awaits_callback=callback_to_come and self.coalescer.inbox is not None,
-        )
-        with self._transport.lifetime.call(task_id):
-            return await wait.run()
+        """Return the details of the finished cover.
 
-    def try_inbox(self, music_task_id: str) -> None:
-        """Raise now what the inbox would raise when a wait subscribes: it may be another loop's."""
+        With `expects_callback` and an inbox, the first poll comes after the callback.
+        """
+        watch = TaskWatch(self._coalescer, self._inbox, validate_task_id("task_id", task_id))
+        expects_callback = expects_callback and self._inbox is not None
+        waiter = Waiter(self._transport, watch, options, expects_callback=expects_callback)
+        observers = self._transport.observers
+        scope = self._transport.open_calls.scope(task_id)
+        if observers:
+            notify(observers, WaitStarted(task_id=task_id, wait=waiter))
+        outcome: CoverDetails | BaseException
+        try:
+            with scope:
+                outcome = await waiter.run()
+                return outcome
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            if observers:
+                finished = WaitFinished(
+                    task_id=task_id, wait=waiter, polls=waiter.polls, outcome=outcome
+                )
+                notify(observers, finished)
+
+    def check_inbox(self, music_task_id: str) -> None:
+        """Raise now what the inbox would raise when a wait subscribes.
+
+        It may belong to another event loop.
+        """
         validate_task_id("music_task_id", music_task_id)
-        if self.coalescer.inbox is not None:
-            with self._transport.lifetime.call():
-                self.coalescer.inbox.subscribe(music_task_id, _nothing)()
+        if self._inbox is not None:
+            with self._transport.open_calls.scope():
+                self._inbox.subscribe(music_task_id, lambda: None)()
 
     async def wait_for_new(
         self,
@@ -75,19 +87,14 @@ class Poller:
         options: WaitOptions,
         on_task_id: OnTaskId | None,
         *,
-        callback_to_come: bool,
+        expects_callback: bool,
     ) -> CoverDetails:
-        """`wait`, after `on_task_id`; whatever is raised has the id of what was paid for."""
+        """Call `on_task_id`, then `wait`; whatever is raised has the id of what was paid for."""
         try:
             if on_task_id is not None and isawaitable(noted := on_task_id(task_id)):
                 await noted
-            return await self.wait(task_id, options, callback_to_come=callback_to_come)
+            return await self.wait(task_id, options, expects_callback=expects_callback)
         except BaseException as error:
             if getattr(error, "task_id", None) != task_id:
                 error.add_note(f"the cover that was asked for is task {task_id}")
             raise
-
-    async def _poll(self, task_id: str, on_sent: OnSent, entry: QueueEntry) -> PollResult:
-        request = api.record_info(task_id)
-        details, response = await self._transport.send(request, entry=entry, on_sent=on_sent)
-        return PollResult(details, response.served_at, asyncio.get_running_loop().time())

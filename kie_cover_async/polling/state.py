@@ -1,10 +1,10 @@
-"""What one wait knows, and what follows from it: decisions, and nothing that awaits."""
+"""What one wait knows, and what follows from it: decisions, and no awaiting."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from math import inf
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 from attrs.validators import optional
 
 from kie_cover_async.errors import (
@@ -21,7 +21,7 @@ from kie_cover_async.schedule import Schedule
 from kie_cover_async.settings import validate_schedule
 from kie_cover_async.validation import checked, checked_callable, validate_number
 
-from .coalescer import PollOutcome, PollResult
+from .results import PollOutcome, PollResult
 
 OnUpdate = Callable[[CoverDetails], Awaitable[object] | object]
 Outcome = CoverDetails | KieCoverError
@@ -40,7 +40,7 @@ _PRIORITIZE_BEFORE, _PRIORITIZE_SHARE = 10.0, 0.2
 
 @frozen(kw_only=True)
 class WaitOptions:
-    """What one wait was asked to do. Times are in seconds; a `timeout` of `None` is for ever."""
+    """What one wait was asked to do. Times are in seconds; a `timeout` of `None` is forever."""
 
     timeout: float | None = field(validator=optional(checked(at_least=0)))
     not_found_grace: float = field(validator=checked(at_least=0))
@@ -49,54 +49,79 @@ class WaitOptions:
     on_update: OnUpdate | None = field(default=None, validator=checked_callable)
 
 
-@define(eq=False)
-class WaitState:
-    """What one wait knows, and what follows from it. Decides, and touches nothing.
+def ends_wait(details: CoverDetails) -> bool:
+    """Return whether the job failed, or succeeded and has its images."""
+    return details.is_success or details.state.is_failure
 
-    Times are `loop.time()`. `started` is when the first poll left; `next_poll_at` is when to poll
-    again. `asked` is when the poll left whose answer is heard: after the loop was blocked or the
-    process stopped, an answer may be much older than the moment in which it is heard.
-    While a callback is expected, `min_interval` is how many seconds to leave between polls at
-    least.
+
+class WaitState:
+    """What one wait knows, and what follows from it: it decides, and does nothing else.
+
+    Times are `loop.time()`. `started` is when the first poll was sent; `next_poll_at` is when to
+    poll again. `sent_at` is when the poll was sent whose outcome is received: after the loop was
+    blocked or the process stopped, an answer may be much older than the moment when it is read.
+    While a callback is expected, polls are at least `min_interval` seconds apart.
     """
 
-    task_id: str
-    options: WaitOptions
-    started: float
-    details: CoverDetails | None = None
-    polls: int = 0
-    last_error: KieCoverError | None = None
-    next_poll_at: float = inf
-    min_interval: float = 0.0
-    asked: float = inf
-    _born: float = inf
-    _failures: int = 0
-    _unreadable: int = 0
-    _bare_since: float | None = None
+    __slots__ = (
+        "_bare_since",
+        "_born",
+        "_failures",
+        "_unreadable",
+        "details",
+        "last_error",
+        "min_interval",
+        "next_poll_at",
+        "options",
+        "polls",
+        "sent_at",
+        "started",
+        "task_id",
+    )
+
+    def __init__(self, task_id: str, options: WaitOptions, started: float) -> None:
+        self.task_id: str = task_id
+        self.options: WaitOptions = options
+        self.started: float = started
+        self.details: CoverDetails | None = None
+        self.polls: int = 0
+        self.last_error: KieCoverError | None = None
+        self.next_poll_at: float = started
+        self.min_interval: float = 0.0
+        self.sent_at: float = inf
+        self._born = inf
+        self._failures = 0
+        self._unreadable = 0
+        self._bare_since: float | None = None
 
     def age(self, now: float) -> float:
-        """Seconds since the job was created, as far as anybody could tell."""
+        """Return the seconds since the job was created, as far as that is known."""
         return now - min(self._born, self.started)
 
     @property
+    def is_single_poll_over(self) -> bool:
+        """Whether this is a wait of one poll, and that was made."""
+        return self.options.timeout == 0 and self.polls > 0
+
+    @property
     def deadline(self) -> float:
-        """When time is up."""
+        """When the time is up."""
         return inf if self.options.timeout is None else self.started + self.options.timeout
 
     @property
-    def heard_past_deadline(self) -> bool:
-        """Whether the latest answer is to a poll that left when time was up."""
-        return self.deadline <= self.asked < inf
+    def was_polled_past_deadline(self) -> bool:
+        """Whether the latest outcome is that of a poll sent when the time was up."""
+        return self.deadline <= self.sent_at < inf
 
     @property
     def prioritize_at(self) -> float:
-        """From when a poll is not to stay in a queue, or time would be up."""
+        """From when a poll must not stay in a queue, or the time would be up."""
         return self.deadline - min(
             _PRIORITIZE_BEFORE, _PRIORITIZE_SHARE * (self.options.timeout or 0.0)
         )
 
     def on_result(self, result: PollOutcome, now: float, pressure: float) -> Outcome | None:
-        """What the wait ends with, or `None`: then it goes on, and `next_poll_at` is set anew."""
+        """Return what the wait ends with; if `None`, it goes on, and `next_poll_at` is set."""
         self.polls += 1
         if isinstance(result, PollResult):
             return self._saw(result, now, pressure)
@@ -107,7 +132,7 @@ class WaitState:
         self._poll_in(self.min_interval, now)
 
     def timed_out(self, now: float) -> CoverTimeoutError:
-        """The error for a wait whose time is up."""
+        """Return the error for a wait whose time is up."""
         error = CoverTimeoutError(
             task_id=self.task_id, polls=self.polls, waited=now - self.started, details=self.details
         )
@@ -132,7 +157,7 @@ class WaitState:
     def _without_images(self, details: CoverDetails, now: float) -> Outcome | None:
         if self._bare_since is None:
             self._bare_since = now
-        if self._asked(now) - self._bare_since >= _IMAGES_GRACE:
+        if self._sent_at(now) - self._bare_since >= _IMAGES_GRACE:
             return CoverFailedError(task_id=self.task_id, details=details)
         self._poll_in(_IMAGES_INTERVAL, now)
         return None
@@ -144,7 +169,7 @@ class WaitState:
         if missing and self.details is None:
             self._failures = 0
             self._poll_in(self._interval(now, pressure), now)
-            is_over = self._asked(now) - self.started >= self.options.not_found_grace
+            is_over = self._sent_at(now) - self.started >= self.options.not_found_grace
             return error if is_over else None
         # A record that was seen is there: an answer without it is a fault of the moment.
         if self._unreadable >= _MOST_UNREADABLE or not (error.transient or missing):
@@ -152,10 +177,10 @@ class WaitState:
         self._poll_in(self._pause(error), now, failed=True)
         return None
 
-    def _asked(self, now: float) -> float:
-        """Return when the poll left whose answer is heard now."""
-        # One that was joined in flight left before this wait began.
-        return max(self.started, min(self.asked, now))
+    def _sent_at(self, now: float) -> float:
+        """Return when the poll was sent whose outcome is received now."""
+        # One that was joined in flight was sent before this wait began.
+        return max(self.started, min(self.sent_at, now))
 
     def _pause(self, error: KieCoverError) -> float:
         if isinstance(error, RateLimitedError):

@@ -1,4 +1,4 @@
-"""Where one wait hears of its id: from polls, and from callbacks."""
+"""What one wait receives of its id: outcomes of polls, and callbacks."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,59 +7,65 @@ from types import TracebackType
 from typing import Self
 
 from kie_cover_async.fair_queue import WAITS
+from kie_cover_async.inbox import Inbox
 
-from .coalescer import OnSent, PollCoalescer, PollOutcome, nothing
+from .coalescer import OnSent, PollCoalescer
+from .results import PollOutcome
 
-# Seconds: anybody who knows a callback URL may post to it again and again.
-_CALLBACK_POLLS_APART = 1.0
+# Seconds: anyone who knows a callback URL may post to it again and again.
+_CALLBACK_POLL_INTERVAL = 1.0
 
 
 class TaskWatch:
-    """Where one wait hears of its id: from its own polls, everybody else's, and callbacks.
+    """One wait's view of its id: its own polls, those of all other callers, and callbacks.
 
-    A callback makes the wait poll, and that poll has to leave after it: one in flight may have
-    been answered before. Whoever's poll it is, it serves all the waits of the id.
+    A callback makes the wait poll, and that poll has to be sent after it: one in flight may have
+    been answered before. Whichever caller sends it, it serves all the waits of the id.
     """
 
     __slots__ = (
         "_alarm",
-        "_asleep",
+        "_callback_poll_at",
         "_coalescer",
+        "_inbox",
+        "_is_callback_served",
+        "_next_poll_at",
         "_not_before",
-        "_served",
-        "_unread",
+        "_sleeper",
         "_unsubscribe",
-        "_until",
-        "_wanted",
-        "asked_at",
+        "had_callback",
+        "sent_at",
         "task_id",
-        "was_called_back",
+        "unread",
     )
 
-    def __init__(self, coalescer: PollCoalescer, task_id: str) -> None:
+    def __init__(self, coalescer: PollCoalescer, inbox: Inbox | None, task_id: str) -> None:
         self._coalescer = coalescer
+        self._inbox = inbox
         self.task_id: str = task_id
-        self._unread: PollOutcome | None = None
-        self._asleep: asyncio.Future[None] | None = None
+        self.unread: PollOutcome | None = None
+        """The latest outcome that `next_result` has not returned."""
+        self.sent_at: float = -inf
+        """The `loop.time()` at which the latest poll of the id was sent."""
+        self.had_callback: bool = False
+        self._sleeper: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._until = self._wanted = inf  # when the wait wants to poll, and when a callback does
+        self._next_poll_at = self._callback_poll_at = inf
         self._not_before = -inf
-        self.asked_at: float = -inf
-        """The `loop.time()` at which the latest poll of the id left."""
-        self._served = False  # a poll is on its way that left after a callback
-        self._unsubscribe: Callable[[], object] = nothing
-        self.was_called_back: bool = False
+        self._is_callback_served = False  # by a poll that was sent after it
+        self._unsubscribe: Callable[[], object] | None = None
 
     @property
     def min_interval(self) -> float:
-        """How many seconds to leave between polls, since a callback is to come; 0 if none is."""
-        inbox = self._coalescer.inbox
-        return 0.0 if inbox is None or self.was_called_back else inbox.fallback_poll_interval
+        """Seconds to leave between polls while a callback is expected; 0 if none is."""
+        if self._inbox is None or self.had_callback:
+            return 0.0
+        return self._inbox.fallback_poll_interval
 
     def __enter__(self) -> Self:
-        if self._coalescer.inbox is not None:
-            self._unsubscribe = self._coalescer.inbox.subscribe(self.task_id, self.on_callback)
-        self._coalescer.watches.setdefault(self.task_id, []).append(self)
+        if self._inbox is not None:
+            self._unsubscribe = self._inbox.subscribe(self.task_id, self.on_callback)
+        self._coalescer.watchers.setdefault(self.task_id, []).append(self)
         return self
 
     def __exit__(
@@ -68,93 +74,81 @@ class TaskWatch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._unsubscribe()
-        watches = self._coalescer.watches[self.task_id]
-        watches.remove(self)
-        if not watches:
-            del self._coalescer.watches[self.task_id]
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        watchers = self._coalescer.watchers[self.task_id]
+        watchers.remove(self)
+        if not watchers:
+            del self._coalescer.watchers[self.task_id]
 
-    @property
-    def news(self) -> PollOutcome | None:
-        """What was heard and not listened to yet."""
-        return self._unread
+    async def next_result(
+        self, next_poll_at: float, urgent_at: float = inf, on_sent: OnSent | None = None
+    ) -> PollOutcome:
+        """Return the next outcome: of another caller's poll, or of a poll at `next_poll_at`.
 
-    def on_result(self, result: PollOutcome) -> None:
-        """Take the latest news; it wakes a sleeping wait."""
-        self._unread, self._served = result, False
-        if self._asleep is not None:
-            _wake(self._asleep)
+        A callback brings that poll forward. It queues with those of all waits, by when it was due,
+        and before them from `urgent_at` on. Times are `loop.time()`.
+        """
+        loop = asyncio.get_running_loop()
+        if self.unread is None and loop.time() < min(next_poll_at, self._callback_poll_at):
+            self._sleeper = loop.create_future()
+            self._next_poll_at = next_poll_at
+            self._set_alarm()
+            try:
+                await self._sleeper
+            finally:
+                self._sleeper = None
+                self._set_alarm()
+        outcome, self.unread = self.unread, None
+        if outcome is None:
+            due = min(next_poll_at, loop.time())
+            outcome = await self._coalescer.poll(
+                self.task_id, WAITS, on_sent=on_sent, due=due, urgent_at=urgent_at
+            )
+            # What came from elsewhere meanwhile is older, or this very outcome.
+            self.unread = None
+        return outcome
 
     def on_callback(self) -> None:
-        """Take a callback; it makes the wait poll, though not more than once in a second."""
-        self.was_called_back = True
-        self._request_poll()
+        """Take a callback: poll, though not more than once in a second."""
+        self.had_callback = True
+        self._poll_for_callback()
 
-    def on_poll_sent(self) -> None:
-        """A poll leaves that will see what a callback told of, if there was one."""
-        self.asked_at = asyncio.get_running_loop().time()
-        if self._wanted < inf:
-            self._wanted, self._served = inf, True
-            self._not_before = self.asked_at + _CALLBACK_POLLS_APART
+    def on_sent(self) -> None:
+        """Note that a poll is sent, which will see what a callback announced."""
+        self.sent_at = asyncio.get_running_loop().time()
+        if self._callback_poll_at < inf:
+            self._callback_poll_at, self._is_callback_served = inf, True
+            self._not_before = self.sent_at + _CALLBACK_POLL_INTERVAL
             self._set_alarm()
 
-    def on_poll_lost(self) -> None:
-        """It was cancelled, and nobody has seen what the callback told of."""
-        if self._served:
-            self._served = False
-            self._request_poll()
+    def on_result(self, outcome: PollOutcome) -> None:
+        """Take the latest outcome, and wake the wait if it sleeps."""
+        self.unread, self._is_callback_served = outcome, False
+        if self._sleeper is not None:
+            _wake(self._sleeper)
 
-    async def listen_until(self, when: float) -> PollOutcome | None:
-        """The next thing heard, or `None` at `when` (`loop.time()`) or when a callback came."""
-        if self._unread is None:
-            await self._sleep_until(when)
-        result, self._unread = self._unread, None
-        return result
+    def on_lost(self) -> None:
+        """Poll again if the lost poll would have seen what a callback announced."""
+        if self._is_callback_served:
+            self._is_callback_served = False
+            self._poll_for_callback()
 
-    async def poll(self, on_sent: OnSent = nothing, *, prioritize_at: float = inf) -> PollOutcome:
-        """Poll now, or join the poll in flight; what comes of it, as value or error.
-
-        It queues with those of all waits, by when the wait wanted it. If it is queued still at
-        `prioritize_at` (`loop.time()`), it goes before them.
-        """
-        loop, timer = asyncio.get_running_loop(), None
-        due = min(self._until, loop.time())
-        if prioritize_at < inf:
-            timer = loop.call_at(prioritize_at, self._coalescer.prioritize, self.task_id)
-        try:
-            result = await self._coalescer.poll(self.task_id, on_sent, WAITS, due=due)
-        finally:
-            if timer is not None:
-                timer.cancel()
-        # This watch received it, too, and whatever came from elsewhere meanwhile is older.
-        self._unread = None
-        return result
-
-    def _request_poll(self) -> None:
+    def _poll_for_callback(self) -> None:
         now = asyncio.get_running_loop().time()
-        self._wanted = min(self._wanted, max(now, self._not_before))
+        self._callback_poll_at = min(self._callback_poll_at, max(now, self._not_before))
         self._set_alarm()
-
-    async def _sleep_until(self, when: float) -> None:
-        self._asleep = asyncio.get_running_loop().create_future()
-        self._until = when
-        self._set_alarm()
-        try:
-            await self._asleep
-        finally:
-            self._asleep = None
-            self._set_alarm()
 
     def _set_alarm(self) -> None:
-        """Be woken at the right time, if asleep."""
+        """Wake the wait at the right time, if it sleeps."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        if self._asleep is not None:
-            when, loop = min(self._until, self._wanted), self._asleep.get_loop()
-            self._alarm = loop.call_at(when, _wake, self._asleep)
+        if self._sleeper is not None:
+            when, loop = min(self._next_poll_at, self._callback_poll_at), self._sleeper.get_loop()
+            self._alarm = loop.call_at(when, _wake, self._sleeper)
 
 
-def _wake(asleep: asyncio.Future[None]) -> None:
-    if not asleep.done():
-        asleep.set_result(None)
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)

@@ -1,21 +1,19 @@
-"""The loop around the decisions: polls, listens, and keeps the deadline."""
+"""The loop of one wait: poll, decide, call back, until an end or the deadline."""
 
 import asyncio
 import logging
 from inspect import isawaitable
-from typing import Any
+from math import inf
 
-from attrs import frozen
-
-from kie_cover_async.deadline import Timeout
+from kie_cover_async.cancel_scope import Timeout
 from kie_cover_async.errors import KieCoverError
-from kie_cover_async.events import CoverPolled, Observer, StateChanged, tell
-from kie_cover_async.models import CoverDetails, CoverState
-from kie_cover_async.rate_limiter import RateLimiter
+from kie_cover_async.events import CoverPolled, StateChanged, notify
+from kie_cover_async.models import CoverDetails
 from kie_cover_async.schedule import Learner
+from kie_cover_async.transport import Transport
 
-from .coalescer import PollOutcome, PollResult
-from .state import Outcome, WaitOptions, WaitState
+from .results import PollOutcome, PollResult
+from .state import Outcome, WaitOptions, WaitState, ends_wait
 from .task_watch import TaskWatch
 
 _log = logging.getLogger(__name__)
@@ -24,155 +22,165 @@ _log = logging.getLogger(__name__)
 _FROZEN = 0.1
 
 
-@frozen(eq=False)
 class Waiter:
     """One wait, from its first poll to its end.
 
-    One that `awaits_callback` polls first when a callback has come, or should have.
+    With `expects_callback` the first poll comes when a callback has come, or should have.
     """
 
-    watch: TaskWatch
-    options: WaitOptions
-    rate_limiter: RateLimiter
-    observer: Observer | None = None
-    awaits_callback: bool = False
-    request_timeout: float = 30.0
+    __slots__ = (
+        "_clock_runs",
+        "_expects_callback",
+        "_options",
+        "_state",
+        "_timeout",
+        "_transport",
+        "_watch",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        watch: TaskWatch,
+        options: WaitOptions,
+        *,
+        expects_callback: bool,
+    ) -> None:
+        self._transport = transport
+        self._watch = watch
+        self._options = options
+        self._expects_callback = expects_callback and options.timeout != 0
+        self._timeout = Timeout()
+        self._state = WaitState(watch.task_id, options, asyncio.get_running_loop().time())
+        self._clock_runs = False
 
     async def run(self) -> CoverDetails:
-        """The cover's details.
+        """Return the details of the finished cover.
 
-        Raises `CoverFailedError`, `CoverTimeoutError`, or the error that no repetition can mend.
+        Raises `CoverFailedError`, `CoverTimeoutError`, or the error that no retry can fix.
         """
-        state = WaitState(self.watch.task_id, self.options, asyncio.get_running_loop().time())
-        scope, outcome = Timeout(None), None
+        outcome, state, watch = None, self._state, self._watch
         try:
-            async with scope:
-                with self.watch:
-                    outcome = await self._until_the_end(state, scope)
+            with self._timeout, watch:
+                if self._expects_callback:
+                    self._plan_for_callback()
+                # Expired and still here: an `on_update` has kept the cancellation to itself.
+                while outcome is None and not (state.is_single_poll_over or self._timeout.is_ended):
+                    on_sent = None if self._clock_runs else self._start_clock
+                    urgent_at = state.prioritize_at if self._clock_runs else inf
+                    result = await watch.next_result(state.next_poll_at, urgent_at, on_sent)
+                    outcome = await self._take(result, self._timeout)
         except TimeoutError:
-            # Another's TimeoutError, from `on_update`, say, is none of ours.
-            if not scope.expired():
+            # A TimeoutError of the caller's, from `on_update`, say, is not ours.
+            if not self._timeout.is_ended:
                 raise
-        outcome = outcome or await self._at_the_deadline(state, scope.late)
+        if outcome is None:
+            outcome = await self._after_deadline()
         if isinstance(outcome, KieCoverError):
             raise outcome
         return outcome
 
-    async def _until_the_end(self, state: WaitState, scope: Timeout) -> Outcome | None:
-        outcome = await self._judged(await self._first_heard(state, scope), state, scope)
-        # Expired and still here: an `on_update` has kept the cancellation to itself.
-        while not (outcome or self.options.timeout == 0 or scope.expired()):
-            result = await self.watch.listen_until(state.next_poll_at) or await self._poll(state)
-            outcome = await self._judged(result, state, scope)
-        return outcome
+    @property
+    def polls(self) -> int:
+        """How many outcomes the wait has received."""
+        return self._state.polls
 
-    async def _at_the_deadline(self, state: WaitState, late: float) -> Outcome:
-        """Return how the wait ends, if the scope has ended it without an outcome."""
-        news, outcome = self.watch.news, None
-        # Another's poll may have been answered while `on_update` ran.
-        if isinstance(news, PollResult) and _tells_the_end(news.details):
-            async with Timeout(None) as scope:
-                outcome = await self._judged(news, state, scope)
-        elif late > _FROZEN and not state.heard_past_deadline:
-            outcome = await self._last_poll(state)
+    def _start_clock(self) -> None:
+        self._clock_runs = True
+        self._state.started = asyncio.get_running_loop().time()
+        if self._options.timeout:
+            self._timeout.reschedule(self._state.deadline)
+
+    def _plan_for_callback(self) -> None:
+        self._start_clock()
+        self._state.min_interval = self._watch.min_interval
+        self._state.begin_with_min_interval(self._state.started)
+
+    async def _after_deadline(self) -> Outcome:
+        """Return how the wait ends whose time is up, or whose only poll did not end it."""
+        state, unread, outcome = self._state, self._watch.unread, None
+        if isinstance(unread, PollResult) and ends_wait(unread.details):
+            # Another caller's poll was answered while `on_update` ran.
+            outcome = await self._take(unread, self._timeout)
+        elif self._timeout.late > _FROZEN and not state.was_polled_past_deadline:
+            outcome = await self._last_poll()
         return outcome or state.timed_out(asyncio.get_running_loop().time())
 
-    async def _last_poll(self, state: WaitState) -> Outcome | None:
+    async def _last_poll(self) -> Outcome | None:
         """Poll once more, in the time of one request, its queueing included.
 
         The loop was blocked or the process stopped, and the job may have ended long ago.
         """
         now = asyncio.get_running_loop().time()
-        scope = Timeout(now + self.request_timeout)
+        timeout = Timeout(now + self._transport.http_client.timeout.seconds)
+        # What another caller's poll brought before that is too old.
+        self._watch.unread = None
         try:
-            async with scope:
-                return await self._judged(await self.watch.poll(prioritize_at=now), state, scope)
+            with timeout:
+                result = await self._watch.next_result(now, now)
+                return await self._take(result, timeout)
         except TimeoutError:
-            if not scope.expired():
+            if not timeout.is_ended:
                 raise
         return None
 
-    async def _poll(self, state: WaitState) -> PollOutcome:
-        return await self.watch.poll(prioritize_at=state.prioritize_at)
-
-    async def _first_heard(self, state: WaitState, scope: Timeout) -> PollOutcome:
-        if not self.awaits_callback or self.options.timeout == 0:
-            return await self._first_poll(state, scope)
-        if self.options.timeout is not None:
-            scope.reschedule(state.deadline)
-        state.min_interval = self.watch.min_interval
-        state.begin_with_min_interval(state.started)
-        return await self.watch.listen_until(state.next_poll_at) or await self._poll(state)
-
-    async def _first_poll(self, state: WaitState, scope: Timeout) -> PollOutcome:
-        def start_the_clock() -> None:
-            state.started = asyncio.get_running_loop().time()
-            if self.options.timeout:
-                scope.reschedule(state.deadline)
-
-        return await self.watch.poll(start_the_clock)
-
-    async def _judged(
-        self, result: PollOutcome, state: WaitState, scope: Timeout
-    ) -> Outcome | None:
+    async def _take(self, result: PollOutcome, timeout: Timeout) -> Outcome | None:
+        """Log, report and pass on a result; return what the wait ends with, if this is its end."""
+        state = self._state
         now = asyncio.get_running_loop().time()
-        previous_state = state.details.state if state.details else None
-        state.min_interval, state.asked = self.watch.min_interval, self.watch.asked_at
-        outcome = state.on_result(result, now, self.rate_limiter.pressure)
+        previous = state.details
+        state.min_interval, state.sent_at = self._watch.min_interval, self._watch.sent_at
+        outcome = state.on_result(result, now, self._transport.polls.limiter.pressure)
         if outcome is not None:
-            # What is known by now is not to be lost to a deadline while `on_update` runs.
-            scope.reschedule(None)
-        self._report(result, state, now, previous_state)
+            # What is known by now must not be lost to a deadline while `on_update` runs.
+            timeout.reschedule(None)
+        self._report(result, now, previous)
         if isinstance(result, PollResult):
             if outcome is not None:
-                self._ended(result.details, state)
-            await self._update(result.details)
+                self._on_end(result.details)
+            on_update = self._options.on_update
+            if on_update is not None and isawaitable(update := on_update(result.details)):
+                await update
         return outcome
 
-    def _ended(self, details: CoverDetails, state: WaitState) -> None:
-        if isinstance(self.options.schedule, Learner):
-            _teach(self.options.schedule, details)
-        # What has ended before the wait began may have been called of to another process.
-        if state.min_interval and (state.polls > 1 or self.awaits_callback):
-            _log.info("cover %s has ended, and no callback was heard", state.task_id)
+    def _on_end(self, details: CoverDetails) -> None:
+        if isinstance(self._options.schedule, Learner):
+            _teach(self._options.schedule, details)
+        # A job that ended before the wait began may have been called back to another process.
+        if self._state.min_interval and (self._state.polls > 1 or self._expects_callback):
+            _log.info("cover %s has ended without a callback", self._state.task_id)
 
-    async def _update(self, details: CoverDetails) -> None:
-        if self.options.on_update is not None:
-            result = self.options.on_update(details)
-            if isawaitable(result):
-                await result
-
-    def _report(
-        self, result: PollOutcome, state: WaitState, now: float, previous_state: CoverState | None
-    ) -> None:
-        age = state.age(now)
-        details, error = (
-            (result.details, None) if isinstance(result, PollResult) else (None, result)
-        )
-        changed = details is not None and details.state is not previous_state
-        level = logging.INFO if changed else logging.DEBUG
-        said = error if details is None else details.state.value
-        _log.log(level, "cover %s at %.1f s: %s", state.task_id, age, said)
-        if self.observer is None:
-            return
-        facts: dict[str, Any] = {
-            "task_id": state.task_id,
-            "wait": self,
-            "age": age,
-            "details": details,
-        }
-        tell(self.observer, CoverPolled(error=error, **facts))
-        if changed:
-            tell(self.observer, StateChanged(previous_state=previous_state, **facts))
+    def _report(self, result: PollOutcome, now: float, previous: CoverDetails | None) -> None:
+        state = self._state
+        details = result.details if isinstance(result, PollResult) else None
+        error = None if isinstance(result, PollResult) else result
+        previous_state = None if previous is None else previous.state
+        has_changed = details is not None and details.state is not previous_state
+        if has_changed or _log.isEnabledFor(logging.DEBUG):
+            level = logging.INFO if has_changed else logging.DEBUG
+            seen = error if details is None else details.state.value
+            _log.log(level, "cover %s at %.1f s: %s", state.task_id, state.age(now), seen)
+        observers = self._transport.observers
+        if observers:
+            age = state.age(now)
+            polled = CoverPolled(
+                task_id=state.task_id, wait=self, age=age, details=details, error=error
+            )
+            notify(observers, polled)
+            if has_changed and details is not None:
+                changed = StateChanged(
+                    task_id=state.task_id,
+                    wait=self,
+                    age=age,
+                    previous_state=previous_state,
+                    details=details,
+                )
+                notify(observers, changed)
 
 
 def _teach(learner: Learner, details: CoverDetails) -> None:
-    """What it raises must not cost anybody the cover that is there."""
+    # What the schedule raises must not cost anybody the cover that is there.
     try:
         learner.learn(details)
     except Exception:  # noqa: BLE001 - the schedule may be somebody else's code
         _log.exception("the schedule failed to learn from cover %s", details.task_id)
-
-
-def _tells_the_end(details: CoverDetails) -> bool:
-    return details.is_success or details.state.is_failure

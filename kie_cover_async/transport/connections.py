@@ -1,11 +1,13 @@
 """Connections that must not be used again: those of submits, and those that spoke unasked."""
 
 import asyncio
+from http.cookies import BaseCookie, SimpleCookie
 from typing import Any
 from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
 # Covers take minutes and are polled every few seconds: a connection given up after aiohttp's
 # usual 15 s would be made anew for nearly every poll.
@@ -36,6 +38,16 @@ class Connections(aiohttp.TCPConnector):
             if not protocol.should_close:
                 return connection
             connection.close()
+
+
+class NoCookies(aiohttp.DummyCookieJar):
+    """Keep no cookies, and build nothing to say so."""
+
+    _none: BaseCookie[str] = SimpleCookie()
+
+    def filter_cookies(self, request_url: URL) -> BaseCookie[str]:  # noqa: ARG002
+        """Return no cookies."""
+        return self._none
 
 
 class SubmitBody(aiohttp.BytesPayload):

@@ -11,12 +11,12 @@ from attrs import define, field, frozen
 from yarl import URL
 
 from kie_cover_async.api import Response
+from kie_cover_async.cancel_scope import SharedTimeout
 from kie_cover_async.errors import DownloadError
 from kie_cover_async.settings import is_loopback
 from kie_cover_async.validation import NO_URL, Network, validate_http_url
 
 from .addresses import NotPublicError, public_socket
-from .cancel_scope import SharedTimeout
 from .transport import Transport
 
 T = TypeVar("T")
@@ -144,13 +144,13 @@ class ImageDownloader:
         Raises `DownloadError`, and `ClientClosedError` when the client is closed.
         """
         target = validate_http_url("url", url)
-        fetch = _Fetch(str(url), task_id, self._transport.http_client.request_timeout)
+        fetch = _Fetch(str(url), task_id, self._transport.http_client.timeout.seconds)
 
         async def attempt() -> T:
             return await self._attempt(target, receive, fetch)
 
-        with self._transport.lifetime.call(task_id):
-            return await self._transport.repeated(attempt)
+        with self._transport.open_calls.scope(task_id):
+            return await self._transport.retry_calls(attempt)
 
     async def _attempt(
         self,
@@ -161,7 +161,7 @@ class ImageDownloader:
         for _ in range(1 + MOST_REDIRECTS):
             session = self._session_for(url, fetch)
             # A host may send interim answers or half a header for ever.
-            with fetch.failures(), self._transport.http_client.deadlines.scope():
+            with fetch.failures(), self._transport.http_client.timeout.scope():
                 response = await session.get(url, allow_redirects=False)
             async with response:
                 if response.status not in _REDIRECTS:
@@ -175,7 +175,7 @@ class ImageDownloader:
             asked = Response(status, response.headers, b"").retry_after if again else None
             reason = f"the host answered {status}"
             raise fetch.error(reason, again=again, http_status=status, retry_after=asked)
-        return Body(response.content, fetch, self._transport.http_client.deadlines)
+        return Body(response.content, fetch, self._transport.http_client.timeout)
 
     def _session_for(self, url: URL, fetch: _Fetch) -> aiohttp.ClientSession:
         """The session that may go there; raises `DownloadError` where none may."""

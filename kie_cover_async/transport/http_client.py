@@ -5,21 +5,23 @@ from math import inf
 from typing import Any
 
 import aiohttp
-from multidict import CIMultiDict
+from aiohttp import hdrs
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from kie_cover_async.api import Request, Response
+from kie_cover_async.cancel_scope import SharedTimeout
 from kie_cover_async.errors import ClientClosedError, ConnectionSetupError, TransportError
 
-from .cancel_scope import SharedTimeout
-from .connections import Connections, SubmitBody
+from .connections import Connections, NoCookies, SubmitBody
 from .lasting import lasting_problem
 from .secret import Secret
 
-LARGEST_ANSWER = 1 << 20
+MAX_RESPONSE_BYTES = 1 << 20
 
-# What is left of the request's time after this tells a slow server from one never reached.
-_SHARE_FOR_CONNECTING = 0.9
+# At most this share of a request's time is for its connection: what is left after that tells a
+# slow server from one that was never reached.
+_CONNECT_SHARE = 0.9
 
 _NEVER_CONNECTED = (
     aiohttp.ClientConnectorError,
@@ -38,8 +40,7 @@ class UnfitSessionError(ValueError):
 
 
 class HttpClient:
-    """Sends requests to the API's origin, with the key, over a session of its own or an external
-    one.
+    """Send requests to the API's origin, with the key, over its own session or an external one.
 
     An external session is neither closed nor altered: what we need is passed with each request. Its
     cookie jar goes on doing its work, so it may keep the cookie that the API's gateway sets.
@@ -52,140 +53,157 @@ class HttpClient:
         *,
         session: aiohttp.ClientSession | None,
         request_timeout: float,
+        submit_timeout: float,
+        submit_connect_timeout: float,
         user_agent: str,
     ) -> None:
         self.base_url: URL = base_url
-        self.request_timeout: float = request_timeout
         self.user_agent: str = user_agent
+        self.timeout: SharedTimeout = SharedTimeout(request_timeout)
+        self._submit_timeout = SharedTimeout(submit_timeout)
+        self._submit_connect_timeout = min(submit_connect_timeout, submit_timeout * _CONNECT_SHARE)
         self._root = str(base_url).rstrip("/")
         self._urls: dict[str, URL] = {}
         self._secret = Secret(api_key)
-        self._headers = CIMultiDict(
-            {
-                "Authorization": self._secret.header,
-                # The API asks for it of every request, GET included.
-                "Content-Type": "application/json",
-                "Accept": "application/json",
-                # A cache, of an external session or on the way, would repeat an old status.
-                "Cache-Control": "no-cache",
-                "User-Agent": user_agent,
-            }
-        )
         self._session = session
-        self._owned = session is None
-        self.deadlines: SharedTimeout = SharedTimeout(request_timeout)
-        self._connect_time: float = request_timeout * _SHARE_FOR_CONNECTING
-        self._timeout = aiohttp.ClientTimeout(
-            total=None,
-            connect=self._connect_time,
-            # Rounded up to whole seconds, it would come after the request's own.
-            ceil_threshold=inf,
-        )
+        self._owns_session = session is None
+        headers = {
+            hdrs.AUTHORIZATION: self._secret.header,
+            # The API asks for it of every request, GET included.
+            hdrs.CONTENT_TYPE: "application/json",
+            hdrs.ACCEPT: "application/json",
+            # A cache, of an external session or on the way, would repeat an old status.
+            hdrs.CACHE_CONTROL: "no-cache",
+            hdrs.USER_AGENT: user_agent,
+        }
+        self._headers = CIMultiDict(headers)
+        self._submit_headers = CIMultiDict({**headers, hdrs.CONNECTION: "close"})
+        self._connect_timeout = _connect_timeout(request_timeout * _CONNECT_SHARE)
+        # What our own session was made with need not be passed with each request.
+        self._options: dict[str, Any] = {"allow_redirects": False}
+        if session is not None:
+            self._options |= {
+                "headers": self._headers,
+                "timeout": self._connect_timeout,
+                "auto_decompress": True,
+                "raise_for_status": False,
+            }
 
     @property
     def connection_limit(self) -> int | None:
-        """How many connections an external session's pool has for us; `None` where it has no
-        limit.
-        """
+        """How many connections an external session's pool has; `None` if it has no limit."""
         connector = self._session.connector if self._session is not None else None
         if connector is None:
             return None
         return min(filter(None, (connector.limit, connector.limit_per_host)), default=None)
 
-    def url_of(self, request: Request[Any]) -> URL:
-        """Where the call goes."""
-        if (url := self._urls.get(request.path)) is None:
-            url = self._urls[request.path] = URL(self._root + request.path)
-        return url.with_query(request.query) if request.query else url
-
     async def request(self, request: Request[Any]) -> Response:
-        """The answer, read whole.
+        """Send a request and return the response with its body.
 
         Raises `TransportError`, `ClientClosedError`, `UnfitSessionError`, and whatever the tracing
         of an external session raises.
         """
-        session = self._resolve_session(request)
+        session = self._open_session(request)
+        timeout = self._submit_timeout if request.endpoint.is_submit else self.timeout
+        response = body = None
         try:
-            with self.deadlines.scope():
-                return await self._send(session, request)
+            with timeout.scope():
+                url = self.url_of(request)
+                if request.body is None:
+                    response = await session.get(url, **self._options)
+                else:
+                    response = await session.post(url, **self._post_options(request, url))
+                try:
+                    if response.status == 407:
+                        # From a proxy, over plain http; over https aiohttp raises the same error.
+                        raise aiohttp.ClientHttpProxyError(response.request_info, (), status=407)
+                    # A short body has mostly come with the headers.
+                    if response.content.is_eof():
+                        body = response.content.read_nowait()
+                    else:
+                        body = await _read(response.content)
+                    return self._response(response, body)
+                finally:
+                    if not response.closed:
+                        response.release()
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised below
-            problem = self._problem(request, error)
+            problem = self._problem(request, error, timeout.seconds)
+            response = body = None  # what the server sent may echo the key
         # Outside the `except`: aiohttp's errors hold the request's headers, and with them the key.
         raise problem
 
     async def aclose(self) -> None:
         """Close the session, if it is our own."""
-        self.deadlines.cancel()
-        if self._owned and self._session is not None:
+        self.timeout.cancel()
+        self._submit_timeout.cancel()
+        if self._owns_session and self._session is not None:
             await self._session.close()
 
-    def _resolve_session(self, request: Request[Any]) -> aiohttp.ClientSession:
+    def url_of(self, request: Request[Any]) -> URL:
+        """Return where the request goes."""
+        path, task_id = request.endpoint.path, request.task_id
+        if (url := self._urls.get(path)) is None:
+            url = self._urls[path] = URL(self._root + path)
+        if task_id is None or request.body is not None:
+            return url
+        # Text that needs no quoting is taken over faster than a mapping.
+        if task_id.isascii() and task_id.isalnum():
+            return url.with_query("taskId=" + task_id)
+        return url.with_query({"taskId": task_id})
+
+    def _open_session(self, request: Request[Any]) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=Connections(),
-                cookie_jar=aiohttp.DummyCookieJar(),
+                cookie_jar=NoCookies(),
                 headers=self._headers,
+                timeout=self._connect_timeout,
             )
         if self._session.closed:
             # Our own is closed when no call is left that could come here.
             raise ClientClosedError(task_id=request.task_id, reason=_OWNER_CLOSED)
         return self._session
 
-    async def _send(self, session: aiohttp.ClientSession, request: Request[Any]) -> Response:
-        url = self.url_of(request)
-        headers, tls_host = None if self._owned else self._headers, None
-        data: bytes | SubmitBody | None = request.body
-        if request.body is not None and not request.repeatable:
+    def _post_options(self, request: Request[Any], url: URL) -> dict[str, Any]:
+        if not request.endpoint.is_submit:
+            return {**self._options, "data": request.body}
+        send_by = asyncio.get_running_loop().time() + self._submit_connect_timeout
+        return {
+            **self._options,
             # A connection of its own: a kept one may be closing just when it is used again, and
             # leave open whether the request was accepted. The pool keeps apart what names its TLS
             # host, and the body sees to it that the connection never gets there.
-            headers, tls_host = CIMultiDict(self._headers, Connection="close"), url.raw_host
-            data = SubmitBody(
-                request.body, send_by=asyncio.get_running_loop().time() + self._connect_time
-            )
-        async with session.request(
-            request.method,
-            url,
-            data=data,
-            headers=headers,
-            timeout=self._timeout,
-            server_hostname=tls_host,
-            allow_redirects=False,
-            auto_decompress=True,
-            raise_for_status=False,
-        ) as response:
-            if response.status == 407:
-                # From a proxy, over plain http; over https aiohttp raises the same error.
-                raise aiohttp.ClientHttpProxyError(response.request_info, (), status=407)
-            chunks: list[bytes] = []
-            size = 0
-            while size <= LARGEST_ANSWER and not response.content.at_eof():
-                chunks.append(chunk := await response.content.readany())
-                size += len(chunk)
-            return self._answer(response, b"".join(chunks))
+            "data": SubmitBody(request.body or b"", send_by=send_by),
+            "headers": self._submit_headers,
+            "server_hostname": url.raw_host,
+            "timeout": _connect_timeout(self._submit_connect_timeout),
+        }
 
-    def _answer(self, response: aiohttp.ClientResponse, body: bytes) -> Response:
-        """The answer up to the cap: what is cut off there is no JSON, and is judged as such.
+    def _response(self, response: aiohttp.ClientResponse, body: bytes) -> Response:
+        """Return the response up to the size cap, with each echo of the key masked.
 
-        An echo of the key is hidden: it would get into messages and logs.
+        What is cut off at the cap is no JSON, and is read as such.
         """
-        body = self._secret.mask_body(body[:LARGEST_ANSWER])
-        request_id = response.headers.get("cf-ray", "")
-        if (hidden := self._secret.mask(request_id)) == request_id:
-            return Response(response.status, response.headers, body)
-        headers = response.headers.copy()
-        headers["cf-ray"] = hidden
+        headers = response.headers
+        request_id = headers.get("cf-ray", "")
+        if (masked := self._secret.mask(request_id)) != request_id:
+            copied = headers.copy()
+            copied["cf-ray"] = masked
+            headers = CIMultiDictProxy(copied)
+        body = self._secret.mask_body(body[:MAX_RESPONSE_BYTES])
         return Response(response.status, headers, body)
 
-    def _problem(self, request: Request[Any], error: BaseException) -> BaseException:
-        """What is to be raised in the place of an error that came out of aiohttp."""
+    def _problem(
+        self, request: Request[Any], error: BaseException, seconds: float
+    ) -> BaseException:
+        """Return what to raise in place of an error that came out of aiohttp."""
         if (lasting := lasting_problem(error)) is not None:
             reason = self._secret.mask(lasting)
             return ConnectionSetupError(task_id=request.task_id, reason=reason, connected=False)
         if isinstance(error, _NEVER_CONNECTED):
             return self._failure(request, _named(error), connected=False)
         if type(error) is TimeoutError:
-            return self._failure(request, f"no answer within {self.request_timeout:g} s")
+            return self._failure(request, f"no answer within {seconds:g} s")
         if isinstance(error, (aiohttp.ClientError, OSError)):
             return self._failure(request, _named(error))
         if isinstance(error, ValueError) and str(error).startswith(_CLASH):
@@ -200,15 +218,30 @@ class HttpClient:
     ) -> TransportError:
         return TransportError(
             task_id=request.task_id,
-            retryable=request.repeatable or not connected,
-            maybe_accepted=connected and not request.repeatable,
+            retryable=not request.endpoint.is_submit or not connected,
+            maybe_accepted=connected and request.endpoint.is_submit,
             reason=self._secret.mask(reason),
             connected=connected,
         )
 
 
+def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
+    # Rounded up to whole seconds, it would come after the request's own.
+    return aiohttp.ClientTimeout(total=None, connect=seconds, ceil_threshold=inf)
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """Return the body, up to the first piece that goes beyond the cap."""
+    chunks: list[bytes] = []
+    size = 0
+    while size <= MAX_RESPONSE_BYTES and not content.at_eof():
+        chunks.append(chunk := await content.readany())
+        size += len(chunk)
+    return b"".join(chunks)
+
+
 def _bare(error: BaseException) -> BaseException:
-    """The same error, alone: the frames that it came through have the key among their locals."""
+    """Return the same error alone: the frames it came through have the key among their locals."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     for part in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
         _bare(part)

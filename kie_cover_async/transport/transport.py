@@ -1,4 +1,4 @@
-"""Calls under a rate limiter, repeated as the policy allows, and told to the observer."""
+"""Requests under their limits, retried as the policy allows, and reported to the observers."""
 
 import asyncio
 import logging
@@ -9,163 +9,195 @@ from typing import NoReturn, TypeVar
 from attrs import field, frozen
 
 from kie_cover_async.api import Request, Response, parse_response
-from kie_cover_async.errors import (
-    ApiError,
-    ClientClosedError,
-    KieCoverError,
-    RateLimitedError,
+from kie_cover_async.errors import ApiError, ClientClosedError, KieCoverError, RateLimitedError
+from kie_cover_async.events import (
+    Observers,
+    RequestFinished,
+    RequestsPaused,
+    RetryScheduled,
+    as_observers,
+    notify,
 )
-from kie_cover_async.events import Observer, RequestFinished, RequestsPaused, RetryScheduled, tell
 from kie_cover_async.fair_queue import QueueEntry
-from kie_cover_async.rate_limiter import ConcurrencyLimiter, RateLimiter
 from kie_cover_async.retry import RetryPolicy
-from kie_cover_async.validation import checked_kind, checked_plain_callable
+from kie_cover_async.validation import checked_kind
 
 from .http_client import HttpClient, UnfitSessionError
-from .lifetime import Lifetime
+from .open_calls import OpenCalls
+from .throttle import Throttle
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
+def _ignore() -> None:
+    """Do nothing when the request is sent."""
+
+
 @frozen(kw_only=True, eq=False)
 class Transport:
-    """What every call goes through: a place in flight, then the rate limiter, then the HTTP
-    client.
-    """
+    """What every request passes: a place, a slot, the HTTP client, the reading of its answer."""
 
     http_client: HttpClient
-    rate_limiter: RateLimiter = field(validator=checked_kind(RateLimiter))
+    polls: Throttle
+    submits: Throttle
     retry: RetryPolicy = field(validator=checked_kind(RetryPolicy))
-    in_flight: ConcurrencyLimiter
-    observer: Observer | None = field(default=None, validator=checked_plain_callable)
-    lifetime: Lifetime = field(factory=Lifetime)
+    observers: Observers = field(default=(), converter=as_observers)
+    open_calls: OpenCalls = field(factory=OpenCalls)
     sessions: AsyncExitStack = field(factory=AsyncExitStack)  # closed when no call is left
 
     def __reduce__(self) -> NoReturn:
         # The key would go along, to wherever pickles are kept.
-        raise TypeError("a CoverClient is not to be pickled or copied deeply: make another one")
+        raise TypeError("a CoverClient must not be pickled or copied deeply: make another one")
 
     async def send(
         self,
         request: Request[T],
-        *,
+        on_sending: Callable[[], object] = _ignore,
         entry: QueueEntry | None = None,
-        on_sent: Callable[[], object],
+        attempt: int = 1,
     ) -> tuple[T, Response]:
-        """One request, when the rate limiter allows it; waiting for that costs none of its time."""
-        if self.lifetime.closed:
+        """Send one request when its limits allow it; return the value and the response.
+
+        The time in queues is not part of the request's. `on_sending` is called after it.
+
+        Raises the `KieCoverError` that the answer, or its absence, means, and
+        `QueueEntryCancelledError` if the entry is cancelled.
+        """
+        if self.open_calls.closed:
             # Ended, and still here: an `on_update` has kept the cancellation to itself.
             raise ClientClosedError(task_id=request.task_id)
-        asked = asyncio.get_running_loop().time()
-        await self.in_flight.acquire(entry)
+        throttle = self.submits if request.endpoint.is_submit else self.polls
+        places, limiter = throttle.places, throttle.limiter
+        called = asyncio.get_running_loop().time()
+        if not places.try_acquire():
+            await places.acquire(entry := entry or QueueEntry())
+        response = None
         try:
-            granted = await self.rate_limiter.acquire(entry)
-            on_sent()
+            slot = limiter.try_acquire()
+            granted = await limiter.acquire(entry or QueueEntry()) if slot is None else slot
+            on_sending()
             response = await self.http_client.request(request)
             value = parse_response(request, response)
         except KieCoverError as error:
-            self._refused(error, granted)
-            self._tell_done(request, granted, granted - asked, error)
+            self._on_error(throttle, error, granted)
+            self._report(request, response, error, attempt=attempt, called=called, granted=granted)
             raise
         finally:
-            self.in_flight.release()
-        self.rate_limiter.accepted(granted)
-        if self.observer is not None:
-            self._tell_done(request, granted, granted - asked, None)
+            places.release()
+        limiter.accepted(granted)
+        if self.observers:
+            self._report(request, response, None, attempt=attempt, called=called, granted=granted)
         return value, response
 
-    async def repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The attempt's value, after as many failures as the retry policy lets pass."""
-        tries = 1
-        while True:
-            try:
-                return await attempt()
-            except KieCoverError as error:
-                pause = self.retry.next_pause(error, tries)
-                if pause is None:
-                    raise
-                self._tell_retry(error, tries, pause)
-            await asyncio.sleep(pause)
-            tries += 1
-
     async def call(self, request: Request[T], *, about: str = "") -> T:
-        """A single call from end to end: rate limiter, request, reading, repetitions.
+        """Make a single call: `send`, repeated as the retry policy allows.
 
-        `about` is named in a warning where a call that is paid for is cancelled, or ends by a bug
-        of an external session, and its answer was never read.
+        `about` names the call in a warning if a submit is cancelled, or ended by a bug in an
+        external session, before its answer was read.
         """
-        unanswered = False
+        is_unanswered = False
 
-        def on_sent() -> None:
-            nonlocal unanswered
-            unanswered = True
+        def on_sending() -> None:
+            nonlocal is_unanswered
+            is_unanswered = request.endpoint.is_submit
 
-        async def attempt() -> T:
-            nonlocal unanswered
-            try:
-                value, _ = await self.send(request, on_sent=on_sent)
-                return value
-            except (KieCoverError, UnfitSessionError):
-                unanswered = False
-                raise
-
+        attempt = 1
         try:
-            with self.lifetime.call():
-                return await self.repeated(attempt)
+            with self.open_calls.scope(request.task_id):
+                while True:
+                    try:
+                        value, _ = await self.send(request, on_sending, attempt=attempt)
+                        return value
+                    except UnfitSessionError:
+                        is_unanswered = False
+                        raise
+                    except KieCoverError as error:
+                        is_unanswered = False
+                        failure = error
+                    await self.back_off(failure, attempt)
+                    attempt += 1
         except ClientClosedError as error:
-            error.maybe_accepted = unanswered and not request.repeatable
+            error.maybe_accepted = is_unanswered
             raise
         except BaseException as error:
-            if unanswered and not request.repeatable:
+            if is_unanswered:
                 _log.warning(
-                    "%s for %s was begun, and ended by %s without an answer: "
+                    "%s for %s was sent, and ended by %s without an answer: "
                     "the request may have been accepted",
-                    request.endpoint,
+                    request.endpoint.name,
                     about,
                     type(error).__name__,
                 )
             raise
 
+    async def retry_calls(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Return what `attempt` returns, after as many failures as the retry policy allows."""
+        number = 1
+        while True:
+            try:
+                return await attempt()
+            except KieCoverError as error:
+                failure = error
+            await self.back_off(failure, number)
+            number += 1
+
+    async def back_off(self, error: KieCoverError, attempt: int) -> None:
+        """Sleep until the next attempt; raise the error if there must not be one."""
+        delay = self.retry.next_pause(error, attempt)
+        if delay is None:
+            raise error
+        _log.info("repeated in %.1f s, after attempt %d: %s", delay, attempt, error)
+        if self.observers:
+            retry = RetryScheduled(task_id=error.task_id, attempt=attempt, delay=delay, error=error)
+            notify(self.observers, retry)
+        await asyncio.sleep(delay)
+
     async def aclose(self) -> None:
         """End running calls with `ClientClosedError`, and close the session if it is ours."""
-        self.lifetime.close()
+        self.open_calls.close()
         try:
-            await self.lifetime.others_gone()
+            await self.open_calls.wait_for_others()
         finally:
             self.sessions.push_async_callback(self.http_client.aclose)
             await self.sessions.aclose()
-        self.lifetime.end_own_calls()
+        self.open_calls.end_own_calls()
 
-    def _refused(self, error: KieCoverError, granted: float) -> None:
+    def _on_error(self, throttle: Throttle, error: KieCoverError, granted: float) -> None:
         if isinstance(error, RateLimitedError):
-            self._pause(error, granted)
+            self._pause(throttle, error, granted)
         elif isinstance(error, ApiError):
-            self.rate_limiter.accepted(granted)
+            throttle.limiter.accepted(granted)
 
-    def _pause(self, error: RateLimitedError, granted: float) -> None:
-        seconds = self.retry.shared_pause(self.rate_limiter.refused(granted), error.retry_after)
-        self.rate_limiter.pause(seconds)
-        _log.info("refused for too many requests: all requests stop for %.1f s", seconds)
-        if self.observer is not None:
-            tell(self.observer, RequestsPaused(seconds=seconds, error=error))
+    def _pause(self, throttle: Throttle, error: RateLimitedError, granted: float) -> None:
+        refusals = throttle.limiter.refused(granted)
+        seconds = self.retry.shared_pause(refusals, error.retry_after)
+        throttle.limiter.pause(seconds)
+        kind = "submits" if throttle is self.submits else "polls"
+        _log.info("refused for too many requests: all %s pause for %.1f s", kind, seconds)
+        if self.observers:
+            notify(self.observers, RequestsPaused(kind=kind, seconds=seconds, error=error))
 
-    def _tell_done(
-        self, request: Request[T], granted: float, queued: float, error: KieCoverError | None
+    def _report(
+        self,
+        request: Request[T],
+        response: Response | None,
+        error: KieCoverError | None,
+        *,
+        attempt: int,
+        called: float,
+        granted: float,
     ) -> None:
-        if self.observer is not None:
-            done = RequestFinished(
-                endpoint=request.endpoint,
+        if self.observers:
+            finished = RequestFinished(
+                endpoint=request.endpoint.name,
+                method=request.method,
                 task_id=request.task_id,
-                queue_time=queued,
-                duration=self.lifetime.loop().time() - granted,
+                attempt=attempt,
+                http_status=None if response is None else response.status,
+                queue_time=granted - called,
+                duration=asyncio.get_running_loop().time() - granted,
                 error=error,
             )
-            tell(self.observer, done)
-
-    def _tell_retry(self, error: KieCoverError, tries: int, pause: float) -> None:
-        _log.info("repeated in %.1f s, after try %d: %s", pause, tries, error)
-        if self.observer is not None:
-            plan = RetryScheduled(task_id=error.task_id, attempt=tries, delay=pause, error=error)
-            tell(self.observer, plan)
+            notify(self.observers, finished)

@@ -3,6 +3,7 @@
 import json
 from datetime import timedelta, timezone
 
+import pytest
 from anything import check_answer, check_record
 from api_answers import CALLS, IMAGE, TASK, envelope, heard, record
 from hypothesis import example, given
@@ -19,6 +20,8 @@ from kie_cover_async import (
     unstructure_details,
 )
 from kie_cover_async.api import Response
+
+pytestmark = pytest.mark.usefixtures("parser")
 
 texts = st.text(st.characters(exclude_categories=[]), max_size=30)
 scalars = (

@@ -16,6 +16,8 @@ from kie_cover_async import (
     ServerError,
 )
 
+pytestmark = pytest.mark.usefixtures("parser")
+
 TABLE = """
 code how       record-info          generate               credit               download-url
 200  envelope  TaskNotFound         InvalidResponse?       InvalidResponse+     InvalidResponse+

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.usefixtures("parser")
+
 FUZZED = runpy.run_path(str(Path(__file__).parents[1] / "fuzz" / "targets.py"))
 TARGETS, SEEDS = FUZZED["TARGETS"], FUZZED["SEEDS"]
 

@@ -18,6 +18,8 @@ from kie_cover_async import (
     unstructure_details,
 )
 
+pytestmark = pytest.mark.usefixtures("parser")
+
 OTHER_IMAGE = "http://h/b.png"
 LOGGER = "kie_cover_async"
 
@@ -177,7 +179,9 @@ def test_a_missing_flag_is_unknown(missing):
 )
 def test_the_status_stands_in_for_the_flag(missing, status, state):
     """A text `status` is read where the flag is missing."""
-    assert structure_details({"taskId": TASK, "status": status, **missing}).state is state
+    details = structure_details({"taskId": TASK, "status": status, **missing})
+    assert details.state is state
+    assert details.success_flag == (status if isinstance(status, str) and status else None)
 
 
 @each("flag", [2, 0, 4, "odd"])
@@ -361,6 +365,8 @@ TIMES = {
     1736937181.123: EXACT,
     "1736937181": MOMENT,
     "20250115": datetime(1970, 8, 23, 9, 1, 55, tzinfo=UTC),
+    8_589_934_592_007: datetime(2242, 3, 16, 12, 56, 32, 7000, tzinfo=UTC),
+    9_999_999_999_999: datetime(2286, 11, 20, 17, 46, 39, 999000, tzinfo=UTC),
     100_000_000_000: datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC),
     99_999_999_999: datetime(5138, 11, 16, 9, 46, 39, tzinfo=UTC),
     -1: datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC),

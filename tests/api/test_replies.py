@@ -19,7 +19,9 @@ from kie_cover_async import (
     ServerError,
     TaskNotFoundError,
 )
-from kie_cover_async.api import record_info
+from kie_cover_async.api import SUNO
+
+pytestmark = pytest.mark.usefixtures("parser")
 
 REPLIES = {file.stem: file for file in (Path(__file__).parents[1] / "replies").iterdir()}
 LIVE_TASK = "4135131e47b02dffe351a3a5e8471e97"
@@ -118,7 +120,7 @@ MEANING = {
 
 
 # Every other record is of the id that all calls here ask for.
-ASKED = {("record-success-live", "record-info"): record_info(LIVE_TASK)}
+ASKED = {("record-success-live", "record-info"): SUNO.poll(LIVE_TASK)}
 
 
 def test_every_reply_has_a_meaning_on_every_endpoint():

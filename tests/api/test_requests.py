@@ -6,33 +6,45 @@ import pytest
 from api_answers import CALLS, IMAGE, TASK, answer, envelope, heard
 
 from kie_cover_async import InvalidResponseError
-from kie_cover_async.api import download_url, generate, get_credits, record_info
+from kie_cover_async.api import SUNO, download_url, get_credits
+
+pytestmark = pytest.mark.usefixtures("parser")
 
 
 def test_the_paths():
-    """Each endpoint is asked as the vendor's pages say."""
-    assert [(call.method, call.path, call.query) for call in CALLS.values()] == [
-        ("GET", "/api/v1/suno/cover/record-info", {"taskId": TASK}),
+    """Each endpoint is asked as the vendor's pages say; a GET's task id becomes its query."""
+    assert [(call.method, call.endpoint.path, call.task_id) for call in CALLS.values()] == [
+        ("GET", "/api/v1/suno/cover/record-info", TASK),
         ("POST", "/api/v1/suno/cover/generate", None),
         ("GET", "/api/v1/chat/credit", None),
         ("POST", "/api/v1/common/download-url", None),
     ]
 
 
-def test_only_what_costs_nothing_is_repeatable():
-    """Asking for a cover is paid for; everything else is a read."""
-    assert [name for name, call in CALLS.items() if not call.repeatable] == ["generate"]
+def test_an_endpoint_is_called_by_the_name_it_has_in_logs_and_events():
+    """The names that users meet in logs and events are those of the table here."""
+    assert [call.endpoint.name for call in CALLS.values()] == list(CALLS)
+
+
+def test_only_a_request_for_a_cover_is_a_submit():
+    """Asking for a cover is paid for, and never repeated; everything else is a read."""
+    assert [name for name, call in CALLS.items() if call.endpoint.is_submit] == ["generate"]
+
+
+def test_a_route_shows_its_name():
+    """A route is known by its name in a debugger and in messages."""
+    assert (SUNO.name, repr(SUNO)) == ("suno", "<Route suno>")
 
 
 def test_the_bodies():
     """The request's spelling is callBackUrl, and text goes out as JSON whatever is in it."""
-    body = generate("söng", "https://example.com/hook?a=b&c=ü").body
+    body = SUNO.submit("söng", "https://example.com/hook?a=b&c=ü").body
     assert json.loads(body) == {
         "taskId": "söng",
         "callBackUrl": "https://example.com/hook?a=b&c=ü",
     }
     assert json.loads(download_url(IMAGE).body) == {"url": IMAGE}
-    assert record_info(TASK).body is None
+    assert SUNO.poll(TASK).body is None
     assert get_credits().body is None
 
 

@@ -12,6 +12,8 @@ from multidict import CIMultiDict
 from kie_cover_async import InvalidResponseError
 from kie_cover_async.api import Response
 
+pytestmark = pytest.mark.usefixtures("parser")
+
 DEEP = 200_000
 NO_ENVELOPES = {
     "empty": b"",

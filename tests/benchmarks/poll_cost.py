@@ -17,15 +17,19 @@ import peers
 from serving import fast_server
 
 from kie_cover_async import CoverClient, RateLimiter
+from kie_cover_async.api import envelope
 
-POLLS, AT_ONCE, ROUNDS = 300, 10, 31
+POLLS, CONCURRENT, ROUNDS = 320, 32, 31
 IMPORTS = 15
 
 Poll = Callable[[str], Awaitable[object]]
 
+# The plain install: orjson is here for the tests.
+envelope.parse_quickly = envelope.parse_with_json
+
 
 async def cpu_per_poll(poll: Poll, polls: int) -> float:
-    """Microseconds of this process's CPU, some polls at once."""
+    """Microseconds of this process's CPU, some polls at the same time."""
     ids = iter(range(polls))
 
     async def worker() -> None:
@@ -33,7 +37,7 @@ async def cpu_per_poll(poll: Poll, polls: int) -> float:
             await poll(f"{number:032x}")
 
     start = time.process_time()
-    await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(worker() for _ in range(CONCURRENT)))
     return (time.process_time() - start) / polls * 1e6
 
 

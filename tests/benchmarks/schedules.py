@@ -48,11 +48,11 @@ def alone(distribution: Distribution) -> None:
 
 
 def together(distribution: Distribution) -> None:
-    house = Ceilings(distribution, TOGETHER)
-    adaptive = house.run(AdaptiveSchedule(max_delay=60.0))
+    ceilings = Ceilings(distribution, TOGETHER)
+    adaptive = ceilings.run(AdaptiveSchedule(max_delay=60.0))
     # The first poll comes at once, and the last one is half an interval late.
-    longest = distribution.mean / (house.polls_a_second / house.new_a_second - 1.5)
-    fixed = {longest * share: house.run(Every(longest * share)) for share in SHARES}
+    longest = distribution.mean / (ceilings.polls_a_second / ceilings.new_a_second - 1.5)
+    fixed = {longest * share: ceilings.run(Every(longest * share)) for share in SHARES}
     # Any interval becomes long enough by queueing; these queue no longer than what they are
     # compared with.
     fitting = [seconds for seconds in fixed if fixed[seconds].queue <= adaptive.queue]
@@ -68,12 +68,12 @@ def together(distribution: Distribution) -> None:
     show(f"every {best:.1f} s, the best interval that queues no longer than adaptive", fixed[best])
     show("AdaptiveSchedule(max_delay=60.0)", adaptive)
     heedless = Heedless(AdaptiveSchedule(max_delay=60.0))
-    show("the same, were there no pressure", house.run(heedless))
-    show("AdaptiveSchedule()", house.run(AdaptiveSchedule()))
-    show("ExponentialSchedule()", house.run(ExponentialSchedule()))
-    show("every 0.1 s: the queue is all there is between polls", house.run(Every(0.1)))
-    lag, polls = distribution.best_within(house.polls_a_second / house.new_a_second)
-    lag += house.latency
+    show("the same, were there no pressure", ceilings.run(heedless))
+    show("AdaptiveSchedule()", ceilings.run(AdaptiveSchedule()))
+    show("ExponentialSchedule()", ceilings.run(ExponentialSchedule()))
+    show("every 0.1 s: the queue is all there is between polls", ceilings.run(Every(0.1)))
+    lag, polls = distribution.best_within(ceilings.polls_a_second / ceilings.new_a_second)
+    lag += ceilings.latency
     print(
         f"   {lag / fixed[best].lag:.2f}  {lag:6.2f}  {polls:6.2f}    0.00"
         "                 the best of all, were the distribution known and nobody in the way"

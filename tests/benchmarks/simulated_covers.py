@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from attrs import define, evolve, field, frozen
+from scripted_polls import FakeTransport, coalescer_of
 from virtual_time import VirtualTimeLoop
 
 from kie_cover_async import (
@@ -21,14 +22,7 @@ from kie_cover_async import (
     RetryPolicy,
     Schedule,
 )
-from kie_cover_async.polling import (
-    OnSent,
-    PollCoalescer,
-    PollResult,
-    TaskWatch,
-    Waiter,
-    WaitOptions,
-)
+from kie_cover_async.polling import TaskWatch, Waiter, WaitOptions
 from kie_cover_async.schedule import Learner
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -202,8 +196,8 @@ class Ceilings:
             return runner.run(self._all(schedule))
 
     async def _all(self, schedule: Schedule) -> "Crowd":
-        crowd = Crowd(RateLimiter(self.polls_a_second))
-        shared = PollCoalescer(lambda task_id, on_sent, *_: self._poll(crowd, task_id, on_sent))
+        transport = FakeTransport(self._answer, RateLimiter(self.polls_a_second))
+        crowd, shared = Crowd(transport), coalescer_of(transport)
         options = WaitOptions(
             timeout=None, not_found_grace=90.0, schedule=schedule, retry=RetryPolicy()
         )
@@ -211,36 +205,35 @@ class Ceilings:
         async def waited_for(task_id: str) -> None:
             created, taken = self._lives[task_id]
             await asyncio.sleep(created)
-            await Waiter(TaskWatch(shared, task_id), options, crowd.rate_limiter).run()
+            watch = TaskWatch(shared, None, task_id)
+            await Waiter(transport, watch, options, expects_callback=False).run()
             crowd.lags[created] = asyncio.get_running_loop().time() - created - taken
 
         await asyncio.gather(*map(waited_for, self._lives))
         return crowd
 
-    async def _poll(self, crowd: "Crowd", task_id: str, on_sent: OnSent) -> PollResult:
+    async def _answer(self, task_id: str) -> tuple[CoverDetails, datetime]:
         loop = asyncio.get_running_loop()
-        asked = loop.time()
-        left = await crowd.rate_limiter.acquire()
-        on_sent()
-        crowd.sent.append(left)
-        crowd.queued.append(left - asked)
         await asyncio.sleep(self.latency / 2)
         created, taken = self._lives[task_id]
         details, clock = ended(created, taken, task_id), int(loop.time())
         if loop.time() < created + taken:
             details = evolve(details, complete_time=None, response=CoverResponse(), success_flag=2)
         await asyncio.sleep(self.latency / 2)
-        return PollResult(details, NOON + timedelta(seconds=clock), loop.time())
+        return details, NOON + timedelta(seconds=clock)
 
 
 @define
 class Crowd:
     """What became of them."""
 
-    rate_limiter: RateLimiter
+    transport: FakeTransport
     lags: dict[float, float] = field(factory=dict)
-    sent: list[float] = field(factory=list)
-    queued: list[float] = field(factory=list)
+
+    @property
+    def sent(self) -> list[float]:
+        """When each poll was sent."""
+        return self.transport.slots
 
     @property
     def lag(self) -> float:
@@ -254,7 +247,7 @@ class Crowd:
 
     @property
     def queue(self) -> float:
-        return fmean(self.queued)
+        return fmean(self.transport.queued)
 
     @property
     def most_polls(self) -> int:

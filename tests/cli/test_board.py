@@ -10,7 +10,16 @@ from kie_cover_async import CoverDetails, RateLimitedError, ServerError, TaskNot
 from kie_cover_async.cli.board import Board, Changes, can_draw
 from kie_cover_async.events import CoverPolled, RequestFinished, RequestsPaused
 
-REQUEST = RequestFinished(endpoint="credit", task_id=None, queue_time=0.0, duration=0.1, error=None)
+REQUEST = RequestFinished(
+    endpoint="credit",
+    method="GET",
+    task_id=None,
+    attempt=1,
+    http_status=200,
+    queue_time=0.0,
+    duration=0.1,
+    error=None,
+)
 REFUSAL = RateLimitedError(code=429, task_id="one")
 
 
@@ -65,7 +74,7 @@ def test_a_refusal_is_counted_down():
     """While all requests are stopped the board says for how long; other events change nothing."""
     clock = Clock()
     board = Board(["one"], clock=clock)
-    board.hear(RequestsPaused(seconds=3.0, error=REFUSAL))
+    board.hear(RequestsPaused(kind="polls", seconds=3.0, error=REFUSAL))
     board.hear(REQUEST)
     clock.now += 1
     assert drawn(board)[1] == "too many requests: goes on in 2.0 s"

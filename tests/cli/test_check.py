@@ -386,7 +386,14 @@ def test_a_tally_of_requests():
     clock = Clock()
     tally = Tally(clock=clock)
     request = RequestFinished(
-        endpoint="record-info", task_id="a", queue_time=2, duration=0.1, error=None
+        endpoint="record-info",
+        method="GET",
+        task_id="a",
+        attempt=1,
+        http_status=200,
+        queue_time=2,
+        duration=0.1,
+        error=None,
     )
     for _ in range(100):
         shown(tally)
@@ -420,7 +427,7 @@ def test_a_tally_while_all_is_held():
     """While all requests are stopped it says for how long."""
     clock = Clock()
     tally = Tally(clock=clock)
-    tally.hear(RequestsPaused(seconds=3.0, error=RateLimitedError(code=429)))
+    tally.hear(RequestsPaused(kind="polls", seconds=3.0, error=RateLimitedError(code=429)))
     clock.now += 1
     assert shown(tally)[3] == "too many requests: goes on in 2.0 s"
     clock.now += 2

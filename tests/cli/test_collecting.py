@@ -511,7 +511,7 @@ async def test_few_open_files_make_it_slower(run, start, folder, tmp_path):
     assert ended.code == DONE
     assert [line["state"] for line in ended.documents] == ["saved"] * 90
     warned, summary = ended.err.splitlines()
-    assert warned.startswith("requests at the same time: 34 instead of 100")
+    assert warned.startswith("requests at the same time: 34 instead of 120")
     assert "ulimit -n" in warned
     assert summary.startswith("90 covers saved")
 
@@ -659,9 +659,18 @@ def test_what_is_seen():
     haul.pending, haul.ends["saved"], haul.images, haul.bytes = 1500, 1, 1, 2_000_000
     haul.here = 7
     haul.fail("failed")
-    haul.hear(RequestsPaused(seconds=3.0, error=RateLimitedError(code=429)))
+    haul.hear(RequestsPaused(kind="polls", seconds=3.0, error=RateLimitedError(code=429)))
     haul.hear(
-        RequestFinished(endpoint="record-info", task_id="a", queue_time=0, duration=0.1, error=None)
+        RequestFinished(
+            endpoint="record-info",
+            method="GET",
+            attempt=1,
+            http_status=200,
+            task_id="a",
+            queue_time=0,
+            duration=0.1,
+            error=None,
+        )
     )
     clock.now += 2
     assert shown(haul) == [

@@ -91,7 +91,7 @@ async def shown_on_a_terminal(on_terminal, folder) -> None:
         ended = await terminal.end()
     assert ended.code == DONE
     board, _, table = ended.out.rpartition("\x1b[2K")
-    for word in ("queued", "asked for", "generating", "rate-limited", "all requests stop"):
+    for word in ("queued", "asked for", "generating", "rate-limited", "pause"):
         assert word in board
     for word in ("success", "failed", "timed out", "Next:"):
         assert word in table
@@ -198,7 +198,16 @@ def test_drawn(stage, clock):
     """A tile has the cover's number, its phase, its time and a dot for each poll."""
     stage.hear(poll(GENERATING))
     stage.hear(
-        RequestFinished(endpoint="generate", task_id=None, queue_time=0.0, duration=0.1, error=None)
+        RequestFinished(
+            endpoint="generate",
+            method="POST",
+            attempt=1,
+            http_status=200,
+            task_id=None,
+            queue_time=0.0,
+            duration=0.1,
+            error=None,
+        )
     )
     clock.now += 2.5
     first, second, *rest = text(Scene(stage)).splitlines()[2:]
@@ -209,11 +218,13 @@ def test_drawn(stage, clock):
 
 def test_a_hold_is_drawn(stage, clock):
     """A refusal is news, and is counted down."""
-    stage.hear(RequestsPaused(seconds=1.5, error=RateLimitedError(code=429, task_id="a")))
+    stage.hear(
+        RequestsPaused(kind="submits", seconds=1.5, error=RateLimitedError(code=429, task_id="a"))
+    )
     clock.now += 1
     drawn = text(Scene(stage))
-    assert "all requests stop, 0.5 s more" in drawn
-    assert "  1.0 s  cover 01 refused with a 429: all requests stop for 1.5 s" in drawn
+    assert "requests pause, 0.5 s more" in drawn
+    assert "  1.0 s  cover 01 refused with a 429: all submits pause for 1.5 s" in drawn
 
 
 @pytest.mark.parametrize(("width", "height", "lines"), [(80, 24, 20), (120, 40, 20), (30, 24, 59)])

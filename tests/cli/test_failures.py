@@ -48,7 +48,14 @@ def said(clock, capsys):
 
 def request(error=None):
     return RequestFinished(
-        endpoint="record-info", task_id="a", queue_time=0, duration=0.1, error=error
+        endpoint="record-info",
+        method="GET",
+        task_id="a",
+        attempt=1,
+        http_status=200 if error is None else None,
+        queue_time=0,
+        duration=0.1,
+        error=error,
     )
 
 
@@ -86,7 +93,7 @@ def test_kinds_of_failures(said):
 def test_refusals_for_too_many_requests(said):
     """They are named by how long all requests stop, and not a second time as failures."""
     refusal = RateLimitedError(code=429)
-    refused = [RequestsPaused(seconds=1.5, error=refusal), request(refusal)]
+    refused = [RequestsPaused(kind="polls", seconds=1.5, error=refusal), request(refusal)]
     assert said(*refused, *refused) == ["too many requests: all of them stop for 1.5 s"]
 
 

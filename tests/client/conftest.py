@@ -12,6 +12,7 @@ from kie_cover_async.emulator import CoverEmulator
 KEY = "sk-0f1e2d3c4b5a6978"
 QUICK_SETTINGS: dict[str, Any] = {
     "request_timeout": 5.0,
+    "submit_timeout": 5.0,
     "retry": RetryPolicy(initial_delay=0.02, max_delay=0.05),
     "schedule": ExponentialSchedule(initial_delay=0.02, max_delay=0.05),
 }
@@ -59,7 +60,12 @@ async def connect(stack: AsyncExitStack) -> Connect:
     """Makes a client of a server, quicker in everything than by default, and closes it."""
 
     def connect(server: CoverEmulator | RawPeer, **settings: Any) -> CoverClient:
-        settings = {"rate_limiter": RateLimiter.unlimited(), **QUICK_SETTINGS, **settings}
+        settings = {
+            "rate_limiter": RateLimiter.unlimited(),
+            "submit_rate_limiter": RateLimiter.unlimited(),
+            **QUICK_SETTINGS,
+            **settings,
+        }
         client = CoverClient(KEY, base_url=server.url, **settings)
         stack.push_async_callback(client.aclose)
         return client

@@ -1,7 +1,7 @@
 import aiohttp
 import pytest
 
-from kie_cover_async import CoverClient, InvalidTaskIdError
+from kie_cover_async import CoverClient, InvalidTaskIdError, RateLimiter
 
 KEY = "a-key-never-shown"
 NO_IDS = ["", " ", "a b", "a\nb", "\t", "\ud800", None, 5, b"id", ["id"]]
@@ -23,10 +23,18 @@ class Observing:
 
 
 CONSTRUCTOR = [
-    *[({"request_timeout": value}, ValueError) for value in [0, *NO_SECONDS]],
-    *[({"request_timeout": value}, TypeError) for value in [None, *NO_NUMBERS]],
-    *[({"max_concurrent_requests": value}, ValueError) for value in (0, -1)],
-    *[({"max_concurrent_requests": value}, TypeError) for value in (1.5, None, True, "5")],
+    *[
+        ({name: value}, error)
+        for name in ("request_timeout", "submit_timeout", "submit_connect_timeout")
+        for values, error in (([0, *NO_SECONDS], ValueError), ([None, *NO_NUMBERS], TypeError))
+        for value in values
+    ],
+    *[
+        ({name: value}, error)
+        for name in ("max_concurrent_requests", "max_concurrent_submits")
+        for values, error in (((0, -1), ValueError), ((1.5, None, True, "5"), TypeError))
+        for value in values
+    ],
     *[({"allow_image_networks": [value]}, ValueError) for value in ("", "home", "198.18.0.5/15")],
     *[({"allow_image_networks": [value]}, TypeError) for value in (None, 5, b"\n\0\0\1")],
     *[
@@ -43,8 +51,15 @@ CONSTRUCTOR = [
     ({"session": aiohttp.ClientSession}, TypeError),
     *[({"schedule": value}, TypeError) for value in (None, 5, object())],
     *[({"retry": value}, TypeError) for value in (None, 5, {"max_attempts": 5})],
-    *[({"rate_limiter": value}, TypeError) for value in (5, (10, 1.0))],
-    *[({"observer": value}, TypeError) for value in (5, "print", [], observing, Observing())],
+    *[
+        ({name: value}, TypeError)
+        for name in ("rate_limiter", "submit_rate_limiter")
+        for value in (5, (10, 1.0), RateLimiter)
+    ],
+    *[
+        ({"observer": value}, TypeError)
+        for value in (5, "print", b"print", observing, Observing(), [print, 5], [observing])
+    ],
 ]
 
 WAITING = [
@@ -102,9 +117,11 @@ def test_the_constructor_refuses(named, error):
     assert KEY not in str(caught.value)
 
 
-@pytest.mark.parametrize("observer", [None, print, [].append, Observing])
-def test_a_plain_callable_is_an_observer(observer):
-    """Whatever can be called and is done then will do, a class too."""
+@pytest.mark.parametrize(
+    "observer", [None, print, [].append, Observing, (), [print, [].append], {print}, iter([print])]
+)
+def test_plain_callables_are_observers(observer):
+    """Whatever can be called and is done then will do, a class too; there may be several."""
     CoverClient(KEY, observer=observer)
 
 

@@ -179,7 +179,7 @@ async def test_leaving_early(emulator, client, until, verb):
         await until(lambda: len(emulator.requests) > 50)
         assert tasks()
     assert tasks() == []
-    assert not client._transport.lifetime._calls
+    assert not client._transport.open_calls._scopes
     assert await client.get_credits() == emulator.credits
 
 
@@ -246,4 +246,4 @@ async def test_a_cancelled_consumer(emulator, client, until):
     with suppress(asyncio.CancelledError):
         await consuming
     assert tasks() == []
-    assert not client._transport.lifetime._calls
+    assert not client._transport.open_calls._scopes

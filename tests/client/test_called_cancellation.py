@@ -1,4 +1,4 @@
-"""Cancelling what a callback has woken, and what receives it, at every await."""
+"""Waits that a callback wakes, and its handler, cancelled at every await."""
 
 import asyncio
 from contextlib import suppress
@@ -71,10 +71,8 @@ async def site(stack, inbox):
     return site
 
 
-async def test_a_cover_that_is_called_of(emulate, connect, inbox, site):
-    """`generate_and_wait` is cancelled anywhere, woken by its callback or not: nothing listens any
-    more.
-    """
+async def test_generate_and_wait_can_be_cancelled_anywhere(emulate, connect, inbox, site):
+    """`generate_and_wait` is cancelled at each await: nothing subscribes to the inbox any more."""
     emulator = await emulate(generation_time=0.01, callback_key=KEY)
 
     async def begin(moment, wait):
@@ -95,8 +93,8 @@ async def test_a_cover_that_is_called_of(emulate, connect, inbox, site):
     await interrupted_at_each(begin)
 
 
-async def test_a_companion_that_is_called_of(emulate, connect, inbox, site):
-    """Of two waits that a callback wakes one is cancelled anywhere; the other has its cover."""
+async def test_one_of_two_called_waits_can_be_cancelled_anywhere(emulate, connect, inbox, site):
+    """One of two waits that a callback wakes is cancelled at each await; the other goes on."""
     emulator = await emulate()
 
     async def begin(moment, wait):
@@ -119,8 +117,10 @@ async def test_a_companion_that_is_called_of(emulate, connect, inbox, site):
     await interrupted_at_each(begin)
 
 
-async def test_a_handler(emulator, connect, inbox, site, caplog):
-    """What answers a callback is cancelled anywhere: the next one is taken, and no error logged."""
+async def test_the_handler_of_a_callback_can_be_cancelled_anywhere(
+    emulator, connect, inbox, site, caplog
+):
+    """The handler of a callback is cancelled at each await: the next callback is accepted."""
     client = connect(emulator, inbox=inbox)
 
     async def begin(moment, wait):

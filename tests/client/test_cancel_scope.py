@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from virtual_time import now
 
-from kie_cover_async.transport.cancel_scope import CancelScope, SharedTimeout
+from kie_cover_async.cancel_scope import CancelScope, SharedTimeout, Timeout
 
 pytestmark = pytest.mark.virtual_time
 
@@ -12,18 +12,8 @@ class Ended(Exception):
     """What the blocks of these tests raise."""
 
 
-class Nobody:
-    """Keeps no books: these tests know their blocks."""
-
-    def begin(self, scope):
-        pass
-
-    def leave(self, scope):
-        pass
-
-
 def a_scope():
-    return CancelScope(Ended, Nobody())
+    return CancelScope(error=Ended)
 
 
 async def in_block(scope, seconds=100.0):
@@ -39,7 +29,7 @@ async def ending_itself():
 
 
 async def test_a_block_is_ended_from_outside():
-    """The block raises its error, and the task goes on as one that nobody cancelled."""
+    """The block raises its error, and the task goes on as one that was not cancelled."""
     scope = a_scope()
     task = asyncio.create_task(in_block(scope))
     await asyncio.sleep(1)
@@ -50,7 +40,7 @@ async def test_a_block_is_ended_from_outside():
     assert task.cancelling() == 0
 
 
-async def test_a_cancellation_of_somebody_else_passes_through():
+async def test_a_cancellation_from_elsewhere_passes_through():
     """A task that was cancelled by others in the same moment is cancelled, not ended."""
     scope = a_scope()
     task = asyncio.create_task(in_block(scope))
@@ -71,16 +61,16 @@ async def test_a_block_ended_by_its_own_task_may_still_be_left():
 
 
 async def test_a_block_needs_a_task():
-    """What cannot be cancelled cannot be ended, and says so."""
-    heard = asyncio.get_running_loop().create_future()
+    """Code outside of a task cannot be cancelled: entering a block there raises."""
+    checked = asyncio.get_running_loop().create_future()
 
     def outside_of_any_task():
         with pytest.raises(RuntimeError, match="inside a task"):
             a_scope().__enter__()
-        heard.set_result(None)
+        checked.set_result(None)
 
     asyncio.get_running_loop().call_soon(outside_of_any_task)
-    await heard
+    await checked
 
 
 async def test_deadlines_are_kept_to_the_moment():
@@ -107,3 +97,54 @@ async def test_what_is_left_in_time_is_not_ended():
     shared_timeout.cancel()
     shared_timeout.cancel()
     assert await in_block(shared_timeout.scope(), 1.0) == 110.9
+
+
+async def in_timeout(when, *moves):
+    """Sleep in a `Timeout` that is moved inside, and return it."""
+    timeout = Timeout(when)
+    try:
+        with timeout:
+            for move in moves:
+                timeout.reschedule(move)
+            await asyncio.sleep(100)
+    except TimeoutError:
+        assert timeout.is_ended
+    return timeout
+
+
+@pytest.mark.parametrize(("moves", "ended_at"), [((3,), 3), ((None, 60, 5), 5), ((6, None), None)])
+async def test_a_timeout_ends_its_block_in_time(moves, ended_at):
+    """A `Timeout` raises `TimeoutError` at its time, which may be set, moved and dropped inside."""
+    timeout = await in_timeout(*moves)
+    assert (now(), timeout.is_ended) == (ended_at or 100, ended_at is not None)
+    assert timeout.late == 0
+
+
+async def test_a_timeout_that_is_over_is_not_moved():
+    """Once the time is up it stays up."""
+
+    async def block():
+        with Timeout(1) as timeout:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                timeout.reschedule(100)
+                timeout.end()
+
+    with pytest.raises(TimeoutError):
+        await block()
+    assert now() == 1
+
+
+async def test_a_caller_that_cancels_during_a_timeout_is_obeyed():
+    """A cancellation in the same moment as the end of the time is passed on."""
+
+    async def block():
+        with Timeout(now() + 1):
+            await asyncio.sleep(100)
+
+    task = asyncio.create_task(block())
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -1,51 +1,16 @@
 import asyncio
-import types
-from functools import partial
 
 import pytest
-from interrupted import left_in
+from interrupted import InterruptedAt, interrupted_at_each, left_in
 from verbs import VERBS
 
-from kie_cover_async import ClientClosedError
+from kie_cover_async import ClientClosedError, RateLimiter
 from kie_cover_async.emulator import CoverScript, Fault
 
 CALLBACK = "https://example.com/covers"
+# One place for all, and no time lost between submits.
+NARROW = {"max_concurrent_requests": 1, "submit_rate_limiter": RateLimiter.unlimited()}
 SERVING = {"start", "_handle_request", "_accept_connection2"}
-
-
-class Interruption:
-    """Runs a coroutine and cancels its task at the coroutine's n-th suspension.
-
-    It does so at once, or `late`: in the moment in which what is awaited has come true, but the
-    task has not heard of it yet.
-    """
-
-    def __init__(self, at: int, *, late: bool) -> None:
-        self.at, self.late, self.reached = at, late, False
-
-    @types.coroutine
-    def __call__(self, coroutine):
-        send, suspensions = partial(coroutine.send, None), 0
-        while True:
-            try:
-                awaited = send()
-            except StopIteration as done:
-                return done.value
-            suspensions += 1
-            if suspensions == self.at:
-                self.reached = True
-                self._interrupt(awaited, asyncio.current_task())
-            try:
-                yield awaited
-                send = partial(coroutine.send, None)
-            except BaseException as error:  # noqa: BLE001 - whatever is thrown in is passed on
-                send = partial(coroutine.throw, error)
-
-    def _interrupt(self, awaited, task):
-        if self.late and awaited is not None:
-            awaited.add_done_callback(lambda _: task.cancel())
-        else:
-            task.cancel()
 
 
 def tasks_of_clients():
@@ -64,6 +29,15 @@ def a_poll(client, emulator):
 async def a_poll_that_is_paused(client, emulator):
     client.rate_limiter.pause(0.01)
     await client.get_cover_details(emulator.add_job())
+
+
+async def a_poll_that_waits_for_a_place(client, emulator):
+    other = asyncio.create_task(client.get_credits())
+    try:
+        await asyncio.sleep(0)
+        await client.get_cover_details(emulator.add_job())
+    finally:
+        await other
 
 
 def a_wait(client, emulator):
@@ -138,7 +112,8 @@ def _a_song(emulator):
 
 CALLS = {
     "get_cover_details": a_poll,
-    "get_cover_details, held": a_poll_that_is_paused,
+    "get_cover_details, paused": a_poll_that_is_paused,
+    "get_cover_details, without a place": a_poll_that_waits_for_a_place,
     "wait_for_cover": a_wait,
     "wait_for_cover, in trouble": a_wait_in_trouble,
     "check_covers": polls_at_many,
@@ -152,93 +127,100 @@ CALLS = {
 
 
 def test_every_verb_is_cancelled():
-    """No verb of the client is left out below."""
+    """Every verb of the client is among the calls below."""
     assert {name.partition(",")[0] for name in CALLS} == VERBS
 
 
-async def interrupted(call, at, *, late):
-    """What came of the call, and whether it had as many suspensions."""
-    interruption = Interruption(at, late=late)
-
-    async def run():
-        return await interruption(call)
-
-    [outcome] = await asyncio.gather(asyncio.create_task(run()), return_exceptions=True)
-    assert isinstance(outcome, asyncio.CancelledError) == interruption.reached
-    return outcome, interruption.reached
+async def interrupted(call, moment, wait):
+    """Await the call in a task of its own, which is cancelled at one of its waits."""
+    interruption = InterruptedAt(wait, moment, call)
+    task = asyncio.create_task(interruption.run())
+    [outcome] = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(outcome, asyncio.CancelledError) == interruption.interrupted, outcome
+    return interruption
 
 
-late_or_not = pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
-
-
-@late_or_not
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-async def test_a_call_can_be_cancelled_anywhere(emulator, connect, call, late):
-    """Cancelled at any of its suspensions, a call leaves nothing, and the next one is answered."""
-    at, reached = 0, True
-    while reached:
-        at += 1
-        async with connect(emulator, max_concurrent_requests=1) as client:
-            _, reached = await interrupted(call(client, emulator), at, late=late)
+async def test_a_call_can_be_cancelled_anywhere(emulator, connect, call):
+    """Cancelled at any of its awaits, a call leaves nothing, and the next one is answered."""
+
+    async def begin(moment, wait):
+        async with connect(emulator, **NARROW) as client:
+            interruption = await interrupted(call(client, emulator), moment, wait)
             assert not any(left_in(client).values()), left_in(client)
             assert tasks_of_clients() == set()
             emulator.clear_faults()
             async with asyncio.timeout(2):
                 assert await client.get_credits() == emulator.credits
-    assert at > 2
+        return interruption
+
+    await interrupted_at_each(begin, at_least=2)
 
 
-@late_or_not
-async def test_a_companion_is_not_cancelled_along(emulator, connect, late):
-    """A wait that shares its polls with one that is cancelled, wherever, has its cover."""
-    at, reached = 0, True
-    while reached:
-        at += 1
-        async with connect(emulator, max_concurrent_requests=1) as client:
-            task_id = emulator.add_job(
-                CoverScript(statuses=["generating", "generating", "success"])
-            )
+THREE_POLLS = CoverScript(statuses=["generating", "generating", "success"])
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["the one that leads", "one that joins"])
+async def test_companions_are_not_cancelled_along(emulator, connect, which):
+    """One of three waits that share their polls is cancelled anywhere: the others go on.
+
+    That one may be the wait that makes the requests for the others, or one that joined.
+    """
+
+    async def begin(moment, wait):
+        async with connect(emulator, **NARROW) as client:
+            task_id = emulator.add_job(THREE_POLLS)
             waits = [client.wait_for_cover(task_id) for _ in range(3)]
-            first, (_, reached), last = await asyncio.gather(
-                waits[0], interrupted(waits[1], at, late=late), waits[2]
-            )
-            assert first.is_success
-            assert last.is_success
+            waits[which] = interrupted(waits[which], moment, wait)
+            outcomes = await asyncio.gather(*waits)
+            interruption = outcomes.pop(which)
+            assert all(details.is_success for details in outcomes)
             assert not any(left_in(client).values()), left_in(client)
-    assert at > 2
+        return interruption
+
+    await interrupted_at_each(begin, at_least=2)
 
 
-@late_or_not
-async def test_a_leader_is_not_missed(emulator, connect, late):
-    """A wait that makes the requests for the others is cancelled, wherever: they go on."""
-    at, reached = 0, True
-    while reached:
-        at += 1
-        async with connect(emulator, max_concurrent_requests=1) as client:
-            task_id = emulator.add_job(
-                CoverScript(statuses=["generating", "generating", "success"])
-            )
-            waits = [client.wait_for_cover(task_id) for _ in range(3)]
-            (_, reached), *others = await asyncio.gather(
-                interrupted(waits[0], at, late=late), *waits[1:]
-            )
-            assert all(details.is_success for details in others)
-            assert not any(left_in(client).values()), left_in(client)
-    assert at > 2
+@pytest.mark.parametrize("which", [0, 1], ids=["the bulk call", "the single call"])
+async def test_a_call_that_serves_others_can_be_cancelled_anywhere(emulator, connect, which):
+    """A single call overtakes a queued poll of a bulk call, and serves both; either may go."""
+
+    async def begin(moment, wait):
+        rate_limiter = RateLimiter(100)
+        async with connect(emulator, rate_limiter=rate_limiter) as client:
+            idle = left_in(client)
+            rate_limiter.pause(0.02)
+            shared = emulator.add_job("success")
+            others = [emulator.add_job("success") for _ in range(3)]
+            calls = [polls_of(client, [*others, shared]), client.get_cover_details(shared)]
+            calls[which] = interrupted(calls[which], moment, wait)
+            outcomes = await asyncio.gather(*calls)
+            interruption = outcomes.pop(which)
+            assert outcomes[0] == 4 if which else outcomes[0].is_success
+            assert left_in(client) == idle
+            assert emulator.poll_count(shared) == 1 or interruption.interrupted
+        return interruption
+
+    await interrupted_at_each(begin, at_least=2)
 
 
-@late_or_not
-async def test_closing_can_be_cancelled_anywhere(emulator, connect, late):
-    """Cancelled at any of its suspensions, closing has closed, and ended what was running."""
-    at, reached = 0, True
-    while reached:
-        at += 1
+async def polls_of(client, task_ids):
+    async with client.check_covers(task_ids) as outcomes:
+        return sum([outcome.ok async for outcome in outcomes])
+
+
+async def test_closing_can_be_cancelled_anywhere(emulator, connect):
+    """Cancelled at any of its awaits, closing has closed, and ended what was running."""
+
+    async def begin(moment, wait):
         client = connect(emulator)
         await client.get_credits()
-        wait = asyncio.create_task(client.wait_for_cover(emulator.add_job()))
+        waiting = asyncio.create_task(client.wait_for_cover(emulator.add_job()))
         await asyncio.sleep(0)
-        _, reached = await interrupted(client.aclose(), at, late=late)
-        [ending] = await asyncio.gather(wait, return_exceptions=True)
-        assert isinstance(ending, ClientClosedError)
+        interruption = await interrupted(client.aclose(), moment, wait)
+        [outcome] = await asyncio.gather(waiting, return_exceptions=True)
+        assert isinstance(outcome, ClientClosedError)
         assert client._transport.http_client._session.closed
-    assert at > 1
+        return interruption
+
+    await interrupted_at_each(begin)

@@ -87,18 +87,20 @@ async def test_closing_ends_a_request_in_flight(emulator, client, call, until):
 
 
 @every_verb
-async def test_closing_ends_a_call_that_waits_for_its_slot(emulator, client, call, until):
-    """A call that was held by the rate limiter ends with the closing, and was certainly not
+async def test_closing_ends_a_call_that_waits_for_its_slot(emulator, connect, call, until):
+    """A call that was held by its rate limiter ends with the closing, and was certainly not
     taken.
     """
-    client.rate_limiter.pause(60)
+    limiter = RateLimiter.unlimited()
+    client = connect(emulator, rate_limiter=limiter, submit_rate_limiter=limiter)
+    limiter.pause(60)
     running = asyncio.create_task(call(client))
-    await until(lambda: client.rate_limiter.queued)
+    await until(lambda: limiter.queued)
     await client.aclose()
     [error] = await endings(running)
     assert not error.maybe_accepted
     assert emulator.requests == []
-    assert client.rate_limiter.queued == 0
+    assert limiter.queued == 0
 
 
 async def test_closing_ends_a_call_that_waits_for_its_turn(emulator, connect, until):
@@ -112,13 +114,29 @@ async def test_closing_ends_a_call_that_waits_for_its_turn(emulator, connect, un
     assert len(emulator.requests) == 1
 
 
+async def test_closing_ends_submits_in_flight_and_those_that_queue(emulator, connect, until):
+    """A submit that was sent may have been accepted, one that queued was not; both end."""
+    client = connect(emulator, max_concurrent_submits=2)
+    emulator.fault(Fault.stall(), rate=1.0)
+    running = [
+        asyncio.create_task(client.generate_cover(f"song-{number}", callback_url=CALLBACK))
+        for number in range(5)
+    ]
+    await until(lambda: len(emulator.requests) == 2)
+    await client.aclose()
+    errors = await endings(*running)
+    assert [error.maybe_accepted for error in errors] == [True] * 2 + [False] * 3
+    await until(lambda: emulator.open_connections == 0)
+    assert len(emulator.requests) == 2
+
+
 async def test_closing_ends_a_pause_between_tries(emulator, connect, until):
     """A call that rests before its next try ends with the closing; its last try was answered."""
-    client = connect(emulator)
-    client.rate_limiter.pause(0)
+    limiter = RateLimiter.unlimited()
+    client = connect(emulator, submit_rate_limiter=limiter)
     emulator.fault(Fault.rate_limited(in_body=False, retry_after=100), rate=1.0)
     running = asyncio.create_task(client.generate_cover("song", callback_url=CALLBACK))
-    await until(lambda: client.rate_limiter.queued)
+    await until(lambda: limiter.queued)
     await client.aclose()
     [error] = await endings(running)
     assert not error.maybe_accepted
@@ -295,17 +313,37 @@ def test_another_event_loop_is_refused(call):
         assert len(emulator.requests) == 2
 
 
-def test_a_rate_limiter_belongs_to_one_event_loop():
-    """Clients of two loops cannot share a rate limiter, and the second one's call says so."""
-    rate_limiter = RateLimiter.unlimited()
+def test_a_rate_limiter_moves_on_from_a_closed_event_loop():
+    """A rate limiter that is kept in a module serves one `asyncio.run` after the other."""
+    rate_limiter = RateLimiter(1000)
+    asyncio.run(credits_with(rate_limiter))
+    asyncio.run(credits_with(rate_limiter))
 
-    async def use(client):
-        async with CoverEmulator() as emulator, client(emulator) as used:
-            await used.get_credits()
 
-    def client(emulator):
-        return CoverClient("a-key", base_url=emulator.url, rate_limiter=rate_limiter)
+@pytest.mark.parametrize(
+    ("name", "verb"), [("rate_limiter", "get_credits"), ("submit_rate_limiter", "generate_cover")]
+)
+def test_a_rate_limiter_is_refused_on_two_open_event_loops(name, verb):
+    """While its event loop is open, a call in another one says so, and nothing is sent."""
+    limiter = RateLimiter(1000)
 
-    asyncio.run(use(client))
-    with pytest.raises(RuntimeError, match="make a rate limiter for each loop"):
-        asyncio.run(use(client))
+    async def use(emulator):
+        async with CoverClient("a-key", base_url=emulator.url, **{name: limiter}) as client:
+            await VERBS[verb](client)
+
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        emulator = CoverEmulator()
+        first.run(emulator.start())
+        first.run(use(emulator))
+        with pytest.raises(RuntimeError, match="is in use on another event loop"):
+            second.run(use(emulator))
+        first.run(emulator.aclose())
+        assert len(emulator.requests) == 1
+
+
+async def credits_with(rate_limiter):
+    async with (
+        CoverEmulator() as emulator,
+        CoverClient("a-key", base_url=emulator.url, rate_limiter=rate_limiter) as client,
+    ):
+        await client.get_credits()

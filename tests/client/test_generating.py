@@ -1,7 +1,10 @@
+"""Submits: what is sent, what is repeated, and what may have been paid for."""
+
 import asyncio
 import json
 import logging
 import socket
+from functools import partial
 
 import aiohttp
 import pytest
@@ -62,6 +65,12 @@ REFUSALS = {
 }
 
 
+@pytest.fixture
+def connect(connect):
+    """As in other tests, with no limit to how often covers are asked for."""
+    return partial(connect, submit_rate_limiter=RateLimiter.unlimited())
+
+
 def asked(emulator):
     return [request for request in emulator.requests if request.endpoint == "generate"]
 
@@ -90,7 +99,7 @@ async def test_a_request_that_was_not_taken_is_repeated(emulator, client, fault)
 @pytest.mark.parametrize(("fault", "error"), DOUBTFUL.values(), ids=DOUBTFUL)
 async def test_a_request_that_may_have_been_taken_is_not_repeated(emulator, connect, fault, error):
     """After one request that left it open whether it was taken, the error says so."""
-    client = connect(emulator, request_timeout=0.3)
+    client = connect(emulator, submit_timeout=0.3)
     emulator.fault(fault, rate=1.0)
     with pytest.raises(error) as caught:
         await client.generate_cover("song", callback_url=CALLBACK)
@@ -175,21 +184,42 @@ class Unreachable(aiohttp.BaseConnector):
 
 
 @pytest.mark.virtual_time
-@pytest.mark.parametrize("request_timeout", [0.5, 6, 30])
-async def test_a_connection_that_takes_for_ever_was_never_made(request_timeout):
-    """A request whose time went by before there was a connection was certainly not taken."""
+@pytest.mark.parametrize(
+    ("timeouts", "seconds"),
+    [
+        ({}, 10),
+        ({"submit_connect_timeout": 0.5}, 0.5),
+        ({"submit_timeout": 6}, 5.4),
+        ({"submit_timeout": 300, "submit_connect_timeout": 30}, 30),
+        ({"request_timeout": 1}, 10),
+    ],
+)
+async def test_a_connection_that_takes_for_ever_was_never_made(timeouts, seconds):
+    """A submit that had no connection in the time for it was certainly not taken."""
     async with aiohttp.ClientSession(connector=Unreachable()) as session:
         client = CoverClient(
             "a-key",
             session=session,
-            request_timeout=request_timeout,
             retry=RetryPolicy(max_attempts=1),
+            **timeouts,
         )
         with pytest.raises(TransportError) as caught:
             await client.generate_cover("song", callback_url=CALLBACK)
     assert not caught.value.connected
     assert not caught.value.maybe_accepted
-    assert asyncio.get_running_loop().time() <= request_timeout
+    assert asyncio.get_running_loop().time() == seconds
+
+
+async def test_a_slow_answer_is_worth_waiting_for(instant_time, cover_emulator, cover_client):
+    """By default a submit has a minute: an answer that is given up is money and an id."""
+    cover_emulator.fault(Fault.slow(59.0))
+    task_id = await cover_client.generate_cover("song", callback_url=CALLBACK)
+    assert task_id in cover_emulator._service.jobs
+    cover_emulator.fault(Fault.stall())
+    with pytest.raises(TransportError, match="no answer within 60 s") as caught:
+        await cover_client.generate_cover("another", callback_url=CALLBACK)
+    assert caught.value.maybe_accepted
+    assert instant_time.elapsed == pytest.approx(59 + 60, abs=0.1)
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["owned", "external"])
@@ -207,7 +237,7 @@ async def test_it_goes_out_on_a_connection_of_its_own(emulator, connect, make_se
 
 
 async def test_a_cancelled_request_is_logged(emulator, client, caplog, until):
-    """Who cancels a request in flight may have paid for it, and finds the song in the log."""
+    """A submit that is cancelled in flight may be paid for: its song is in the log."""
     emulator.fault(Fault.stall())
     generating = asyncio.create_task(client.generate_cover("song-17", callback_url=CALLBACK))
     await until(lambda: emulator.requests)
@@ -215,16 +245,18 @@ async def test_a_cancelled_request_is_logged(emulator, client, caplog, until):
     with pytest.raises(asyncio.CancelledError):
         await generating
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "song-17 was begun, and ended by CancelledError" in record.getMessage()
+    assert "song-17 was sent, and ended by CancelledError" in record.getMessage()
     assert "may have been accepted" in record.getMessage()
 
 
-async def test_cancelling_before_it_is_sent_is_not_worth_a_word(emulator, client, caplog, until):
-    """A request that was still waiting for its slot, or a read, is cancelled silently."""
-    client.rate_limiter.pause(60)
+async def test_cancelling_before_it_is_sent_is_not_worth_a_word(emulator, connect, caplog, until):
+    """A submit that still queued for its slot, and a poll, are cancelled silently."""
+    limiter = RateLimiter.unlimited()
+    client = connect(emulator, rate_limiter=limiter, submit_rate_limiter=limiter)
+    limiter.pause(60)
     calls = [client.generate_cover("song", callback_url=CALLBACK), client.get_credits()]
     tasks = [asyncio.create_task(call) for call in calls]
-    await until(lambda: client.rate_limiter.queued == len(tasks))
+    await until(lambda: limiter.queued == len(tasks))
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -236,7 +268,7 @@ async def test_cancelling_before_it_is_sent_is_not_worth_a_word(emulator, client
 async def test_songs_are_paid_for_once_each_whatever_happens(emulate, connect):
     """Fifty covers asked for at once, with one request in three spoilt: none is paid for twice."""
     emulator = await emulate(seed=7)
-    client = connect(emulator, request_timeout=2.0)
+    client = connect(emulator, submit_timeout=2.0)
     for fault in (Fault.reset(), Fault.gateway_page(), Fault.rate_limited(), Fault.stall()):
         emulator.fault(fault, rate=0.1, endpoint="generate")
     asking = [client.generate_cover(f"song-{n}", callback_url=CALLBACK) for n in range(50)]

@@ -75,7 +75,7 @@ async def test_the_rest_of_a_body_in_the_socket_is_read(play, connect):
 async def test_the_id_of_an_accepted_submit_is_not_lost(play, connect):
     """A submit whose answer arrived in time returns its id."""
     peer = await play([ACCEPTED, BLOCK, SILENCE])
-    client = connect(peer, retry=ONCE, request_timeout=SHORT)
+    client = connect(peer, retry=ONCE, submit_timeout=SHORT)
     assert await client.generate_cover("song", callback_url=CALLBACK) == "task"
     assert len(peer.requests) == 1
 
@@ -108,7 +108,7 @@ async def test_a_submit_is_not_sent_after_its_time_to_connect(
         peer,
         session=make_session(trace_configs=[tracing]),
         retry=RetryPolicy(max_attempts=attempts, initial_delay=0.01),
-        request_timeout=SHORT,
+        submit_connect_timeout=SHORT,
     )
     submitting = client.generate_cover("song", callback_url=CALLBACK)
     if attempts == 1:

@@ -4,11 +4,18 @@ import logging
 import pytest
 
 from kie_cover_async import (
+    AuthenticationError,
+    ClientClosedError,
+    CoverDetails,
+    CoverFailedError,
     CoverState,
+    CoverTimeoutError,
+    InvalidTaskIdError,
     RateLimitedError,
     RateLimiter,
     ServerError,
     TaskNotFoundError,
+    TransportError,
 )
 from kie_cover_async.emulator import CoverScript, Fault
 from kie_cover_async.events import (
@@ -17,15 +24,19 @@ from kie_cover_async.events import (
     RequestsPaused,
     RetryScheduled,
     StateChanged,
+    WaitFinished,
+    WaitStarted,
 )
+
+CALLBACK = "https://example.com/covers"
 
 
 def of_kind(kind, events):
     return [event for event in events if isinstance(event, kind)]
 
 
-async def test_every_request_is_told_of(emulator, connect):
-    """An observer hears what was asked, how long it took, and what came of it."""
+async def test_every_request_is_an_event(emulator, connect):
+    """It says what was asked and how, how long it took, and what came of it."""
     events = []
     client = connect(emulator, observer=events.append)
     emulator.fault(Fault.slow(0.1), endpoint="credit")
@@ -35,12 +46,77 @@ async def test_every_request_is_told_of(emulator, connect):
     credit, record = events
     assert (credit.endpoint, credit.task_id, credit.error) == ("credit", None, None)
     assert (record.endpoint, record.task_id) == ("record-info", "nobody")
+    for event in (credit, record):
+        assert (event.method, event.http_status, event.attempt) == ("GET", 200, 1)
     assert type(record.error) is type(caught.value)
     assert 0.1 <= credit.duration < 1
     assert 0 <= credit.queue_time < 0.1
 
 
-async def test_time_in_the_queue_is_told_apart(emulator, connect):
+async def test_a_submit_is_a_post(emulator, connect):
+    """The event of a submit has its method, and no task id, since it has no task yet."""
+    events = []
+    client = connect(emulator, observer=events.append)
+    await client.generate_cover("song", callback_url=CALLBACK)
+    [submit] = events
+    assert (submit.endpoint, submit.method, submit.task_id) == ("generate", "POST", None)
+    assert (submit.http_status, submit.attempt) == (200, 1)
+
+
+ATTEMPTS = {
+    "get_credits": lambda client, task_id: client.get_credits(),
+    "get_cover_details": lambda client, task_id: client.get_cover_details(task_id),
+    "generate_cover": lambda client, task_id: client.generate_cover("song", callback_url=CALLBACK),
+}
+
+
+@pytest.mark.parametrize("call", ATTEMPTS.values(), ids=ATTEMPTS)
+async def test_attempts_are_counted(emulator, connect, call):
+    """Each request of one call has its number, and the HTTP status of its own answer."""
+    events = []
+    client = connect(emulator, observer=events.append)
+    emulator.fault(Fault.rate_limited(in_body=False))
+    emulator.fault(Fault.rate_limited())
+    await call(client, emulator.add_job())
+    requests = of_kind(RequestFinished, events)
+    assert [(request.attempt, request.http_status) for request in requests] == [
+        (1, 429),
+        (2, 200),
+        (3, 200),
+    ]
+
+
+async def test_a_request_without_an_answer_has_no_status(emulator, connect):
+    """If no answer came, the event has the error, and no HTTP status."""
+    events = []
+    client = connect(emulator, observer=events.append, request_timeout=0.1)
+    emulator.fault(Fault.stall())
+    await client.get_credits()
+    first, second = of_kind(RequestFinished, events)
+    assert (first.attempt, first.http_status, type(first.error)) == (1, None, TransportError)
+    assert (second.attempt, second.http_status, second.error) == (2, 200, None)
+
+
+async def test_polls_of_a_wait_are_first_attempts(emulator, connect):
+    """A wait does not repeat a call: each of its polls is one of its own."""
+    events = []
+    client = connect(emulator, observer=events.append)
+    await client.wait_for_cover(emulator.add_job(CoverScript(statuses=["500", "500", "success"])))
+    assert [event.attempt for event in of_kind(RequestFinished, events)] == [1, 1, 1]
+
+
+async def test_pauses_are_of_polls_or_of_submits(emulator, connect):
+    """A refusal of a submit pauses submits, one of anything else pauses polls."""
+    events = []
+    client = connect(emulator, observer=events.append)
+    emulator.fault(Fault.rate_limited(), endpoint="credit")
+    await client.get_credits()
+    emulator.fault(Fault.rate_limited(), endpoint="generate")
+    await client.generate_cover("song", callback_url=CALLBACK)
+    assert [event.kind for event in of_kind(RequestsPaused, events)] == ["polls", "submits"]
+
+
+async def test_time_in_the_queue_is_separate(emulator, connect):
     """Seconds before a request was sent are not counted as the server's."""
     events = []
     client = connect(emulator, observer=events.append, rate_limiter=RateLimiter(1, per=0.2))
@@ -49,8 +125,8 @@ async def test_time_in_the_queue_is_told_apart(emulator, connect):
     assert events[1].duration < events[1].queue_time
 
 
-async def test_repetitions_and_pauses_are_told_of(emulator, connect):
-    """An observer hears of every pause, with the error that it is for."""
+async def test_repetitions_and_pauses_are_events(emulator, connect):
+    """Each repetition and each pause is an event, with its error."""
     events = []
     client = connect(emulator, observer=events.append)
     emulator.fault(Fault.server_error())
@@ -72,8 +148,8 @@ async def test_repetitions_and_pauses_are_told_of(emulator, connect):
     ]
 
 
-async def test_every_poll_of_a_wait_is_told_of(emulator, connect):
-    """An observer hears of polls by wait, and of a shared one once for each that heard it."""
+async def test_every_poll_of_a_wait_is_an_event(emulator, connect):
+    """A poll is an event of each wait that has its outcome, a shared one of several."""
     events = []
     client = connect(emulator, observer=events.append)
     task_id = emulator.add_job(CoverScript(statuses=["missing", "generating", "success"]), age=80)
@@ -92,8 +168,8 @@ async def test_every_poll_of_a_wait_is_told_of(emulator, connect):
     assert len(of_kind(RequestFinished, events)) == 3
 
 
-async def test_every_change_of_state_is_told_of(emulator, connect):
-    """An observer hears when a wait sees another state than before, right after the poll."""
+async def test_every_change_of_state_is_an_event(emulator, connect):
+    """A state other than before is an event, right after that of the poll."""
     events = []
     client = connect(emulator, observer=events.append)
     statuses = ["missing", "pending", "pending", "500", "pending", "generating", "success"]
@@ -109,8 +185,131 @@ async def test_every_change_of_state_is_told_of(emulator, connect):
         assert (poll.details, poll.wait, poll.age) == (change.details, change.wait, change.age)
 
 
-async def test_a_request_that_was_cancelled_is_not_told_of_as_done(emulator, connect):
-    """A request that ended without an answer or an error of its own is no success."""
+async def returned(client, wait):
+    """Leave the wait alone."""
+
+
+async def cancelled(client, wait):
+    wait.cancel()
+
+
+async def closed(client, wait):
+    await client.aclose()
+
+
+def fail(details):
+    raise ZeroDivisionError
+
+
+def cancel(details):
+    raise asyncio.CancelledError
+
+
+async def note_later(event):
+    """Do nothing: nothing awaits an async observer."""
+
+
+OUTCOMES = {
+    "a cover": (["generating", "success"], returned, {}, CoverDetails),
+    "a failed job": (["generating", "failure"], returned, {}, CoverFailedError),
+    "a lasting error": (
+        ["generating", Fault.replace("code", 401)],
+        returned,
+        {},
+        AuthenticationError,
+    ),
+    "no record": (["missing"], returned, {"not_found_grace": 0}, TaskNotFoundError),
+    "the timeout": (["generating"] * 99, returned, {"timeout": 0.1}, CoverTimeoutError),
+    "one poll": (["generating"], returned, {"timeout": 0}, CoverTimeoutError),
+    "closing": (["generating"] * 99, closed, {}, ClientClosedError),
+    "a cancellation": (["generating"] * 99, cancelled, {}, asyncio.CancelledError),
+    "an error of on_update": (["generating"], returned, {"on_update": fail}, ZeroDivisionError),
+    "a cancellation in on_update": (
+        ["generating"],
+        returned,
+        {"on_update": cancel},
+        asyncio.CancelledError,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OUTCOMES.values(), ids=OUTCOMES)
+async def test_a_wait_starts_and_finishes(emulator, connect, until, case):
+    """The first and the last event of a wait say that it began, and what it returned or raised."""
+    statuses, disturb, options, kind = case
+    events = []
+    client = connect(emulator, observer=events.append)
+    task_id = emulator.add_job(CoverScript(statuses=statuses))
+    wait = asyncio.create_task(client.wait_for_cover(task_id, **options))
+    await until(lambda: of_kind(CoverPolled, events))
+    await disturb(client, wait)
+    [outcome] = await asyncio.gather(wait, return_exceptions=True)
+    assert isinstance(outcome, kind)
+    first, last = events[0], events[-1]
+    assert first == WaitStarted(task_id=task_id, wait=last.wait)
+    assert isinstance(last, WaitFinished)
+    assert (last.task_id, last.polls) == (task_id, len(of_kind(CoverPolled, events)))
+    assert last.outcome is outcome or isinstance(outcome, asyncio.CancelledError)
+    assert isinstance(last.outcome, kind)
+    assert {event.wait for event in of_kind(CoverPolled, events)} == {last.wait}
+    assert len(of_kind(WaitStarted, events)) == len(of_kind(WaitFinished, events)) == 1
+
+
+async def test_waits_of_every_call_start_and_finish(emulator, connect):
+    """Those of a bulk call and of `generate_and_wait` do, each as an object of its own."""
+    events = []
+    client = connect(emulator, observer=events.append)
+    jobs = [emulator.add_job("success") for _ in range(3)]
+    async with client.wait_for_covers([*jobs, jobs[0]]) as outcomes:
+        assert [outcome.ok async for outcome in outcomes] == [True] * 4
+    details = await client.generate_and_wait("song", callback_url=CALLBACK)
+    started, finished = of_kind(WaitStarted, events), of_kind(WaitFinished, events)
+    assert sorted(event.task_id for event in started) == sorted([*jobs, jobs[0], details.task_id])
+    assert {event.wait for event in started} == {event.wait for event in finished}
+    assert len({event.wait for event in started}) == 5
+
+
+async def test_a_wait_that_cannot_begin_is_not_an_event(emulator, connect):
+    """A bad id and a closed client are errors of the call, of which no wait began."""
+    events = []
+    client = connect(emulator, observer=events.append)
+    with pytest.raises(InvalidTaskIdError):
+        await client.wait_for_cover("no id")
+    await client.aclose()
+    with pytest.raises(ClientClosedError):
+        await client.wait_for_cover("task")
+    assert events == []
+
+
+async def test_several_observers(emulator, connect, caplog):
+    """Every observer gets every event, in the same order, even if another one fails."""
+
+    def fail(event):
+        raise ValueError("the observer's own mistake")
+
+    one, other = [], []
+    client = connect(emulator, observer=[one.append, fail, other.append])
+    await client.wait_for_cover(emulator.add_job("generating, success"))
+    assert one == other
+    assert {type(event) for event in one} == {
+        WaitStarted,
+        RequestFinished,
+        CoverPolled,
+        StateChanged,
+        WaitFinished,
+    }
+    assert caplog.text.count("an observer failed on") == len(one)
+
+
+async def test_an_async_observer_among_several_is_refused(emulator, connect):
+    """Nothing would await it: the error names the argument and the observer."""
+
+    with pytest.raises(TypeError, match=r"observer must be a plain function.*note_later"):
+        connect(emulator, observer=[print, note_later])
+
+
+async def test_a_cancelled_request_is_not_an_event(emulator, connect):
+    """A request that was cancelled has neither an answer nor an error to report."""
     events = []
     client = connect(emulator, observer=events.append)
     emulator.fault(Fault.stall())
@@ -134,12 +333,14 @@ async def test_an_observer_that_fails_costs_nothing(emulator, connect, caplog):
     assert {record.args[0] for record in failures} == {
         "RequestFinished",
         "RequestsPaused",
+        "WaitStarted",
         "CoverPolled",
         "StateChanged",
+        "WaitFinished",
     }
 
 
-async def test_answers_shorten_the_next_hold(emulator, connect):
+async def test_answers_shorten_the_next_pause(emulator, connect):
     """Pauses that grew with refusals shrink with every answer, an error of the API's included."""
     events = []
     client = connect(emulator, observer=events.append)

@@ -127,7 +127,7 @@ async def test_what_a_server_can_do(instant_time, play, connect, until, row):
     assert peer.bytes_sent < 16 * MIB
     await client.aclose()
     await until(lambda: peer.open_connections == 0)
-    assert client._transport.in_flight._free == client._max_concurrent_requests
+    assert client._transport.polls.places._free == client._max_concurrent_requests
 
 
 FLOODS = [b"HTTP/1.1 103 Early Hints\r\n\r\n", CHUNKED, b""]

@@ -9,6 +9,8 @@ from functools import partial
 import aiohttp
 import attrs
 import pytest
+from multidict import CIMultiDict
+from raw_peer import RESET, SILENCE
 
 from kie_cover_async import (
     ClientClosedError,
@@ -93,8 +95,10 @@ def secretive(stack, caplog):
     def connect(server, **settings):
         settings = {
             "request_timeout": 0.25,
+            "submit_timeout": 0.25,
             "retry": RetryPolicy(max_attempts=2, initial_delay=0.01),
             "rate_limiter": RateLimiter.unlimited(),
+            "submit_rate_limiter": RateLimiter.unlimited(),
             **settings,
         }
         client = CoverClient(KEY, base_url=server.url, **settings)
@@ -157,6 +161,37 @@ async def test_an_echo_that_is_no_http_is_hidden(play, secretive, line):
     assert not any(map(shows_the_key, texts(error)))
 
 
+HEADERS = f"HTTP/1.1 500 Oops\r\ncf-ray: {KEY}\r\nX-Echo: {KEY}\r\nContent-Length: 999\r\n\r\n"
+
+
+@pytest.mark.parametrize("ending", [[], [SILENCE], [RESET]], ids=["end", "silence", "reset"])
+@pytest.mark.parametrize("status", [200, 407, 500])
+async def test_an_echo_in_a_broken_answer_is_hidden(play, secretive, status, ending):
+    """An answer that repeats the key and breaks off in its body leaves no trace of it."""
+    said = HEADERS.replace("500 Oops", f"{status} So") + KEY
+    client = secretive(await play([said.encode(), *ending]))
+    errors = await errors_of(
+        client.get_credits(),
+        client.wait_for_cover("id", timeout=0.1),
+        client.generate_cover("song", callback_url=CALLBACK),
+    )
+    assert len(errors) == 3
+    assert not [text for error in errors for text in texts(error) if shows_the_key(text)]
+
+
+async def test_a_cancellation_in_a_body_shows_no_key(play, secretive, until):
+    """What a call was reading when it was cancelled is not among its frames' variables."""
+    peer = await play([HEADERS.encode(), KEY.encode(), SILENCE])
+    client = secretive(peer, request_timeout=5.0)
+    call = asyncio.create_task(client.get_credits())
+    await until(lambda: peer.bytes_sent == len(HEADERS) + len(KEY))
+    await asyncio.sleep(0.05)
+    call.cancel()
+    [error] = await errors_of(call)
+    assert isinstance(error, asyncio.CancelledError)
+    assert not any(map(shows_the_key, texts(error)))
+
+
 async def test_a_connection_that_fails_shows_no_key(emulator, secretive):
     """Where nobody listens, nothing of what was to be sent is in the error."""
     client = secretive(emulator)
@@ -171,7 +206,7 @@ async def test_a_connection_that_fails_shows_no_key(emulator, secretive):
 
 async def test_ending_a_call_shows_no_key(emulator, secretive, until):
     """A call that is closed, cancelled or refused says nothing of the key either."""
-    client = secretive(emulator, request_timeout=5.0)
+    client = secretive(emulator, request_timeout=5.0, submit_timeout=5.0)
     emulator.fault(Fault.stall(), rate=1.0)
     calls = [
         asyncio.create_task(client.generate_cover(song, callback_url=CALLBACK)) for song in "ab"
@@ -191,7 +226,7 @@ async def test_ending_a_call_shows_no_key(emulator, secretive, until):
 
 async def test_a_caller_who_loses_patience_shows_no_key(emulator, secretive):
     """A timeout of the caller's own hangs on a cancellation, whose frames held the request."""
-    client = secretive(emulator, request_timeout=5.0)
+    client = secretive(emulator, request_timeout=5.0, submit_timeout=5.0)
     emulator.fault(Fault.stall(), rate=1.0)
     for call in (client.get_credits, partial(client.generate_cover, "song", callback_url=CALLBACK)):
         with pytest.raises(TimeoutError) as caught:
@@ -297,7 +332,7 @@ async def test_nothing_that_holds_the_key_shows_it(emulator, secretive):
     transport = client._transport
     parts = [getattr(transport, part.name) for part in attrs.fields(type(transport))]
     for shown in (client, transport, *parts, *vars(transport.http_client).values()):
-        if shown is not transport.http_client._headers:
+        if not isinstance(shown, CIMultiDict):  # the headers, which are shown to the API
             assert not shows_the_key(repr(shown))
 
 
@@ -308,7 +343,7 @@ async def test_the_key_is_in_no_pickle(emulator, secretive, used, again):
     client = secretive(emulator)
     if used:
         await client.get_credits()
-    with pytest.raises(TypeError, match="a CoverClient is not to be pickled"):
+    with pytest.raises(TypeError, match="a CoverClient must not be pickled"):
         again(client)
 
 

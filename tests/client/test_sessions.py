@@ -5,6 +5,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from raw_peer import SILENCE
 
 from kie_cover_async import (
     ClientClosedError,
@@ -231,7 +232,7 @@ async def test_an_error_of_a_sessions_tracing_is_passed_on(emulator, connect, ma
     with pytest.raises(ValueError, match=r"^no such label\n"):
         await client.generate_cover("song-17", callback_url=CALLBACK)
     [record] = caplog.records
-    assert "song-17 was begun, and ended by ValueError" in record.getMessage()
+    assert "generate for song song-17 was sent, and ended by ValueError" in record.getMessage()
     assert "may have been accepted" in record.getMessage()
     assert emulator.credits < before
 
@@ -249,6 +250,50 @@ async def test_a_pool_bounds_what_is_in_flight(emulate, connect, make_session, p
     )
     await asyncio.gather(*[client.get_credits() for _ in range(6)])
     assert _most_at_once(emulator, 0.15) <= most
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+async def test_submits_leave_the_pool_to_polls(emulate, connect, make_session, until, limit):
+    """Submits that take their time never fill a pool: polls have connections of their own.
+
+    Only a pool of one connection serves both in turn; a poll then queues before its time begins.
+    """
+    emulator = await emulate()
+    emulator.fault(Fault.slow(0.6), endpoint="generate", count=3)
+    client = connect(
+        emulator,
+        session=make_session(connector=aiohttp.TCPConnector(limit=limit)),
+        request_timeout=0.3,
+        retry=RetryPolicy(max_attempts=1),
+    )
+    submits = [
+        asyncio.create_task(client.generate_cover(f"song-{number}", callback_url=CALLBACK))
+        for number in range(3)
+    ]
+    await until(lambda: emulator.requests)
+    assert await client.get_credits() > 0
+    assert any(not submit.done() for submit in submits) or limit == 1
+    assert len(set(await asyncio.gather(*submits))) == 3
+
+
+@pytest.mark.parametrize("external", [False, True], ids=["own", "external"])
+async def test_a_call_that_is_cancelled_in_a_body_leaves_no_connection(
+    play, connect, make_session, until, external
+):
+    """The connection whose body was being read is closed, and the next call makes another."""
+    begun = b"HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n"
+    peer = await play([begun, b'{"code"', SILENCE], [begun + b'{"code":200,"data":1.5}', SILENCE])
+    session = make_session(connector=aiohttp.TCPConnector(limit=1)) if external else None
+    client = connect(peer, session=session)
+    call = asyncio.create_task(client.get_credits())
+    await until(lambda: peer.bytes_sent > len(begun))
+    await asyncio.sleep(0.05)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await until(lambda: peer.open_connections == 0)
+    assert await client.get_credits() == 1.5
+    assert peer.connections == 2
 
 
 async def test_the_client_bounds_what_is_in_flight(emulate, connect):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
-from raw_peer import REQUEST, RawPeer
+from raw_peer import REQUEST, SILENCE, RawPeer
 
 from kie_cover_async import ConnectionSetupError, TransportError
 from kie_cover_async.events import RequestFinished
@@ -149,6 +149,17 @@ async def test_a_proxy_that_refuses(refusing, refusal, make_session, call, case)
     reason = await refusal(call, server, session=make_session(proxy=proxy.url))
     assert f"the proxy answered {status}; " in reason
     assert remedy in reason
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("steps", [[], [SILENCE]], ids=["end", "silence"])
+async def test_a_proxy_that_refuses_and_breaks_off(play, refusal, make_session, steps):
+    """The status alone says that a login is wanted, whatever becomes of the page below it."""
+    head = b"HTTP/1.1 407 So\r\nContent-Encoding: gzip\r\nContent-Length: 99\r\n\r\n"
+    proxy, server = await play([head, b"<html>", *steps]), SimpleNamespace(url="http://127.0.0.1:9")
+    session = make_session(proxy=proxy.url)
+    reason = await refusal(CALLS["a read"], server, session=session)
+    assert "the proxy answered 407; " in reason
     assert len(proxy.requests) == 1
 
 

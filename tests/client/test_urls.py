@@ -1,14 +1,40 @@
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from api_answers import CALLS, TASK
 from yarl import URL
 
-from kie_cover_async.api import get_credits, record_info
+from kie_cover_async.api import SUNO, Request, get_credits
 from kie_cover_async.transport import HttpClient
 
 
 def http_client(base_url):
-    return HttpClient(URL(base_url), "a-key", session=None, request_timeout=1.0, user_agent="tests")
+    return HttpClient(
+        URL(base_url),
+        "a-key",
+        session=None,
+        request_timeout=1.0,
+        submit_timeout=1.0,
+        submit_connect_timeout=1.0,
+        user_agent="tests",
+    )
+
+
+def test_the_url_of_each_request():
+    """A GET has its task id as its query, and nothing else has a query."""
+    http = http_client("https://h")
+    assert {name: str(http.url_of(call)) for name, call in CALLS.items()} == {
+        "record-info": f"https://h/api/v1/suno/cover/record-info?taskId={TASK}",
+        "generate": "https://h/api/v1/suno/cover/generate",
+        "credit": "https://h/api/v1/chat/credit",
+        "download-url": "https://h/api/v1/common/download-url",
+    }
+
+
+def test_a_post_about_a_task_has_no_query():
+    """What a POST asks for stands in its body."""
+    post = Request(CALLS["generate"].endpoint, TASK, body=b"{}")
+    assert str(http_client("https://h").url_of(post)) == "https://h/api/v1/suno/cover/generate"
 
 
 @pytest.mark.parametrize(
@@ -16,7 +42,7 @@ def http_client(base_url):
 )
 def test_an_id_cannot_leave_its_place(task_id):
     """Whatever characters an id has, it is the one value of the one query parameter."""
-    sent = urlsplit(str(http_client("https://h").url_of(record_info(task_id))))
+    sent = urlsplit(str(http_client("https://h").url_of(SUNO.poll(task_id))))
     assert sent.path == "/api/v1/suno/cover/record-info"
     assert parse_qsl(sent.query, strict_parsing=True) == [("taskId", task_id)]
     assert sent.fragment == ""

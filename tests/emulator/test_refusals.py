@@ -4,7 +4,7 @@ from math import inf, nan
 
 import pytest
 
-from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
+from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault, Limits
 
 NO_SHARES = (-0.1, 1.1, nan)
 NO_SECONDS = (-1, nan, inf)
@@ -27,6 +27,7 @@ SETTINGS = [
     *[("unknown_songs", value, TypeError) for value in ("a-song", 5)],
     ("duplicate_reveals_task_id", "no", TypeError),
     ("callbacks", {"lost": 1.0}, TypeError),
+    *[("limits", value, TypeError) for value in (True, (10, 1.0))],
     *[("clock_offset", value, ValueError) for value in (nan, inf, -inf)],
     *[("image_size", value, error) for value, error in ((0, ValueError), (1.5, TypeError))],
     ("keep_requests", "no", TypeError),
@@ -37,6 +38,13 @@ SCRIPTS = [
     ("visible_after", "soon", TypeError),
     ("images", -1, ValueError),
     ("images", 1.0, TypeError),
+]
+
+WINDOWS = [
+    *[(value, TypeError) for value in (10, "ten", [10, 1.0], (10,), (10, 1.0, 2.0))],
+    *[(value, TypeError) for value in ((1.5, 1.0), (True, 1.0), (10, "1"), (10, None))],
+    *[((number, 1.0), ValueError) for number in (0, -1)],
+    *[((10, seconds), ValueError) for seconds in (0, -1, nan, inf)],
 ]
 
 FAULTS = [
@@ -68,6 +76,14 @@ def test_a_script(name, value, error):
     """So does that of a script."""
     with pytest.raises(error, match=f"^{name} must be "):
         CoverScript(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["polls", "submits"])
+@pytest.mark.parametrize(("value", "error"), WINDOWS)
+def test_a_limit(name, value, error):
+    """So does that of a limit, which is a number of requests and one of seconds."""
+    with pytest.raises(error, match=rf"^{name} must be \(number, seconds\)"):
+        Limits(**{name: value})
 
 
 async def test_what_is_no_script(caller):

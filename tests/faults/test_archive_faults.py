@@ -20,8 +20,8 @@ COLUMNS = {
     for often, count in (("once", 1), ("for good", None))
 }
 NO_FIELDS = "has no fields"
-# Of two requests for the image and one for a link, each with four tries of at most 30 s.
-LONGEST = 480.0
+# Of two requests for the image and one for a link, each with four tries of at most 10 s.
+LONGEST = 240.0
 
 
 def test_the_table_is_whole():

@@ -14,7 +14,7 @@ from kie_cover_async.emulator import CoverEmulator
 CALLBACK = "https://example.com/covers"
 SONG, TASK = "a-song", "a-cover"
 # A wait, and the longest request before it.
-WAIT, REQUEST = 300.0, 30.0
+WAIT, REQUEST = 300.0, 60.0
 
 
 async def one_of(stream):
