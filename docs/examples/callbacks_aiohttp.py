@@ -12,7 +12,7 @@ from kie_cover_async.callbacks import CallbackInbox
 # As the vendor reaches it: https://covers.example.com/callbacks/ and 32 random characters
 CALLBACK_URL = os.environ["CALLBACK_URL"]
 # One key, or two with a comma in between, while they are being changed
-KEYS = os.environ["KIE_CALLBACK_KEY"].split(",")
+KEYS = [key.strip() for key in os.environ["KIE_CALLBACK_KEY"].split(",")]
 
 COVERS = web.AppKey("covers", CoverClient)
 routes = web.RouteTableDef()

@@ -12,7 +12,7 @@ from kie_cover_async import CoverClient, InvalidResponseError, SignatureError
 from kie_cover_async.callbacks import CallbackInbox
 
 CALLBACK_URL = os.environ["CALLBACK_URL"]
-KEYS = os.environ["KIE_CALLBACK_KEY"].split(",")
+KEYS = [key.strip() for key in os.environ["KIE_CALLBACK_KEY"].split(",")]
 LARGEST_BODY = 65_536
 
 
