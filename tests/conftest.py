@@ -8,7 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["_kie_cover_async_pytest", "leak_check", "pytester", "virtual_time"]
+pytest_plugins = [
+    "_kie_cover_async_pytest",
+    "pytester",
+    "support.leak_check",
+    "support.virtual_time",
+]
 
 # Two busy cores make a deadline per example a matter of luck, and a red run has to be repeatable.
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)

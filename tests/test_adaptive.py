@@ -13,9 +13,9 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pickled import pickled
-from scripted_polls import COVER, GENERATING, FakeTransport, ScriptedTransport, coalescer_of
-from virtual_time import now
+from support.pickling import pickled
+from support.scripted_polls import COVER, GENERATING, FakeTransport, ScriptedTransport, coalescer_of
+from support.virtual_time import now
 
 from kie_cover_async import AdaptiveSchedule, ExponentialSchedule, RateLimiter, Schedule
 from kie_cover_async.emulator import CoverEmulator

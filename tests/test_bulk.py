@@ -11,9 +11,9 @@ from itertools import chain, pairwise
 from threading import Thread
 
 import pytest
-from api_answers import answer, envelope, record
-from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
-from virtual_time import VirtualTimeLoop, now
+from support.api_answers import answer, envelope, record
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
+from support.virtual_time import VirtualTimeLoop, now
 
 from kie_cover_async import (
     ClientClosedError,

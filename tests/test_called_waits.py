@@ -4,8 +4,8 @@ import asyncio
 import logging
 
 import pytest
-from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
-from scripted_polls import (
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
+from support.scripted_polls import (
     COVER,
     FAILED,
     GENERATING,
@@ -15,7 +15,7 @@ from scripted_polls import (
     ScriptedTransport,
     coalescer_of,
 )
-from virtual_time import now
+from support.virtual_time import now
 
 from kie_cover_async import ExponentialSchedule, RateLimiter, RetryPolicy
 from kie_cover_async.callbacks import CallbackInbox

@@ -2,8 +2,8 @@ import asyncio
 from contextlib import ExitStack
 
 import pytest
-from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
-from scripted_polls import (
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
+from support.scripted_polls import (
     COVER,
     GENERATING,
     ID,
@@ -14,7 +14,7 @@ from scripted_polls import (
     ScriptedTransport,
     coalescer_of,
 )
-from virtual_time import now
+from support.virtual_time import now
 
 from kie_cover_async.errors import TransportError
 from kie_cover_async.fair_queue import QueueEntry

@@ -4,8 +4,8 @@ import asyncio
 from math import inf
 
 import pytest
-from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
-from virtual_time import now
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
+from support.virtual_time import now
 
 from kie_cover_async.fair_queue import FairQueue, QueueEntry, QueueEntryCancelledError
 from kie_cover_async.rate_limiter import ConcurrencyLimiter

@@ -7,7 +7,7 @@ from functools import partial
 
 import attrs
 import pytest
-from pickled import pickled
+from support.pickling import pickled
 
 from kie_cover_async import (
     ApiError,

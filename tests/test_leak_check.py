@@ -15,7 +15,7 @@ def outcomes(pytester):
     def run(text: str) -> pytest.RunResult:
         pytester.makeini(CONFIGURATION)
         pytester.makepyfile(text)
-        return pytester.runpytest_inprocess("-p", "leak_check")
+        return pytester.runpytest_inprocess("-p", "support.leak_check")
 
     return run
 

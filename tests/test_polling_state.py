@@ -2,7 +2,7 @@ from datetime import timedelta
 from math import inf
 
 import pytest
-from scripted_polls import (
+from support.scripted_polls import (
     BARE,
     COVER,
     FAILED,

@@ -9,8 +9,8 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers, stall
-from virtual_time import VirtualTimeLoop, now
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers, stall
+from support.virtual_time import VirtualTimeLoop, now
 
 from kie_cover_async import RateLimiter
 from kie_cover_async.fair_queue import QueueEntry, QueueEntryCancelledError

@@ -5,7 +5,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pickled import pickled
+from support.pickling import pickled
 
 from kie_cover_async import ExponentialSchedule, Schedule
 from kie_cover_async.schedule import Learner, exponential

@@ -3,7 +3,7 @@ import socket
 import time
 
 import pytest
-from virtual_time import Deadlock, VirtualTimeLoop, now
+from support.virtual_time import Deadlock, VirtualTimeLoop, now
 
 pytestmark = pytest.mark.virtual_time
 

@@ -3,8 +3,8 @@ import logging
 from datetime import timedelta
 
 import pytest
-from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers, stall
-from scripted_polls import (
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers, stall
+from support.scripted_polls import (
     BARE,
     COVER,
     FAILED,
@@ -23,7 +23,7 @@ from scripted_polls import (
     record,
     refused,
 )
-from virtual_time import now
+from support.virtual_time import now
 
 from kie_cover_async import CoverDetails, ExponentialSchedule, RateLimiter, RetryPolicy
 from kie_cover_async.errors import (

@@ -4,11 +4,11 @@ import json
 from datetime import timedelta, timezone
 
 import pytest
-from anything import check_answer, check_record
-from api_answers import CALLS, IMAGE, TASK, envelope, heard, record
 from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from support.api_answers import CALLS, IMAGE, TASK, envelope, heard, record
+from support.strategies import check_answer, check_record
 
 from kie_cover_async import (
     ApiError,

@@ -5,7 +5,7 @@ In a cell: the error's class without its last word; `+` where the call may be re
 """
 
 import pytest
-from api_answers import CALLS, RAY, TASK, answer, envelope, heard
+from support.api_answers import CALLS, RAY, TASK, answer, envelope, heard
 
 import kie_cover_async
 from kie_cover_async import (

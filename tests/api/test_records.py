@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 import pytest
-from api_answers import IMAGE, TASK, answer, envelope, heard, record
+from support.api_answers import IMAGE, TASK, answer, envelope, heard, record
 
 from kie_cover_async import (
     CoverDetails,

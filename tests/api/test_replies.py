@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from api_answers import CALLS, IMAGE, TASK, answer, heard
+from support.api_answers import CALLS, IMAGE, TASK, answer, heard
 
 from kie_cover_async import (
     ApiError,

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from api_answers import CALLS, IMAGE, TASK, answer, envelope, heard
+from support.api_answers import CALLS, IMAGE, TASK, answer, envelope, heard
 
 from kie_cover_async import InvalidResponseError
 from kie_cover_async.api import SUNO, download_url, get_credits

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from api_answers import CALLS, answer, envelope, heard, record
 from multidict import CIMultiDict
+from support.api_answers import CALLS, answer, envelope, heard, record
 
 from kie_cover_async import InvalidResponseError
 from kie_cover_async.api import Response

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from interrupted import InterruptedAt, interrupted_at_each, left_in
+from support.cancellation import InterruptedAt, interrupted_at_each, left_in
 
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.archive.threads import _THREADS as THREADS

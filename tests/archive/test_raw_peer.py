@@ -6,8 +6,8 @@ import struct
 import zlib
 
 import pytest
-from raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer, drop_by_drop
-from reliability_page import outcome_of, table
+from support.raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer, drop_by_drop
+from support.reliability_page import outcome_of, table
 
 from kie_cover_async import CoverClient, CoverDetails, CoverResponse, RetryPolicy
 from kie_cover_async.archive import CoverArchive

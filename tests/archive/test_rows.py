@@ -6,9 +6,9 @@ from contextlib import closing
 from datetime import timedelta
 
 import pytest
-from anything import StoredRows
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.strategies import StoredRows
 
 from kie_cover_async import CoverDetails, CoverFailedError, InvalidTaskIdError
 from kie_cover_async.archive import DamagedRecordError

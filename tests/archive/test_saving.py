@@ -6,7 +6,7 @@ from zlib import crc32
 
 import pytest
 from attrs import evolve, frozen
-from interrupted import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
 
 from kie_cover_async import (
     ClientClosedError,

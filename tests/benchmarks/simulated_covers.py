@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from attrs import define, evolve, field, frozen
-from scripted_polls import FakeTransport, coalescer_of
-from virtual_time import VirtualTimeLoop
+from support.scripted_polls import FakeTransport, coalescer_of
+from support.virtual_time import VirtualTimeLoop
 
 from kie_cover_async import (
     AdaptiveSchedule,

@@ -5,9 +5,9 @@ from collections import UserDict
 from pathlib import Path
 
 import pytest
-from anything import KEY, SIGNED_AT, check_callback
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.strategies import KEY, SIGNED_AT, check_callback
 
 from kie_cover_async import InvalidResponseError
 from kie_cover_async.callbacks import CoverCallback, parse_callback, sign_callback

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from attrs import define, field, frozen
-from forks import Fork, Forks
+from support.forks import Fork, Forks
 
 from kie_cover_async.emulator import CoverEmulator
 

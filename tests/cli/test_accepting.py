@@ -8,8 +8,8 @@ import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
-from posted import HEAD, signed
-from raw_peer import drop_by_drop
+from support.posted import HEAD, signed
+from support.raw_peer import drop_by_drop
 
 from kie_cover_async.callbacks import CallbackInbox
 from kie_cover_async.cli.output import INTERRUPTED

@@ -12,8 +12,8 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from raw_peer import REQUEST, RawPeer
 from rich.console import Console
+from support.raw_peer import REQUEST, RawPeer
 
 from kie_cover_async import AuthenticationError, ConnectionSetupError, RateLimitedError
 from kie_cover_async.archive import CoverArchive

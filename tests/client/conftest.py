@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from raw_peer import REQUEST, RawPeer, Step
+from support.raw_peer import REQUEST, RawPeer, Step
 
 from kie_cover_async import CoverClient, ExponentialSchedule, RateLimiter, RetryPolicy
 from kie_cover_async.emulator import CoverEmulator

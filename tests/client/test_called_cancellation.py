@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 from aiohttp import web
-from interrupted import InterruptedAt, interrupted_at_each, left_in
+from support.cancellation import InterruptedAt, interrupted_at_each, left_in
 
 from kie_cover_async.callbacks import CallbackInbox, sign_callback
 from kie_cover_async.emulator import CoverScript

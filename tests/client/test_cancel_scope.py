@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from virtual_time import now
+from support.virtual_time import now
 
 from kie_cover_async.cancel_scope import CancelScope, SharedTimeout, Timeout
 

@@ -1,8 +1,8 @@
 import asyncio
 
 import pytest
-from interrupted import InterruptedAt, interrupted_at_each, left_in
-from verbs import VERBS
+from support.cancellation import InterruptedAt, interrupted_at_each, left_in
+from support.client_calls import VERBS
 
 from kie_cover_async import ClientClosedError, RateLimiter
 from kie_cover_async.emulator import CoverScript, Fault

@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from attrs import evolve
-from raw_peer import REQUEST, Again, RawPeer
+from support.raw_peer import REQUEST, Again, RawPeer
 from yarl import URL
 
 from kie_cover_async import (

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from aiohttp import TraceConfig
-from raw_peer import REQUEST, SILENCE
+from support.raw_peer import REQUEST, SILENCE
 
 from kie_cover_async import (
     AuthenticationError,

@@ -6,8 +6,8 @@ import zlib
 from functools import cache
 
 import pytest
-from raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer, drop_by_drop
-from reliability_page import outcome_of, table
+from support.raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer, drop_by_drop
+from support.reliability_page import outcome_of, table
 
 from kie_cover_async import RetryPolicy, TransportError
 

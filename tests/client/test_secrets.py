@@ -10,7 +10,7 @@ import aiohttp
 import attrs
 import pytest
 from multidict import CIMultiDict
-from raw_peer import RESET, SILENCE
+from support.raw_peer import RESET, SILENCE
 
 from kie_cover_async import (
     ClientClosedError,

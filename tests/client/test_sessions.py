@@ -5,7 +5,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from raw_peer import SILENCE
+from support.raw_peer import SILENCE
 
 from kie_cover_async import (
     ClientClosedError,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import TCPConnector
-from raw_peer import REQUEST, SILENCE, RawPeer
+from support.raw_peer import REQUEST, SILENCE, RawPeer
 
 from kie_cover_async import KieCoverError
 

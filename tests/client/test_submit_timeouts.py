@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from raw_peer import SILENCE, RawPeer
+from support.raw_peer import SILENCE, RawPeer
 
 from kie_cover_async import CoverClient, RateLimiter, RetryPolicy, TransportError
 from kie_cover_async.emulator import Fault

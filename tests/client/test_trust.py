@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import aiohttp
 import pytest
-from raw_peer import REQUEST, SILENCE, RawPeer
+from support.raw_peer import REQUEST, SILENCE, RawPeer
 
 from kie_cover_async import ConnectionSetupError, TransportError
 from kie_cover_async.events import RequestFinished

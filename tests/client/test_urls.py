@@ -1,7 +1,7 @@
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from api_answers import CALLS, TASK
+from support.api_answers import CALLS, TASK
 from yarl import URL
 
 from kie_cover_async.api import SUNO, Request, get_credits

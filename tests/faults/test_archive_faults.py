@@ -6,7 +6,13 @@ A fault strikes the image itself, or the fresh link for one whose first link is 
 import asyncio
 
 import pytest
-from reliability_page import all_kinds_of_faults, fault_of, kinds_of_faults, outcome_of, table
+from support.reliability_page import (
+    all_kinds_of_faults,
+    fault_of,
+    kinds_of_faults,
+    outcome_of,
+    table,
+)
 
 from kie_cover_async import CoverClient
 from kie_cover_async.archive import CoverArchive

@@ -6,9 +6,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 from aiohttp import web
-from posted import CALLBACKS, FORGED, KEY, MIB, Posted
-from raw_peer import Connection
-from reliability_page import outcome_of, table
+from support.posted import CALLBACKS, FORGED, KEY, MIB, Posted
+from support.raw_peer import Connection
+from support.reliability_page import outcome_of, table
 
 from kie_cover_async import CoverClient, ExponentialSchedule
 from kie_cover_async.callbacks import CallbackInbox

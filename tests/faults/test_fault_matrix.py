@@ -5,8 +5,14 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import pytest
-from reliability_page import all_kinds_of_faults, fault_of, kinds_of_faults, outcome_of, table
-from verbs import VERBS
+from support.client_calls import VERBS
+from support.reliability_page import (
+    all_kinds_of_faults,
+    fault_of,
+    kinds_of_faults,
+    outcome_of,
+    table,
+)
 
 from kie_cover_async import CoverClient
 from kie_cover_async.emulator import CoverEmulator

@@ -13,7 +13,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from anything import (
+from multidict import CIMultiDict
+from support.api_answers import CALLS, IMAGE, TASK
+from support.strategies import (
     KEY,
     SIGNED_AT,
     StoredRows,
@@ -22,8 +24,6 @@ from anything import (
     check_image,
     check_record,
 )
-from api_answers import CALLS, IMAGE, TASK
-from multidict import CIMultiDict
 
 from kie_cover_async.api import Response
 from kie_cover_async.callbacks import sign_callback

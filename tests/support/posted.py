@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
-from raw_peer import Again, Connection, Step
 
 from kie_cover_async.callbacks import sign_callback
+from support.raw_peer import Again, Connection, Step
 
 KEY = "test-webhook-hmac-key"
 FORGED = "https://forged.example/image.png"

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from api_answers import heard
-from pickled import pickled
-
 from kie_cover_async import (
     CoverDetails,
     InvalidResponseError,
@@ -26,6 +23,8 @@ from kie_cover_async.archive.failures import failures_of
 from kie_cover_async.archive.formats import MAX_PIXELS, NoImageError, read_format
 from kie_cover_async.archive.record import NAME, Record
 from kie_cover_async.callbacks import parse_callback, sign_callback, verify_signature
+from support.api_answers import heard
+from support.pickling import pickled
 
 VALUES = {"record-info": CoverDetails, "generate": str, "credit": float, "download-url": str}
 

@@ -10,7 +10,7 @@ from typing import Any
 from kie_cover_async import CoverTimeoutError, DownloadError, KieCoverError, TransportError
 from kie_cover_async.emulator import Fault
 
-PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 _IN_TIME = re.compile(r"no answer within|nothing came for|only \d+ bytes came in")
 

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from multidict import CIMultiDict
-from virtual_time import now
 
 from kie_cover_async.api import SUNO, Request, Response
 from kie_cover_async.cancel_scope import SharedTimeout
@@ -27,6 +26,7 @@ from kie_cover_async.models import CoverDetails, CoverResponse
 from kie_cover_async.polling import PollCoalescer
 from kie_cover_async.rate_limiter import ConcurrencyLimiter, RateLimiter
 from kie_cover_async.transport import Throttle
+from support.virtual_time import now
 
 ID = "21aee3c3c2a01fa5e030b3799fa4dd56"
 

@@ -1,0 +1,1 @@
+"""What the tests share: peers, clocks, strategies, cancellation and clean-up checks."""
