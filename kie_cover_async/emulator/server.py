@@ -161,7 +161,7 @@ class CoverEmulator:
 
     @property
     def url(self) -> str:
-        """The base URL of the API, such as `http://127.0.0.1:54321`; known once started."""
+        """The base URL of the API, on a free port of 127.0.0.1; known once started."""
         return self._origin_url(0)
 
     @property
