@@ -22,7 +22,7 @@ maximum_signature_line_length = 70
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
-# The button copies what is to be typed, without prompts and without output.
+# The button copies the input without prompts and output.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 copybutton_only_copy_prompt_lines = True
