@@ -138,7 +138,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """The types of the package and its examples, by mypy, and those users see, by pyright."""
+    """Check types by mypy (package, examples, tests of the public types) and by pyright (exports)."""
     session.install(".[cli,testing]", *group("types"), *group("test"))
     session.run("mypy")
     session.run("pyright", "--verifytypes", "kie_cover_async", "--ignoreexternal")
