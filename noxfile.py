@@ -138,7 +138,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types by mypy (package, examples, tests of the public types) and by pyright (exports)."""
+    """Check the types of package, examples and tests/typing by mypy, and the exports by pyright."""
     session.install(".[cli,testing]", *group("types"), *group("test"))
     session.run("mypy")
     session.run("pyright", "--verifytypes", "kie_cover_async", "--ignoreexternal")

@@ -76,6 +76,12 @@ class CoverClient:
     :param observer: called with each event of `kie_cover_async.events`; one callable or several.
 
     Raises `TypeError` or `ValueError` naming the argument that cannot be used.
+
+    Example:
+        >>> async with CoverClient() as client:  # the key comes from KIE_API_KEY
+        ...     details = await client.wait_for_cover("first-cover", timeout=600.0)
+        >>> details.state.value, len(details.images)
+        ('SUCCESS', 2)
     """
 
     def __init__(
