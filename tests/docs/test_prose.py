@@ -86,7 +86,7 @@ def prose_of(path: Path) -> Iterator[Passage]:
     """Yield what a reader reads in a file: pages without code, docstrings, comments, messages."""
     text = path.read_text("utf-8")
     if path.suffix == ".md":
-        # Blanks in the place of code keep the lines where they are.
+        # Blanks instead of code keep the lines where they are.
         blank = re.sub(r"^```.*?^```$|`[^`\n]*`", _blank, text, flags=re.DOTALL | re.MULTILINE)
         yield Passage(1, blank)
     elif path.suffix == ".py":
