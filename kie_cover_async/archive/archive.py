@@ -123,9 +123,8 @@ class CoverArchive:
             raise TypeError(f"details must be CoverDetails, not {short_repr(details)}")
         validate_task_id("details.task_id", details.task_id)
         if not details.is_success:
-            raise ValueError(
-                f"details must be of a cover with images, not of {short_repr(details)}"
-            )
+            said = short_repr(details)
+            raise ValueError(f"details must be of a cover with images, not of {said}")
         with self._in_use() as saver:
             return await saver.save(client, details)
 

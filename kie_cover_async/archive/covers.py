@@ -8,12 +8,12 @@ import json
 import re
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 from attrs import define
 
@@ -41,9 +41,7 @@ WHERE state != 'saved'
 _SET_STATE = "UPDATE tasks SET state = ?, error = NULL WHERE task_id = ?"
 _COVERS = f"SELECT rowid, {COLUMNS['tasks']} FROM tasks"  # noqa: S608 - constants
 _IMAGES = f"SELECT {COLUMNS['files']} FROM files WHERE task_id = ?"  # noqa: S608 - constants
-_RECORD_IMAGE = f"""
-INSERT OR REPLACE INTO files ({COLUMNS["files"]}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""  # noqa: S608 - constants
+_RECORD_IMAGE = f"REPLACE INTO files ({COLUMNS['files']}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 
 # Conditions of the lists. A row whose state cannot be read is in none of the other states, so each
 # list reads it, and fails.
@@ -107,14 +105,13 @@ def record_save(
             other = images.get(image.number, image)
             images[image.number] = image if other.sha256 == image.sha256 else reread(image)
             record_image(database, task_id, images[image.number])
-        is_saved = is_complete or _are_unchanged(images, len(details.images))
+        is_saved = is_complete or all(
+            number in images and find_problem(images[number]) is None
+            for number in range(1, 1 + len(details.images))
+        )
         database.execute(_SET_STATE, "saved" if is_saved else "pending", task_id)
         [(_, cover)] = _select(database, "WHERE task_id = ?", task_id)
         return cover
-
-
-def _are_unchanged(images: Mapping[int, SavedImage], count: int) -> bool:
-    return all(n in images and find_problem(images[n]) is None for n in range(1, 1 + count))
 
 
 def mark_failed(
@@ -150,7 +147,7 @@ def recorded_images(database: ArchiveDatabase, task_id: str) -> list[SavedImage]
 
 
 @define(eq=False)
-class CoverPages:
+class CoverPages(AsyncIterator[list[ArchivedCover]]):
     """The covers that an SQL condition selects, in the order they were added, each at most once.
 
     Each page is of one moment, and other calls use the database between two pages. A cover that is
@@ -162,9 +159,6 @@ class CoverPages:
     _values: tuple[Any, ...] = ()
     _size: int = 500
     _after: float = -inf
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> list[ArchivedCover]:
         found = await self._executors.query(self._next_page)

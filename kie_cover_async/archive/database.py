@@ -31,7 +31,6 @@ _SCHEMA = (
         PRIMARY KEY (task_id, number)
     ) WITHOUT ROWID
     """,
-    f"PRAGMA user_version = {_VERSION}",
 )
 # The columns that are read, by table; a user may have added others.
 COLUMNS = {
@@ -57,17 +56,12 @@ def database_errors(path: Path) -> Iterator[None]:
     try:
         with operational_errors(f"the record {path}"):
             yield
-    except sqlite3.DatabaseError as error:
-        cure = _ROW_CURE if isinstance(error, sqlite3.DataError) else _FILE_CURE
-        raise _damaged(path, error, cure) from error
-    except UnicodeDecodeError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         # SQLite quotes a damaged schema in its message, which Python then cannot decode.
-        raise _damaged(path, "its schema is not UTF-8", _FILE_CURE) from error
-
-
-def _damaged(path: Path, reason: object, cure: str) -> DamagedRecordError:
-    said = f"{path} cannot be read as an archive's record: {reason}"
-    return DamagedRecordError(f"{said}; {cure}, {_MOVE}")
+        reason = "its schema is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        cure = _ROW_CURE if isinstance(error, sqlite3.DataError) else _FILE_CURE
+        said = f"{path} cannot be read as an archive's record: {reason}"
+        raise DamagedRecordError(f"{said}; {cure}, {_MOVE}") from error
 
 
 def check_integrity(path: Path) -> None:
@@ -182,13 +176,12 @@ class ArchiveDatabase:
             # Several processes may have opened a new folder at the same time.
             if self._version():
                 return
-            if self.execute("SELECT * FROM sqlite_master").fetchone():
-                # A dump or a recovery by SQLite's shell lacks the version.
-                self._check_tables()
-                self.execute(_SCHEMA[-1])
-                return
-            for statement in _SCHEMA:
-                self.execute(statement)
+            # A dump or a recovery by SQLite's shell has the tables, and lacks the version.
+            if self.execute("SELECT * FROM sqlite_master").fetchone() is None:
+                for statement in _SCHEMA:
+                    self.execute(statement)
+            self._check_tables()
+            self.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _check_tables(self) -> None:
         # The version alone proves nothing: other programs use the same numbers.

@@ -1,13 +1,13 @@
 """Threads for blocking work: one for the database, some for files; and commits in batches."""
 
 import asyncio
-import errno
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from copy import copy
+from errno import ENOTDIR
 from functools import partial
+from os import strerror
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from .database import NAME, ArchiveDatabase, database_errors
 from .files import PartFile, remove_part_files, sync_folder
-from .locking import FolderLock, retry_while_locked
+from .locking import folder_lock, retry_while_locked
 
 T = TypeVar("T")
 
@@ -180,8 +180,14 @@ class ArchiveExecutors:
         )
 
     def _commit_batch(self, changes: list[Change]) -> list[Outcome]:
+        def apply_all(database: ArchiveDatabase) -> list[Outcome]:
+            with database.transaction():
+                return [(change.apply(database), None) for change in changes]
+
         try:
-            return [(value, None) for value in self._commit_together(changes)]
+            if any(change.names_changed for change in changes):
+                sync_folder(self.folder)
+            return self._query(apply_all)
         except OSError as error:
             # A full disk or a locked database: the same for all of them.
             return [(None, copy(error)) for _ in changes]
@@ -191,16 +197,6 @@ class ArchiveExecutors:
             return [(None, failure)]
         # Nothing was committed. Each change alone gets its own error.
         return [outcome for change in changes for outcome in self._commit_batch([change])]
-
-    def _commit_together(self, changes: list[Change]) -> list[Any]:
-        if any(change.names_changed for change in changes):
-            sync_folder(self.folder)
-
-        def apply_all(database: ArchiveDatabase) -> list[Any]:
-            with database.transaction():
-                return [change.apply(database) for change in changes]
-
-        return self._query(apply_all)
 
     def _query(self, function: Callable[[ArchiveDatabase], T]) -> T:
         def attempt() -> T:
@@ -219,10 +215,9 @@ class ArchiveExecutors:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
-            said = os.strerror(errno.ENOTDIR)
-            raise NotADirectoryError(errno.ENOTDIR, said, str(self.folder)) from None
-        lock = FolderLock(self.folder, self._prepare, lambda: not self._unused.is_set())
-        self._resources.enter_context(closing(lock))
+            raise NotADirectoryError(ENOTDIR, strerror(ENOTDIR), str(self.folder)) from None
+        lock = folder_lock(self.folder, self._prepare, lambda: not self._unused.is_set())
+        self._resources.enter_context(lock)
         self._database = self._resources.enter_context(closing(self._open_database()))
 
     def _prepare(self) -> None:

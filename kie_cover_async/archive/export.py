@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import datetime
 from errno import EEXIST
 from functools import partial
 from io import StringIO
@@ -80,11 +81,11 @@ def _escape(value: Any) -> Any:
 
 
 def _cover_fields(cover: ArchivedCover) -> dict[str, Any]:
-    fields = {name: getattr(cover, name) for name in _COVER}
-    for name in ("added_at", "expires_at"):
-        if fields[name] is not None:
-            fields[name] = fields[name].isoformat(timespec="seconds")
-    return fields
+    return {name: _printed(getattr(cover, name)) for name in _COVER}
+
+
+def _printed(value: Any) -> Any:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
 
 
 def _image_fields(image: SavedImage) -> dict[str, Any]:

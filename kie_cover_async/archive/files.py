@@ -36,38 +36,32 @@ def file_stem(task_id: str, number: int) -> str:
 
 
 @frozen(kw_only=True)
-class VerifiedFile:
+class VerifiedFile(ImageInfo):
     """A file that holds a complete image, and the facts read from it."""
 
     path: Path
-    info: ImageInfo
     sha256: str
     size: int
 
     def as_image(self, number: int, url: str) -> SavedImage:
         """Return it as image *number* of its cover."""
-        return SavedImage(
-            number=number,
-            url=url,
-            path=self.path,
-            sha256=self.sha256,
-            size=self.size,
-            **asdict(self.info),
-        )
+        return SavedImage(number=number, url=url, **asdict(self))
 
 
-def file_exists(folder: Path, stem: str) -> bool:
-    """Return whether there is a file of this name with any image suffix."""
+def file_exists(folder: Path, task_id: str, number: int) -> bool:
+    """Return whether there is a file for this image, with any suffix."""
+    stem = file_stem(task_id, number)
     return any((folder / (stem + suffix)).exists() for suffix in SUFFIXES.values())
 
 
-def find_verified(folder: Path, stem: str) -> VerifiedFile | None:
-    """Return the complete image of this name whose suffix matches its format, if there is one."""
+def find_verified(folder: Path, task_id: str, number: int) -> VerifiedFile | None:
+    """Return the complete file for this image whose suffix matches its format, if there is one."""
+    stem = file_stem(task_id, number)
     for media_type, suffix in SUFFIXES.items():
         # An unreadable file is fetched again, like a missing one.
         with suppress(OSError, InvalidImageError):
             file = verify_file(folder / (stem + suffix))
-            if file.info.media_type == media_type:
+            if file.media_type == media_type:
                 return file
     return None
 
@@ -86,7 +80,7 @@ def verify_file(path: Path) -> VerifiedFile:
 def _verify(file: FileIO, path: Path) -> VerifiedFile:
     info = read_image_info(file)
     size = file.seek(0, os.SEEK_END)
-    return VerifiedFile(path=path, info=info, sha256=_digest(file), size=size)
+    return VerifiedFile(path=path, sha256=_digest(file), size=size, **asdict(info))
 
 
 def reread(image: SavedImage) -> SavedImage:
@@ -182,7 +176,7 @@ class PartFile:
         """
         with self._exclusive():
             file = _verify(self._write(pieces, restart), self._path)
-            path = self._path.with_name(stem + SUFFIXES[file.info.media_type])
+            path = self._path.with_name(stem + SUFFIXES[file.media_type])
             self._move_to(path)
             return evolve(file, path=path)
 
@@ -220,7 +214,10 @@ class PartFile:
             self._file.seek(0)
             self._file.truncate()
         for piece in pieces:
-            _write_all(self._file, piece)
+            rest = memoryview(piece)
+            # A disk that is nearly full takes a part of it; only the next write raises.
+            while rest:
+                rest = rest[self._file.write(rest) :]
         pieces.clear()
         return self._file
 
@@ -234,13 +231,6 @@ class PartFile:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _write_all(file: FileIO, piece: bytes) -> None:
-    # A disk that is nearly full takes a part of it; only the next write raises.
-    rest = memoryview(piece)
-    while rest:
-        rest = rest[file.write(rest) :]
 
 
 def remove_part_files(folder: Path) -> None:

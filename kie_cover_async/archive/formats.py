@@ -7,9 +7,8 @@ with their lengths.
 
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator
-from struct import error as struct_error
-from struct import unpack
 from typing import BinaryIO
 from zlib import crc32
 
@@ -60,7 +59,7 @@ def read_image_info(file: BinaryIO) -> ImageInfo:
     try:
         media_type, read_size = _identify(head)
         width, height = read_size(file)
-    except struct_error:
+    except struct.error:
         raise InvalidImageError("the image is cut off") from None
     if not (width and height):
         raise InvalidImageError("the image has no pixels")
@@ -90,15 +89,15 @@ def _describe(head: bytes) -> str:
 def _png(file: BinaryIO) -> tuple[int, int]:
     """Return the size that the first chunk states, after checking all chunks."""
     file.seek(len(_PNG))
-    length, kind, width, height = unpack(">I4sII", file.read(16))
+    length, kind, width, height = struct.unpack(">I4sII", file.read(16))
     if (length, kind) != (13, b"IHDR"):
         raise InvalidImageError("the PNG has no header")
     file.seek(len(_PNG))
     has_data = False
     for _ in range(MAX_PARTS):
-        length, kind = unpack(">I4s", file.read(8))
+        length, kind = struct.unpack(">I4s", file.read(8))
         checksum = _checksum(file, length, crc32(kind))
-        if unpack(">I", file.read(4)) != (checksum,):
+        if struct.unpack(">I", file.read(4)) != (checksum,):
             raise InvalidImageError(f"the PNG is damaged: the checksum of {kind!r} is wrong")
         has_data = has_data or (kind == b"IDAT" and length > 0)
         if kind == b"IEND":
@@ -124,7 +123,7 @@ def _jpeg(file: BinaryIO) -> tuple[int, int]:
     has_data = False
     file.seek(2)
     for _ in range(MAX_PARTS):
-        start, marker = unpack("BB", file.read(2))
+        start, marker = struct.unpack("BB", file.read(2))
         if start != 0xFF:
             raise InvalidImageError("the JPEG is damaged")
         if marker == 0xFF:
@@ -137,7 +136,7 @@ def _jpeg(file: BinaryIO) -> tuple[int, int]:
         elif marker not in _STANDALONE:
             content = _segment(file)
             if marker in _FRAMES:
-                _, height, width = unpack(">BHH", content[:5])
+                _, height, width = struct.unpack(">BHH", content[:5])
             if marker == _SCAN:
                 has_data = True
                 _skip_scan(file)
@@ -146,7 +145,7 @@ def _jpeg(file: BinaryIO) -> tuple[int, int]:
 
 def _segment(file: BinaryIO) -> bytes:
     """Return the segment after a marker, without the length that it begins with."""
-    [length] = unpack(">H", file.read(2))
+    [length] = struct.unpack(">H", file.read(2))
     content = file.read(length - 2) if length >= 2 else b""
     if len(content) != length - 2:
         raise InvalidImageError("the image is cut off" if length > 2 else "the JPEG is damaged")
@@ -185,7 +184,7 @@ def _webp(file: BinaryIO) -> tuple[int, int]:
 def _webp_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     """Yield the kind and the first bytes of each chunk."""
     file.seek(4)
-    [length] = unpack("<I", file.read(4))
+    [length] = struct.unpack("<I", file.read(4))
     at, end = 12, 8 + length
     if file.seek(0, os.SEEK_END) < end:
         raise InvalidImageError("the image is cut off")
@@ -193,7 +192,7 @@ def _webp_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         if at >= end:
             return
         file.seek(at)
-        kind, length = unpack("<4sI", file.read(8))
+        kind, length = struct.unpack("<4sI", file.read(8))
         at += 8 + length
         if at > end:
             raise InvalidImageError("the WebP is damaged: its length is wrong")
@@ -204,21 +203,21 @@ def _webp_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _lossy_size(head: bytes) -> tuple[int, int]:
-    start, wide, high = unpack("<3x3sHH", head)
+    start, wide, high = struct.unpack("<3x3sHH", head)
     if start != b"\x9d\x01\x2a":
         raise InvalidImageError("the WebP is damaged")
     return wide & 0x3FFF, high & 0x3FFF
 
 
 def _lossless_size(head: bytes) -> tuple[int, int]:
-    start, bits = unpack("<BI", head[:5])
+    start, bits = struct.unpack("<BI", head[:5])
     if start != 0x2F:
         raise InvalidImageError("the WebP is damaged")
     return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
 
 
 def _canvas_size(head: bytes) -> tuple[int, int]:
-    wide, high = unpack("<4x3s3s", head)
+    wide, high = struct.unpack("<4x3s3s", head)
     return 1 + int.from_bytes(wide, "little"), 1 + int.from_bytes(high, "little")
 
 

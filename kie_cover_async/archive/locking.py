@@ -4,7 +4,8 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,53 +65,42 @@ def operational_errors(subject: str, hint: str = "") -> Iterator[None]:
         raise OSError(f"{subject} cannot be used: {error}{hint}") from error
 
 
-class FolderLock:
-    """A shared lock on a folder, held until it is closed; it ends with the process.
+@contextmanager
+def folder_lock(
+    folder: Path, when_alone: Callable[[], object], is_wanted: Callable[[], bool]
+) -> Iterator[None]:
+    """Hold a shared lock on a folder; it ends with the process, however that ends.
 
-    The first to open a folder gets the exclusive lock for a moment, in which it calls *when_alone*.
     The locks are SQLite's, on a database without tables, since these work alike on all systems.
 
     Args:
         folder: The folder, which holds the lock file `.in-use`.
-        when_alone: Called if no other process or archive uses the folder; all others wait for it.
-        is_wanted: Asked while another process has the exclusive lock: whether to go on waiting.
+        when_alone: Called under an exclusive lock if no other archive has the folder open.
+        is_wanted: Asked while another process has the exclusive lock: whether to wait on.
 
     Raises:
         OSError: The lock file cannot be created or opened.
         ValueError: The file is not an SQLite database.
     """
-
-    def __init__(
-        self, folder: Path, when_alone: Callable[[], object], is_wanted: Callable[[], bool]
-    ) -> None:
-        path = folder / ".in-use"
+    path = folder / ".in-use"
+    with ExitStack() as stack:
         with _lock_file_errors(path):
-            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
-            try:
-                self._acquire(path, when_alone, is_wanted)
-            except BaseException:
-                self.close()
-                raise
+            connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+            execute = stack.enter_context(closing(connection)).execute
+            with suppress(sqlite3.OperationalError):
+                execute("BEGIN EXCLUSIVE")
+            if connection.in_transaction:
+                when_alone()
+                execute("COMMIT")
+            execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+            execute("BEGIN")
+            # A transaction holds its shared lock from its first read on.
+            retry_while_locked(path, partial(_read, connection), is_wanted)
+        yield
 
-    def close(self) -> None:
-        """Release the lock."""
-        self._connection.close()
 
-    def _acquire(
-        self, path: Path, when_alone: Callable[[], object], is_wanted: Callable[[], bool]
-    ) -> None:
-        execute = self._connection.execute
-        with suppress(sqlite3.OperationalError):
-            execute("BEGIN EXCLUSIVE")
-        if self._connection.in_transaction:
-            when_alone()
-            execute("COMMIT")
-        execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
-        execute("BEGIN")
-        # A transaction holds its shared lock from its first read on.
-        retry_while_locked(
-            path, lambda: execute("SELECT * FROM sqlite_master").fetchall(), is_wanted
-        )
+def _read(connection: sqlite3.Connection) -> None:
+    connection.execute("SELECT * FROM sqlite_master").fetchall()
 
 
 @contextmanager

@@ -6,12 +6,7 @@ from typing import Literal
 
 from attrs import frozen
 
-from kie_cover_async.errors import (
-    CoverFailedError,
-    DownloadError,
-    KieCoverError,
-    TaskNotFoundError,
-)
+from kie_cover_async.errors import CoverFailedError, DownloadError, KieCoverError, TaskNotFoundError
 from kie_cover_async.models import CoverDetails
 
 ArchiveState = Literal["pending", "saved", "failed"]

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from attrs import define, field, frozen
+from attrs import Factory, define, frozen
 
 from kie_cover_async.errors import DownloadError, InvalidRequestError
 from kie_cover_async.models import CoverDetails
@@ -38,7 +38,7 @@ class Client(Protocol):
         """Return a fresh link to an image."""
 
 
-@frozen(kw_only=True)
+@frozen
 class _WantedImage:
     """One image of the cover, the row that the database has of it, and whether there is a file."""
 
@@ -47,10 +47,6 @@ class _WantedImage:
     url: str
     recorded: SavedImage | None = None
     file_exists: bool = False
-
-    @property
-    def stem(self) -> str:
-        return file_stem(self.task_id, self.number)
 
     def error(self, reason: str, *, retryable: bool = False) -> DownloadError:
         return DownloadError(task_id=self.task_id, url=self.url, reason=reason, retryable=retryable)
@@ -63,9 +59,7 @@ class ImageSaver:
     executors: ArchiveExecutors
     _max_image_bytes: int
     _download_slots: asyncio.Semaphore
-    _cover_locks: WeakValueDictionary[str, asyncio.Lock] = field(
-        init=False, factory=WeakValueDictionary
-    )
+    _cover_locks: WeakValueDictionary[str, asyncio.Lock] = Factory(WeakValueDictionary)
 
     async def save(self, client: Client, details: CoverDetails) -> ArchivedCover:
         """Save all images; raise the error of the first that failed, unless they are all there.
@@ -79,12 +73,10 @@ class ImageSaver:
             outcomes = await asyncio.gather(*saves, return_exceptions=True)
             errors = [each for each in outcomes if isinstance(each, BaseException)]
             new_images = [each for each in outcomes if isinstance(each, SavedImage)]
-            cover = await self.executors.commit(
-                lambda database: covers.record_save(
-                    database, details, new_images, is_complete=not errors
-                ),
-                names_changed=bool(new_images),
+            record = partial(
+                covers.record_save, details=details, new_images=new_images, is_complete=not errors
             )
+            cover = await self.executors.commit(record, names_changed=bool(new_images))
             if cover.state != "saved":
                 raise errors[0]
             return cover
@@ -92,19 +84,13 @@ class ImageSaver:
     def _wanted_images(
         self, details: CoverDetails, database: ArchiveDatabase
     ) -> list[_WantedImage]:
-        # Asking here whether a file exists spares most images another thread.
+        # Looking for files here, in the database's thread, spares most images another thread.
         covers.record_details(database, details)
-        task_id = details.task_id
+        folder, task_id = self.executors.folder, details.task_id
         recorded = {image.number: image for image in covers.recorded_images(database, task_id)}
         return [
-            _WantedImage(
-                task_id=task_id,
-                number=number,
-                url=url,
-                recorded=recorded.get(number),
-                file_exists=file_exists(self.executors.folder, file_stem(task_id, number)),
-            )
-            for number, url in enumerate(details.images, 1)
+            _WantedImage(task_id, n, url, recorded.get(n), file_exists(folder, task_id, n))
+            for n, url in enumerate(details.images, 1)
         ]
 
     async def _save_image(self, client: Client, image: _WantedImage) -> SavedImage | None:
@@ -112,17 +98,16 @@ class ImageSaver:
         async with self._download_slots:
             on_files, recorded, file = self.executors.on_files, image.recorded, None
             if image.file_exists and recorded is None:
-                file = await on_files(find_verified, self.executors.folder, image.stem)
+                folder = self.executors.folder
+                file = await on_files(find_verified, folder, image.task_id, image.number)
             elif image.file_exists and await on_files(find_problem, recorded) is None:
                 return None
             file = file or await self._download(client, image)
             saved = file.as_image(image.number, image.url)
             if recorded is not None:
                 # The old row contradicts the new file, and must not outlive a crash.
-                await self.executors.commit(
-                    lambda database: covers.record_image(database, image.task_id, saved),
-                    names_changed=True,
-                )
+                record = partial(covers.record_image, task_id=image.task_id, image=saved)
+                await self.executors.commit(record, names_changed=True)
             return saved
 
     async def _download(self, client: Client, image: _WantedImage) -> VerifiedFile:
@@ -151,6 +136,7 @@ class ImageSaver:
         Raises:
             DownloadError: It is not an image, or is too large.
         """
+        stem = file_stem(image.task_id, image.number)
         buffer: list[bytes] = []
         size = written = 0
         async for piece in pieces:
@@ -164,9 +150,8 @@ class ImageSaver:
                 write = partial(part.write, buffer, restart=not written)
                 await self.executors.on_files(write)
                 buffer, written = [], size
-        keep = partial(part.keep_image, buffer, restart=not written, stem=image.stem)
+        keep = partial(part.keep_image, buffer, restart=not written, stem=stem)
         try:
             return await self.executors.on_files(keep)
         except InvalidImageError as error:
-            reason = str(error)
-        raise image.error(reason, retryable=True)
+            raise image.error(str(error), retryable=True) from None
