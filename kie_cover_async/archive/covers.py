@@ -63,7 +63,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def add(database: ArchiveDatabase, task_ids: Sequence[str]) -> list[str]:
     """Add these as pending, and return those that are new; a power failure does not undo it."""
     # A lost id cannot be found again; everything else follows from the files.
-    with database.durable():
+    with database.durable_transaction():
         now = time.time()
         return [task_id for task_id in task_ids if database.changes(_ADD, task_id, now)]
 

@@ -82,7 +82,7 @@ class ArchiveDatabase:
     The file is created if there is none; only one process may do that at a time.
 
     A commit survives the end of the process. A power failure may take the last ones, except
-    inside `durable`.
+    in a `durable_transaction`.
 
     Raises:
         ValueError: The file is of a later version, or another program's; it is not altered.
@@ -132,8 +132,8 @@ class ArchiveDatabase:
             raise
 
     @contextmanager
-    def durable(self) -> Iterator[None]:
-        """Let a power failure take back no transaction of the block."""
+    def durable_transaction(self) -> Iterator[None]:
+        """Like `transaction`, but a power failure does not undo it; must be the outermost block."""
         self.execute("PRAGMA synchronous = FULL")
         try:
             with self.transaction():
