@@ -72,7 +72,7 @@ class CoverArchive:
 
     async def __aenter__(self) -> Self:
         if self._saver is not None:
-            raise RuntimeError("this CoverArchive is open already")
+            raise RuntimeError("this CoverArchive is already open")
         executors = ArchiveExecutors(self._folder)
         await executors.open()
         self._saver = ImageSaver(

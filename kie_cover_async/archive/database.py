@@ -41,7 +41,7 @@ COLUMNS = {
 _ROW_CURE = "copy the file, then correct or delete this row with an SQLite tool"
 _FILE_CURE = "put a backup in its place, or recover it with an SQLite tool"
 _MOVE = (
-    "or move it away: a new record takes over whole images as their covers are saved again, and "
+    "or move it away: a new record adopts complete images as their covers are saved again, and "
     "lacks ids that only this one has"
 )
 

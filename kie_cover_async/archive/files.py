@@ -12,7 +12,7 @@ from secrets import randbits
 from stat import S_ISREG
 from threading import Lock
 
-from attrs import asdict, evolve, frozen
+from attrs import asdict, frozen
 
 from kie_cover_async.descriptors import none_is_free, open_file
 
@@ -74,13 +74,9 @@ def verify_file(path: Path) -> VerifiedFile:
         OSError: It is not a regular file, or cannot be read.
     """
     with _open_regular(path) as file:
-        return _verify(file, path)
-
-
-def _verify(file: FileIO, path: Path) -> VerifiedFile:
-    info = read_image_info(file)
-    size = file.seek(0, os.SEEK_END)
-    return VerifiedFile(path=path, sha256=_digest(file), size=size, **asdict(info))
+        info = read_image_info(file)
+        size = file.seek(0, os.SEEK_END)
+        return VerifiedFile(path=path, sha256=_digest(file), size=size, **asdict(info))
 
 
 def reread(image: SavedImage) -> SavedImage:
@@ -155,6 +151,8 @@ class PartFile:
     def __init__(self, folder: Path) -> None:
         self._path = folder / f".{randbits(64):016x}.part"
         self._file: FileIO | None = None
+        # Updated with every write, since reading the file again takes longer.
+        self._hash = sha256()
         self._lock = Lock()
         self._is_discarded = False
 
@@ -175,10 +173,12 @@ class PartFile:
             InvalidImageError: The file holds no complete image.
         """
         with self._exclusive():
-            file = _verify(self._write(pieces, restart), self._path)
-            path = self._path.with_name(stem + SUFFIXES[file.media_type])
+            file = self._write(pieces, restart)
+            info, size = read_image_info(file), file.seek(0, os.SEEK_END)
+            path = self._path.with_name(stem + SUFFIXES[info.media_type])
             self._move_to(path)
-            return evolve(file, path=path)
+            digest = self._hash.hexdigest()
+            return VerifiedFile(path=path, sha256=digest, size=size, **asdict(info))
 
     def keep(self, path: Path, create: Callable[[Path], object] = lambda _: None) -> None:
         """Move the file, which *create* may write under its temporary name, to *path*."""
@@ -213,7 +213,9 @@ class PartFile:
         if restart:
             self._file.seek(0)
             self._file.truncate()
+            self._hash = sha256()
         for piece in pieces:
+            self._hash.update(piece)
             rest = memoryview(piece)
             # A disk that is nearly full takes a part of it; only the next write raises.
             while rest:

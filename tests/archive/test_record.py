@@ -408,7 +408,7 @@ async def test_a_damaged_schema_is_an_error(opened, change, says):
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(f"UPDATE sqlite_master SET {change}")  # noqa: S608 - ours
-    cure = "put a backup in its place, .* or move it away: a new record takes over whole images"
+    cure = "put a backup in its place, .* or move it away: a new record adopts complete images"
     with pytest.raises(DamagedRecordError, match=rf"^{path} cannot be read .*{says}.*; {cure}"):
         await opened()
 
@@ -594,6 +594,6 @@ async def test_an_archive_can_be_opened_again(tmp_path):
         async with archive:
             assert repr(archive) == f"<CoverArchive {tmp_path} open>"
             await archive.add(["a"])
-            with pytest.raises(RuntimeError, match="open already"):
+            with pytest.raises(RuntimeError, match="already open"):
                 await archive.__aenter__()
         await archive.aclose()
