@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from .database import NAME, ArchiveDatabase, database_errors
 from .files import PartFile, remove_part_files, sync_folder
-from .locking import folder_lock, retry_while_locked
+from .locking import lock_folder, retry_while_locked
 
 T = TypeVar("T")
 
@@ -216,8 +216,8 @@ class ArchiveExecutors:
             self.folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise NotADirectoryError(ENOTDIR, strerror(ENOTDIR), str(self.folder)) from None
-        lock = folder_lock(self.folder, self._prepare, lambda: not self._unused.is_set())
-        self._resources.enter_context(lock)
+        lock = lock_folder(self.folder, self._prepare, lambda: not self._unused.is_set())
+        self._resources.enter_context(closing(lock))
         self._database = self._resources.enter_context(closing(self._open_database()))
 
     def _prepare(self) -> None:

@@ -65,13 +65,13 @@ def operational_errors(subject: str, hint: str = "") -> Iterator[None]:
         raise OSError(f"{subject} cannot be used: {error}{hint}") from error
 
 
-@contextmanager
-def folder_lock(
+def lock_folder(
     folder: Path, when_alone: Callable[[], object], is_wanted: Callable[[], bool]
-) -> Iterator[None]:
-    """Hold a shared lock on a folder; it ends with the process, however that ends.
+) -> sqlite3.Connection:
+    """Take a shared lock on a folder, held until the returned connection is closed.
 
-    The locks are SQLite's, on a database without tables, since these work alike on all systems.
+    The lock ends with the process, however that ends. It is SQLite's, on a database without
+    tables, since these locks work alike on all systems.
 
     Args:
         folder: The folder, which holds the lock file `.in-use`.
@@ -83,20 +83,20 @@ def folder_lock(
         ValueError: The file is not an SQLite database.
     """
     path = folder / ".in-use"
-    with ExitStack() as stack:
-        with _lock_file_errors(path):
-            connection = sqlite3.connect(path, timeout=0, isolation_level=None)
-            execute = stack.enter_context(closing(connection)).execute
-            with suppress(sqlite3.OperationalError):
-                execute("BEGIN EXCLUSIVE")
-            if connection.in_transaction:
-                when_alone()
-                execute("COMMIT")
-            execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
-            execute("BEGIN")
-            # A transaction holds its shared lock from its first read on.
-            retry_while_locked(path, partial(_read, connection), is_wanted)
-        yield
+    with _lock_file_errors(path), ExitStack() as stack:
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        stack.enter_context(closing(connection))
+        with suppress(sqlite3.OperationalError):
+            connection.execute("BEGIN EXCLUSIVE")
+        if connection.in_transaction:
+            when_alone()
+            connection.execute("COMMIT")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+        connection.execute("BEGIN")
+        # A transaction holds its shared lock from its first read on.
+        retry_while_locked(path, partial(_read, connection), is_wanted)
+        stack.pop_all()
+    return connection
 
 
 def _read(connection: sqlite3.Connection) -> None:

@@ -216,13 +216,15 @@ async def received(body):
     return [piece async for piece in body]
 
 
-async def test_a_folder_is_opened_again_while_an_old_save_runs(emulator, client, cover, opened):
+async def test_a_folder_is_opened_again_while_an_old_save_runs(
+    emulator, client, cover, opened, until
+):
     """A save that a cancelled closing left running does not delay the next opening."""
     archive = await opened()
     details = await cover("slow")
-    emulator.fault(Fault.slow(0.5), endpoint="image", count=2)
+    emulator.fault(Fault.slow(1.0), endpoint="image", count=2)
     saving = asyncio.create_task(archive.save(client, details))
-    await asyncio.sleep(0)
+    await until(lambda: len(emulator.requests) == 2)
     closing = asyncio.create_task(archive.aclose())
     await asyncio.sleep(0)
     closing.cancel()
