@@ -65,7 +65,10 @@ class CommitBatcher:
     async def submit(
         self, apply: Callable[[ArchiveDatabase], T], *, names_changed: bool = False
     ) -> T:
-        """Return the result of the change once it is committed."""
+        """Return the result of a change once it is committed.
+
+        If names in the folder have changed, these are made to survive a power failure first.
+        """
         change = Change(apply, names_changed)
         self._queue.append(change)
         if not self._is_busy:
@@ -108,10 +111,8 @@ class ArchiveExecutors:
         self._file_threads = ThreadPoolExecutor(_FILE_THREADS, "kie-cover-archive-files")
         self._database_thread = ThreadPoolExecutor(1, "kie-cover-archive-database")
         self._resources = ExitStack()
-        self._batcher = CommitBatcher(partial(self._in_database_thread, self._commit_batch))
-        # Like `query`, but together with the changes that other tasks submit then. If names in
-        # the folder have changed, these are made to survive a power failure first.
-        self.commit = self._batcher.submit
+        commit = partial(self._in_database_thread, self._commit_batch)
+        self.batcher: CommitBatcher = CommitBatcher(commit)
         self._users = 0
         self._is_closing = False
         self._unused = asyncio.Event()

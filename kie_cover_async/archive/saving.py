@@ -68,7 +68,7 @@ class ImageSaver:
         """
         # A second save of the same cover waits, and then finds the images.
         async with self._cover_locks.setdefault(details.task_id, asyncio.Lock()):
-            wanted = await self.executors.commit(partial(self._wanted_images, details))
+            wanted = await self.executors.batcher.submit(partial(self._wanted_images, details))
             saves = [self._save_image(client, image) for image in wanted]
             outcomes = await asyncio.gather(*saves, return_exceptions=True)
             errors = [each for each in outcomes if isinstance(each, BaseException)]
@@ -76,7 +76,7 @@ class ImageSaver:
             record = partial(
                 covers.record_save, details=details, new_images=new_images, is_complete=not errors
             )
-            cover = await self.executors.commit(record, names_changed=bool(new_images))
+            cover = await self.executors.batcher.submit(record, names_changed=bool(new_images))
             if cover.state != "saved":
                 raise errors[0]
             return cover
@@ -107,7 +107,7 @@ class ImageSaver:
             if recorded is not None:
                 # The old row contradicts the new file, and must not outlive a crash.
                 record = partial(covers.record_image, task_id=image.task_id, image=saved)
-                await self.executors.commit(record, names_changed=True)
+                await self.executors.batcher.submit(record, names_changed=True)
             return saved
 
     async def _download(self, client: Client, image: _WantedImage) -> VerifiedFile:

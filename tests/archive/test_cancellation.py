@@ -24,7 +24,7 @@ def open_files():
 def leaked_state(archive, *, folder=None):
     """Return what calls that have ended left in the archive."""
     saver = archive._saver
-    queue = saver.executors._batcher._queue
+    queue = saver.executors.batcher._queue
     return {
         "part files": len([*(folder or archive.folder).glob(".*.part")]),
         "download slots": saver._download_slots._value - archive._max_concurrent_downloads,

@@ -10,7 +10,7 @@ from kie_cover_async.archive import executors
 
 @pytest.fixture
 def commit(archive):
-    return archive._saver.executors.commit
+    return archive._saver.executors.batcher.submit
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def test_a_change_cancelled_during_its_commit_is_made(archive, commit):
 
 async def test_a_queue_whose_changes_are_all_cancelled(archive, commit, until):
     """An empty batch does not block later changes."""
-    batcher = archive._saver.executors._batcher
+    batcher = archive._saver.executors.batcher
     changes = [asyncio.create_task(commit(adding(each))) for each in "abc"]
     await changes[0]
     for change in changes[1:]:
@@ -155,7 +155,7 @@ async def test_changes_fail_while_the_interpreter_shuts_down(archive, commit, mo
     def refuse(changes):
         raise RuntimeError("cannot schedule new futures after shutdown")
 
-    monkeypatch.setattr(archive._saver.executors._batcher, "_commit", refuse)
+    monkeypatch.setattr(archive._saver.executors.batcher, "_commit", refuse)
     outcomes = await asyncio.gather(first, *waiting, commit(adding("c")), return_exceptions=True)
     assert outcomes[0] == "busy"
     assert all("after shutdown" in str(each) for each in outcomes[1:])

@@ -505,7 +505,7 @@ def record_again(client, archive, cover):
         if file_now is not None:
             image.path.write_bytes(file_now)
         own = evolve(image, sha256="0" * 64, size=7)
-        return await archive._saver.executors.commit(
+        return await archive._saver.executors.batcher.submit(
             lambda database: record_save(database, details, [own], is_complete=True)
         )
 
@@ -536,7 +536,7 @@ async def test_a_replaced_image_is_recorded_immediately(client, emulator, archiv
     for image in (await archive.save(client, details)).images:
         image.path.unlink()
         wrong = evolve(image, sha256="0" * 64)
-        await executors.commit(
+        await executors.batcher.submit(
             lambda database, wrong=wrong: record_image(database, details.task_id, wrong)
         )
     emulator.requests.clear()
