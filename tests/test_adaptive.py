@@ -21,7 +21,7 @@ from kie_cover_async import AdaptiveSchedule, ExponentialSchedule, RateLimiter, 
 from kie_cover_async.emulator import CoverEmulator
 from kie_cover_async.polling import TaskWatch, Waiter, WaitOptions
 from kie_cover_async.retry import RetryPolicy
-from kie_cover_async.schedule import Learner
+from kie_cover_async.schedule import LearningSchedule
 
 NOON = ScriptedTransport.noon
 
@@ -171,7 +171,7 @@ def lag_and_polls(schedule, durations):
         *earlier, last = ages(schedule, taken)
         lags.append(last - taken)
         polls.append(len(earlier) + 1)
-        if isinstance(schedule, Learner):
+        if isinstance(schedule, LearningSchedule):
             schedule.learn(ended(taken))
     return fmean(lags[300:]), fmean(polls[300:])
 
@@ -396,7 +396,7 @@ def test_protocols():
     """It is a schedule, and it learns."""
     schedule = AdaptiveSchedule()
     assert isinstance(schedule, Schedule)
-    assert isinstance(schedule, Learner)
+    assert isinstance(schedule, LearningSchedule)
 
 
 # Under a busy rate limiter.

@@ -455,7 +455,7 @@ async def test_a_stream_is_not_copied(again):
     """A copy is refused, nothing is left of it, and the stream goes on."""
     outcomes = stream(["a", "b"])
     await anext(outcomes)
-    with pytest.raises(TypeError, match="an OutcomeStream is not to be pickled or copied"):
+    with pytest.raises(TypeError, match="an OutcomeStream cannot be pickled or copied"):
         again(outcomes)
     gc.collect()
     assert await ids_of(outcomes) == ["b"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.pickling import pickled
 
 from kie_cover_async import ExponentialSchedule, Schedule
-from kie_cover_async.schedule import Learner, exponential
+from kie_cover_async.schedule import LearningSchedule, exponential
 
 EXACT = ExponentialSchedule(jitter=0)
 
@@ -292,9 +292,9 @@ class Listening:
 def test_protocols():
     """What can say when to poll again is a schedule; what also wants to hear is a learner."""
     assert isinstance(EXACT, Schedule)
-    assert not isinstance(EXACT, Learner)
+    assert not isinstance(EXACT, LearningSchedule)
     listening = Listening()
     assert isinstance(listening, Schedule)
-    assert isinstance(listening, Learner)
+    assert isinstance(listening, LearningSchedule)
     listening.learn("all there is")
     assert (listening.delay(0, 1), listening.heard) == (1.0, "all there is")

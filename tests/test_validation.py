@@ -7,9 +7,9 @@ from yarl import URL
 
 from kie_cover_async import InvalidTaskIdError
 from kie_cover_async.validation import (
-    checked,
     is_http_url,
     is_one_word,
+    number_validator,
     short_repr,
     validate_callable,
     validate_http_url,
@@ -70,12 +70,12 @@ def test_shown(value, text):
 def test_a_number_within_its_bounds(value, bounds):
     """A number that is fit passes, and so does a setting."""
     validate_number("it", value, **bounds)
-    checked(**bounds)(None, attrs.fields(Sample).share, value)
+    number_validator(**bounds)(None, attrs.fields(Sample).share, value)
 
 
 @attrs.frozen
 class Sample:
-    share: float = attrs.field(default=0.5, validator=checked(at_least=0, below=1))
+    share: float = attrs.field(default=0.5, validator=number_validator(at_least=0, below=1))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from kie_cover_async import (
     Schedule,
 )
 from kie_cover_async.polling import TaskWatch, Waiter, WaitOptions
-from kie_cover_async.schedule import Learner
+from kie_cover_async.schedule import LearningSchedule
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 # A schedule that learns has seen this many before it is judged.
@@ -167,7 +167,7 @@ def lag_and_polls(schedule: Schedule, durations: Sequence[float]) -> Costs:
         *earlier, last = polls_at(schedule, taken)
         lags.append(last - taken)
         polls.append(len(earlier) + 1)
-        if isinstance(schedule, Learner):
+        if isinstance(schedule, LearningSchedule):
             schedule.learn(ended(0.0, taken))
     return fmean(lags[SCHOOLING:]), fmean(polls[SCHOOLING:])
 
