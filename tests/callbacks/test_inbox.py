@@ -102,8 +102,8 @@ async def test_few_wordings_are_remembered(inbox):
     """Who varies the words finds no memory to fill."""
     for number in range(1000):
         inbox.receive({}, body(msg=str(number)))
-    [heard] = inbox._memory._heard.values()
-    assert len(heard.wordings) == 4
+    [received] = inbox._recent._received.values()
+    assert len(received.contents) == 4
 
 
 @pytest.mark.virtual_time
@@ -197,7 +197,7 @@ async def test_the_keys_are_in_no_pickle(used, again):
     inbox = CallbackInbox(["old", KEY])
     if used:
         inbox.receive(sign_callback(TASK, KEY), body())
-    with pytest.raises(TypeError, match="a CallbackInbox with keys is not to be pickled"):
+    with pytest.raises(TypeError, match="a CallbackInbox with keys cannot be pickled"):
         again(inbox)
 
 

@@ -208,7 +208,7 @@ async def test_a_body_that_does_not_keep_its_word(site, head, body):
 
 async def test_a_body_that_does_not_come(site, monkeypatch):
     """A body that is promised and not sent is answered with 408, after some patience."""
-    monkeypatch.setattr(routes_of_web, "_PATIENCE", 0.05)
+    monkeypatch.setattr(routes_of_web, "_BODY_TIMEOUT", 0.05)
     reader = await site.send(["Content-Length: 9", "Connection: close"], b"{")
     assert b" 408 " in await first_line(reader)
     # aiohttp goes on reading what was promised for a while, to let the answer arrive.
@@ -219,7 +219,7 @@ async def test_a_body_that_does_not_come(site, monkeypatch):
 
 async def test_a_body_that_came_while_the_loop_was_blocked(site, monkeypatch):
     """A body that came in time is received, although the loop reads it past its deadline."""
-    monkeypatch.setattr(routes_of_web, "_PATIENCE", 0.1)
+    monkeypatch.setattr(routes_of_web, "_BODY_TIMEOUT", 0.1)
     length, signed = f"Content-Length: {len(BODY)}", sign_callback(TASK, KEY)
     head = [length, "Expect: 100-continue", *(f"{name}: {signed[name]}" for name in signed)]
     reader = await site.send(head)
