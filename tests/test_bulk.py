@@ -378,11 +378,26 @@ async def test_work_goes_on_without_the_consumer(source):
         assert work.now_at == 0
 
 
-async def test_what_ends_together_ends_before_more_begins():
-    """Outcomes that are there in the same moment are had before anything new is begun."""
+async def test_a_worker_continues_without_waiting_for_the_consumer():
+    """A worker whose id is done starts the next one immediately."""
     async with stream(Lines(), work := Work(), limit=3) as outcomes:
         await anext(outcomes)
-        assert (work.now_at, len(work.begun)) == (0, 3)
+        assert (now(), work.now_at, len(work.begun)) == (1, 3, 6)
+
+
+async def test_ids_that_fail_without_suspending_do_not_block_the_loop():
+    """After an error, a worker lets other tasks run before it takes the next id."""
+    task_ids = list(Lines(100))
+    work = Work(**dict.fromkeys(task_ids, ServerError(code=500)))
+    outcomes = stream(task_ids, work, limit=100)
+    first = asyncio.create_task(outcomes.__anext__())
+    begun = []
+    for _ in range(5):
+        await asyncio.sleep(0)
+        begun.append(len(work.begun))
+    await first
+    await outcomes.aclose()
+    assert max(later - earlier for earlier, later in pairwise(begun)) < 10
 
 
 async def test_an_error_of_the_consumer():
@@ -428,7 +443,7 @@ async def test_a_stream_that_is_dropped_by_another_thread():
     work = Work(**{"2": 60, "3": 60})
     held = [stream(Lines(), work)]
     await anext(held[0])
-    assert work.now_at == 2
+    assert work.now_at == 3
     dropping = Thread(target=held.clear)
     dropping.start()
     dropping.join()

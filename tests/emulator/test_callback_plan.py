@@ -9,7 +9,7 @@ import pytest
 from attrs import asdict, evolve
 
 from kie_cover_async.emulator import CallbackPlan, CoverEmulator
-from kie_cover_async.emulator.callbacks.plan import Course, Posting
+from kie_cover_async.emulator.callbacks import Course, Posting
 
 SONGS = range(2000)
 FORGED = Posting("forged", 0.0)

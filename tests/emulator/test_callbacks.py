@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from kie_cover_async.emulator import CallbackPlan, CoverEmulator, CoverScript, Fault
-from kie_cover_async.emulator.callbacks.message import written
-from kie_cover_async.emulator.jobs import Job, Moment
+from kie_cover_async.emulator.callbacks import compose
+from kie_cover_async.emulator.jobs import Instant, Job
 
 AT_ONCE = CoverScript(seconds=0)
 FAILED_AT_ONCE = CoverScript(seconds=0, end="failure")
@@ -87,11 +87,11 @@ def test_signature(task_id, signature):
         script=AT_ONCE,
         seconds=0,
         visible_after=0,
-        created=Moment(0, 0),
+        created=Instant(0, 0),
     )
-    message = written(job, "genuine", lambda job: [], "test-webhook-hmac-key", 1769670760.9)
-    assert message.headers["X-Webhook-Timestamp"] == "1769670760"
-    assert message.headers["X-Webhook-Signature"] == signature
+    _, headers = compose(job, "genuine", lambda job: [], "test-webhook-hmac-key", 1769670760.9)
+    assert headers["X-Webhook-Timestamp"] == "1769670760"
+    assert headers["X-Webhook-Signature"] == signature
 
 
 async def test_signed_by_the_servers_clock(start, receiver):
@@ -246,8 +246,8 @@ async def test_given_up(caller, receiver, instant_time, talk):
     assert len(receiver.heard) == 3
     (message,) = talk.messages
     assert message == (
-        f"no callback for {task_id} any more: tries at 127.0.0.1 failed 3 times, "
-        "at last by HTTP 500"
+        f"gave up the callback for {task_id}: attempts at 127.0.0.1 failed 3 times, "
+        "the last by HTTP 500"
     )
 
 
@@ -328,7 +328,7 @@ async def test_wrong_signature(start, receiver):
     assert callback.kind == "wrong-signature"
     stamp = float(callback.headers["X-Webhook-Timestamp"])
     job = caller.emulator._service.jobs[task_id]
-    right = written(job, "genuine", lambda job: [], "a-key", stamp).headers
+    _, right = compose(job, "genuine", lambda job: [], "a-key", stamp)
     assert right["X-Webhook-Timestamp"] == callback.headers["X-Webhook-Timestamp"]
     assert right["X-Webhook-Signature"] != callback.headers["X-Webhook-Signature"]
     assert len(right["X-Webhook-Signature"]) == len(callback.headers["X-Webhook-Signature"])

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
-from kie_cover_async.emulator.faults import FaultPlan
+from kie_cover_async.emulator.faults import FaultPlan, FaultRule
 
 CREDIT = "/api/v1/chat/credit"
 DOWNLOAD = "/api/v1/common/download-url"
@@ -198,14 +198,14 @@ async def test_replace(caller, value):
 )
 def test_field_paths(fault, data):
     """A path leads through objects and lists; what is missing is made, or was not there anyway."""
-    answer = Fault.answer(body={"data": {"list": [1, {"x": 2}], "none": None}}).instead
-    assert json.loads(fault.spoil(answer, 0.0).body) == {"data": data}
+    answer = Fault.answer(body={"data": {"list": [1, {"x": 2}], "none": None}}).replacement
+    assert json.loads(fault.apply_to(answer, 0.0).body) == {"data": data}
 
 
 def test_removed_field_leaves_no_trace():
     """A removed field is absent, not null."""
-    answer = Fault.answer(body={"code": 200, "msg": ""}).instead
-    assert Fault.remove("msg").spoil(answer, 0.0).body == b'{"code":200}'
+    answer = Fault.answer(body={"code": 200, "msg": ""}).replacement
+    assert Fault.remove("msg").apply_to(answer, 0.0).body == b'{"code":200}'
 
 
 async def test_fault_in_a_script(caller):
@@ -305,8 +305,7 @@ async def test_misspelt_endpoint():
 
 def plan(**settings):
     made = FaultPlan(Random(1))
-    choice = {"count": None, "rate": None, "endpoint": None, "task_id": None, "after": 0}
-    made.add(Fault.stall(), **{**choice, **settings})
+    made.rules.append(FaultRule(fault=Fault.stall(), **settings))
     return made
 
 
@@ -348,7 +347,7 @@ def test_fault_after_some_requests():
 def test_requests_are_let_pass_whatever_happens_to_them():
     """A request that another fault struck counts among those let pass."""
     made = plan()
-    made.add(Fault.reset(), count=1, rate=None, endpoint=None, task_id=None, after=1)
+    made.rules.append(FaultRule(fault=Fault.reset(), after=1))
     names = [fault.name for fault in (made.choose("credit", None) for _ in range(2)) if fault]
     assert names == ["stall", "reset"]
 

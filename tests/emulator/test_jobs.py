@@ -3,19 +3,20 @@ from random import Random
 import pytest
 
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
-from kie_cover_async.emulator.jobs import Job, Moment, Studio
+from kie_cover_async.emulator.jobs import Instant, Job, JobFactory
+from kie_cover_async.emulator.suno import record
 
-START = Moment(100.0, 1_760_512_035.0)
+START = Instant(100.0, 1_760_512_035.0)
 
 
-def studio(**settings):
+def job_factory(**settings):
     rates = {"generation_time": 1.0, "visible_after": 0.0, "failure_rate": 0.0, "stuck_rate": 0.0}
-    return Studio(seed=0, **{**rates, **settings})
+    return JobFactory(seed=0, **{**rates, **settings})
 
 
 def job(**settings):
     script = CoverScript(**{"seconds": 47, "visible_after": 10, **settings})
-    return studio().new_job("song", START, script=script)
+    return job_factory().create("song", START, script=script)
 
 
 def statuses(job: Job, *ages: float) -> list[str]:
@@ -58,8 +59,8 @@ def test_scripted_job_ends_at_its_first_terminal_poll():
     """The time of completion is that of the first poll that saw the end."""
     scripted = job(statuses=["generating", "success"])
     statuses(scripted, 1, 5, 9)
-    record = scripted.record("success", "")
-    assert record["completeTime"] - record["createTime"] == 5000
+    data = record(scripted, "success", [])
+    assert data["completeTime"] - data["createTime"] == 5000
 
 
 def test_faults_among_the_polls():
@@ -85,7 +86,7 @@ async def test_a_text_is_a_script():
     emulator = CoverEmulator()
     emulator.script_song("song", "429")
     emulator.add_job("failure", task_id="by hand")
-    scripts = emulator._service.studio.scripts, emulator._service.jobs["by hand"].script
+    scripts = emulator._service.job_factory.scripts, emulator._service.jobs["by hand"].script
     assert scripts == ({"song": CoverScript(statuses=["429"])}, CoverScript(statuses=["failure"]))
 
 
@@ -108,19 +109,19 @@ def test_misspelt_end():
 )
 def test_flags(stage, flag):
     """Each stage has the flag that the API documents for it."""
-    assert job().record(stage, "")["successFlag"] == flag
+    assert record(job(), stage, [])["successFlag"] == flag
 
 
 def test_bare_success():
     """A success may be seen a moment before its images."""
-    assert job().record("bare-success", "")["response"] == {"images": []}
+    assert record(job(), "bare-success", [])["response"] == {"images": []}
 
 
 def test_number_of_images():
     """A script says how many images there are; each has a name of its own."""
-    images = job(images=5).record("success", "http://host")["response"]["images"]
-    assert len(set(images)) == 5
-    assert all(image.startswith("http://host/s/1760512035_") for image in images)
+    paths = job(images=5).image_paths()
+    assert len(set(paths)) == 5
+    assert all(path.startswith("/s/1760512035_") for path in paths)
 
 
 @pytest.mark.parametrize(
@@ -129,14 +130,14 @@ def test_number_of_images():
 )
 def test_generation_times(duration, low, high):
     """A job's time is a number, one out of a range, or what a callable draws."""
-    times = [studio(generation_time=duration).new_job(song, START).seconds for song in "abcdef"]
+    times = [job_factory(generation_time=duration).create(song, START).seconds for song in "abcdef"]
     assert low <= min(times) <= max(times) <= high
     assert (len(set(times)) > 1) is (low < high)
 
 
 def test_settings_of_the_emulator_hold_where_a_script_is_silent():
     """A script without times takes them from the emulator."""
-    made = studio(generation_time=3.0, visible_after=2.0).new_job(
+    made = job_factory(generation_time=3.0, visible_after=2.0).create(
         "song", START, script=CoverScript()
     )
     assert (made.seconds, made.visible_after) == (3.0, 2.0)
@@ -144,15 +145,15 @@ def test_settings_of_the_emulator_hold_where_a_script_is_silent():
 
 def test_shares():
     """Failing and stuck jobs come at about the rates that were set."""
-    shop = studio(failure_rate=0.2, stuck_rate=0.1)
-    ends = [shop.new_job(str(number), START).script.end for number in range(2000)]
+    shop = job_factory(failure_rate=0.2, stuck_rate=0.1)
+    ends = [shop.create(str(number), START).script.end for number in range(2000)]
     assert ends.count("failure") == pytest.approx(400, abs=80)
     assert ends.count("never") == pytest.approx(200, abs=60)
 
 
 def test_callback_url_is_kept():
     """A job knows whom to call back."""
-    assert studio().new_job("song", START, callback_url="http://x").callback_url == "http://x"
+    assert job_factory().create("song", START, callback_url="http://x").callback_url == "http://x"
 
 
 async def test_added_jobs_have_ids_of_their_own():
@@ -184,6 +185,6 @@ def test_dice_of_a_callable_are_the_songs_own():
         return dice.random()
 
     assert (
-        studio(generation_time=roll).new_job("a", START).seconds
-        == studio(generation_time=roll).new_job("a", START).seconds
+        job_factory(generation_time=roll).create("a", START).seconds
+        == job_factory(generation_time=roll).create("a", START).seconds
     )

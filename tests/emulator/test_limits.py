@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 from aiohttp import ClientSession
 
-from kie_cover_async.emulator import Fault, Limits
-from kie_cover_async.emulator.limits import LimitKeeper
+from kie_cover_async.emulator import CoverEmulator, Fault, Limits
+from kie_cover_async.emulator.service import SlidingWindow
 
 KEY = {"Authorization": "Bearer a-key"}
 GENERATE = "/api/v1/suno/cover/generate"
@@ -21,56 +21,57 @@ CODE = 429
 FEW = Limits(polls=(3, 1000.0), submits=(2, 1000.0))
 
 
-def taken(keeper, endpoint, *moments):
-    return [keeper.takes(endpoint, moment) for moment in moments]
+def taken(limit, *times):
+    """Return for each time whether a request was taken, and how many were refused."""
+    window = SlidingWindow(limit)
+    return [window.take(time) for time in times], window.refusals
 
 
 async def codes(calls):
     return [(await call)["code"] for call in calls]
 
 
-def test_the_vendors_numbers():
-    """Ten polls in any second, and twenty submits in any ten."""
-    keeper = LimitKeeper(Limits())
-    assert taken(keeper, "record-info", *[n / 20 for n in range(11)]) == [True] * 10 + [False]
-    assert taken(keeper, "generate", *[n / 3 for n in range(21)]) == [True] * 20 + [False]
-    assert keeper.refusals == {"polls": 1, "submits": 1}
+def test_the_default_limits_are_the_vendors():
+    """The service takes ten polls in any second, and twenty submits in any ten."""
+    limits = Limits()
+    assert taken(limits.polls, *[n / 20 for n in range(11)]) == ([True] * 10 + [False], 1)
+    assert taken(limits.submits, *[n / 3 for n in range(21)]) == ([True] * 20 + [False], 1)
 
 
 def test_a_window_slides():
-    """A request counts until its seconds are over, and not until the next whole one."""
-    keeper = LimitKeeper(Limits(polls=(2, 1.0)))
-    moments = [0.5, 0.75, 1.0, 1.25, 1.49, 1.5, 1.625, 1.74, 1.75, 2.0, 2.49, 2.5]
-    takes = [moment in (0.5, 0.75, 1.5, 1.75, 2.5) for moment in moments]
-    assert taken(keeper, "record-info", *moments) == takes
-    assert keeper.refusals["polls"] == takes.count(False)
+    """A request counts until its seconds are over, and not until the next whole second."""
+    times = [0.5, 0.75, 1.0, 1.25, 1.49, 1.5, 1.625, 1.74, 1.75, 2.0, 2.49, 2.5]
+    expected = [time in (0.5, 0.75, 1.5, 1.75, 2.5) for time in times]
+    assert taken((2, 1.0), *times) == (expected, expected.count(False))
 
 
 def test_a_refused_request_does_not_count():
-    """However often it comes again, the next one is taken when the window allows it."""
-    keeper = LimitKeeper(Limits(polls=(1, 1.0)))
-    moments = [n / 8 for n in range(17)]
-    expected = [moment in (0.0, 1.0, 2.0) for moment in moments]
-    assert taken(keeper, "credit", *moments) == expected
+    """However often a request is refused, the next one is taken when the window allows it."""
+    times = [n / 8 for n in range(17)]
+    expected = [time in (0.0, 1.0, 2.0) for time in times]
+    assert taken((1, 1.0), *times) == (expected, expected.count(False))
 
 
-def test_all_but_submits_are_polls():
+async def test_requests_other_than_submits_count_as_polls(start):
     """Status checks, credits and links share a window; submits have another one."""
-    keeper = LimitKeeper(Limits(polls=(3, 1.0), submits=(1, 1.0)))
-    endpoints = ["record-info", "credit", "download-url", "credit", "generate", "generate"]
-    assert [keeper.takes(endpoint, 0.0) for endpoint in endpoints] == [
-        *[True, True, True, False],
-        *[True, False],
-    ]
+    caller = await start(limits=Limits(polls=(3, 1000.0), submits=(1, 1000.0)))
+    url = {"url": "https://elsewhere.example/s/x.png"}
+    polls = [caller.record("an-id"), caller.get(CREDIT), caller.post(DOWNLOAD, url)]
+    refused = [caller.get(CREDIT), caller.record("an-id")]
+    codes_of_polls = await codes([*polls, *refused])
+    assert [code == CODE for code in codes_of_polls] == [False, False, False, True, True]
+    codes_of_submits = await codes([caller.generate("one"), caller.generate("two")])
+    assert [code == CODE for code in codes_of_submits] == [False, True]
+    assert caller.emulator.refusals == {"polls": 2, "submits": 1}
 
 
 @pytest.mark.parametrize("limits", [None, Limits(polls=None, submits=None)])
-def test_no_limits(limits):
+def test_without_limits_every_request_is_taken(limits):
     """All requests are taken, which is the default."""
-    keeper = LimitKeeper(limits)
-    for endpoint in ("record-info", "generate"):
-        assert all(keeper.takes(endpoint, 0.0) for _ in range(1000))
-    assert keeper.refusals == {"polls": 0, "submits": 0}
+    emulator = CoverEmulator(limits=limits)
+    for window in emulator._service.windows.values():
+        assert all(window.take(0.0) for _ in range(1000))
+    assert emulator.refusals == {"polls": 0, "submits": 0}
 
 
 async def test_a_refusal(start, recorded):
