@@ -22,6 +22,7 @@ from .jobs import Instant, Job
 from .values import Duration, draw
 
 Kind = Literal["genuine", "repeated", "wrong-signature", "forged"]
+Publish = Callable[[Job], list[str]]
 
 _FORGED_ORIGIN = "https://forged.example/s"
 _WRONG_KEY = "a key that nobody has"
@@ -128,7 +129,7 @@ class SentCallback:
 
 
 def compose(
-    job: Job, kind: Kind, publish: Callable[[Job], list[str]], key: str | None, wall_time: float
+    job: Job, kind: Kind, publish: Publish, key: str | None, wall_time: float
 ) -> tuple[bytes, dict[str, str]]:
     """Return body and headers, signed at `wall_time` (Unix seconds) if there is a key."""
     body = _forged_body(job) if kind == "forged" else _genuine_body(job, publish)
@@ -137,7 +138,7 @@ def compose(
     return body, {"Content-Type": "application/json", **signature}
 
 
-def _genuine_body(job: Job, publish: Callable[[Job], list[str]]) -> bytes:
+def _genuine_body(job: Job, publish: Publish) -> bytes:
     job.end()
     if job.outcome == "success":
         return _body(200, "success", job.task_id, publish(job))
@@ -158,11 +159,8 @@ def _body(code: int, msg: str, task_id: str, images: list[str] | None) -> bytes:
 
 def _signature(key: str, task_id: str, timestamp: int) -> dict[str, str]:
     """Return the two headers; only the task id and the timestamp are signed."""
-    digest = hmac.digest(key.encode(), f"{task_id}.{timestamp}".encode(), "sha256")
-    return {
-        "X-Webhook-Timestamp": str(timestamp),
-        "X-Webhook-Signature": b64encode(digest).decode(),
-    }
+    digest = b64encode(hmac.digest(key.encode(), f"{task_id}.{timestamp}".encode(), "sha256"))
+    return {"X-Webhook-Timestamp": str(timestamp), "X-Webhook-Signature": digest.decode()}
 
 
 @define(eq=False)
@@ -186,7 +184,7 @@ class CallbackSender:
     plan: CallbackPlan = field(validator=values.instance(CallbackPlan, "callbacks"))
     key: str | None = field(repr=False, validator=optional(values.key("the callback key")))
     seed: int | str
-    publish: Callable[[Job], list[str]]
+    publish: Publish
     now: Callable[[], Instant]
     keep_sent: bool
     sent: list[SentCallback] = field(factory=list, init=False)
@@ -252,10 +250,8 @@ class CallbackSender:
     def _schedule(self, callback: _Pending) -> None:
         self._timers[callback] = None
         if self._session is not None:
-            loop = asyncio.get_running_loop()
-            self._timers[callback] = loop.call_at(
-                callback.due, self._start_attempt, callback, self._session
-            )
+            start, loop = self._start_attempt, asyncio.get_running_loop()
+            self._timers[callback] = loop.call_at(callback.due, start, callback, self._session)
 
     def _start_attempt(self, callback: _Pending, session: ClientSession) -> None:
         task = asyncio.get_running_loop().create_task(self._attempt(callback, session))

@@ -109,7 +109,7 @@ class Fault:
         retry_after: float | None = None,
         as_date: bool = False,
     ) -> Self:
-        """Too many requests: HTTP 200 with `code` in the envelope, or HTTP 429 with the same.
+        """Refuse the request: HTTP 200 with `code` in the envelope, or HTTP 429 with the same.
 
         `code` is 429, 405, 430 or 433. `retry_after` is in seconds and adds a `Retry-After`,
         written as that number or, `as_date`, as the HTTP date that many seconds ahead.
@@ -132,7 +132,7 @@ class Fault:
         empty: bool = False,
         accepted: bool = True,
     ) -> Self:
-        """The error `status` in an envelope with HTTP 200, or else as the HTTP status.
+        """Answer with the error `status`, in an envelope with HTTP 200 or as the HTTP status.
 
         In the second case the envelope is sent as well, unless the body is `empty`.
         """
@@ -143,7 +143,7 @@ class Fault:
 
     @classmethod
     def gateway_page(cls, status: int = 502, *, accepted: bool = True) -> Self:
-        """An HTML page with this HTTP status, as Cloudflare sends when its origin is in trouble."""
+        """Send an HTML page with this HTTP status, as Cloudflare does if its origin has failed."""
         return cls(name="gateway-page", replacement=gateway_page(status), accepted=accepted)
 
     @classmethod
@@ -155,7 +155,7 @@ class Fault:
         *,
         accepted: bool = False,
     ) -> Self:
-        """Any other answer. A `body` that is neither bytes nor str is written as JSON.
+        """Send any other answer. A `body` that is neither bytes nor str is written as JSON.
 
         The content type is that of the API unless `headers` say otherwise.
         """
@@ -169,7 +169,7 @@ class Fault:
 
     @classmethod
     def reset(cls, *, midway: bool = False, accepted: bool = True) -> Self:
-        """A TCP reset before the first byte, or `midway`: after the headers and half the body.
+        """Reset the connection before the first byte, or after half the body if `midway`.
 
         aiohttp's client itself repeats a GET once if no byte came, so its caller sees the first
         kind only with a `count` of 2.
@@ -178,23 +178,23 @@ class Fault:
 
     @classmethod
     def stall(cls, *, midway: bool = False, accepted: bool = True) -> Self:
-        """No answer until the client leaves or the emulator closes, or half of one if `midway`."""
+        """Send nothing, or half an answer if `midway`, until the client or the emulator closes."""
         return cls(name="stall", connection="stall", midway=midway, accepted=accepted)
 
     @classmethod
     def slow(cls, seconds: float) -> Self:
-        """The right answer, this many seconds late."""
+        """Send the right answer, this many seconds late."""
         values.validate("seconds", seconds, values.seconds)
         return cls(name="slow", delay=seconds)
 
     @classmethod
     def truncated_json(cls) -> Self:
-        """A complete HTTP answer with the first half of the JSON in it."""
+        """Send a complete HTTP answer with the first half of the JSON in it."""
         return cls(name="truncated-json", is_truncated=True)
 
     @classmethod
     def replace(cls, path: str, value: Any) -> Self:
-        """The right answer except for one field, which has this value: any that JSON can hold.
+        """Set one field of the right answer to this value: any that JSON can hold.
 
         The path is dotted from the envelope on: `code`, `data.successFlag`,
         `data.response.images.0`. Missing parents of the field are created.
@@ -203,7 +203,7 @@ class Fault:
 
     @classmethod
     def remove(cls, path: str) -> Self:
-        """The right answer without one field; the path is written as for `replace`."""
+        """Remove one field of the right answer; the path is written as for `replace`."""
         return cls(name="remove", path=tuple(path.split(".")), value=_REMOVED)
 
     @property

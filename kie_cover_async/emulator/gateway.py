@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from random import Random
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
@@ -26,6 +26,9 @@ from .values import Duration, draw
 
 ENDPOINTS = suno.ENDPOINTS
 
+Request = web.BaseRequest
+Response = web.StreamResponse
+
 _HOST = "127.0.0.1"
 _JSON_TYPE = "application/json;charset=UTF-8"
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -39,7 +42,7 @@ class Connection:
 
 
 class _Incoming(NamedTuple):
-    request: web.BaseRequest
+    request: Request
     connection: Connection
     now: Instant
     body: bytes
@@ -91,9 +94,7 @@ class Gateway:
         ahead = loop_time - time.monotonic()
         return Instant(loop_time, time.time() + ahead + self.clock_offset)
 
-    async def serve_api(
-        self, request: web.BaseRequest, connection: Connection
-    ) -> web.StreamResponse:
+    async def serve_api(self, request: Request, connection: Connection) -> Response:
         incoming = _Incoming(request, connection, self.now(), await request.read())
         call = _parse_call(request, incoming.body)
         endpoint = ENDPOINTS.get((request.method, request.path), UNKNOWN)
@@ -105,20 +106,15 @@ class Gateway:
         self._record(incoming, endpoint.name, call.task_id, fault)
         return await self._respond(incoming, answer, fault)
 
-    async def serve_image(
-        self, request: web.BaseRequest, connection: Connection
-    ) -> web.StreamResponse:
+    async def serve_image(self, request: Request, connection: Connection) -> Response:
         incoming = _Incoming(request, connection, self.now(), await request.read())
         task_id = self.service.images.get(request.path)
         fault = self.faults.choose("image", task_id)
-        if "Authorization" in request.headers:
-            answer = _image_refused(403)
-        elif task_id is None:
-            answer = _image_refused(404)
-        else:
-            image = png(request.path, self.image_size)
-            answer = Answer(image, headers={"Content-Type": "image/png"}, is_text=False)
         self._record(incoming, "image", task_id, fault)
+        status = 403 if "Authorization" in request.headers else 404 if task_id is None else 200
+        image = png(request.path, self.image_size) if status == 200 else b""
+        content_type = "image/png" if image else "text/plain"
+        answer = Answer(image, status, {"Content-Type": content_type}, is_text=False)
         return await self._respond(incoming, answer, fault)
 
     def _record(
@@ -142,9 +138,7 @@ class Gateway:
         )
         self.requests.append(received)
 
-    async def _respond(
-        self, incoming: _Incoming, answer: Answer, fault: Fault | None
-    ) -> web.StreamResponse:
+    async def _respond(self, incoming: _Incoming, answer: Answer, fault: Fault | None) -> Response:
         delay = draw(self.latency, self.rng) + (fault.delay if fault else 0.0)
         if delay > 0:
             await asyncio.sleep(delay)
@@ -155,9 +149,7 @@ class Gateway:
         answer = _compress(incoming.request, evolve(answer, headers=headers))
         return await _send(incoming.request, incoming.connection.transport, answer, fault)
 
-    def _headers(
-        self, request: web.BaseRequest, answer: Answer, wall_time: float
-    ) -> dict[str, str]:
+    def _headers(self, request: Request, answer: Answer, wall_time: float) -> dict[str, str]:
         headers = {
             "Date": formatdate(wall_time, usegmt=True),
             "Content-Type": _JSON_TYPE,
@@ -170,7 +162,7 @@ class Gateway:
         return {**headers, **answer.headers}
 
 
-def _parse_call(request: web.BaseRequest, body: bytes) -> Call:
+def _parse_call(request: Request, body: bytes) -> Call:
     authorization = request.headers.get("Authorization", "")
     if request.method == "GET":
         return Call(authorization, request.query.get("taskId"))
@@ -187,11 +179,7 @@ def _json_object(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _image_refused(status: int) -> Answer:
-    return Answer(b"", status, {"Content-Type": "text/plain"}, is_text=False)
-
-
-def _compress(request: web.BaseRequest, answer: Answer) -> Answer:
+def _compress(request: Request, answer: Answer) -> Answer:
     accepted = request.headers.get("Accept-Encoding", "")
     if not (answer.is_text and answer.body and "gzip" in accepted):
         return answer
@@ -200,8 +188,8 @@ def _compress(request: web.BaseRequest, answer: Answer) -> Answer:
 
 
 async def _send(
-    request: web.BaseRequest, transport: asyncio.Transport, answer: Answer, fault: Fault | None
-) -> web.StreamResponse:
+    request: Request, transport: asyncio.Transport, answer: Answer, fault: Fault | None
+) -> Response:
     """Return the response; for a reset or a stall, break off and wait to be cancelled.
 
     The handler is cancelled when its connection is lost.
@@ -215,10 +203,11 @@ async def _send(
         await _write_half(request, answer)
     if fault.connection == "reset":
         _reset(transport)
-    return await _wait_forever()
+    while True:
+        await asyncio.get_running_loop().create_future()
 
 
-async def _write_half(request: web.BaseRequest, answer: Answer) -> None:
+async def _write_half(request: Request, answer: Answer) -> None:
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     response.content_length = max(1, len(answer.body))
     with suppress(ConnectionError):  # the client has left already
@@ -233,12 +222,7 @@ def _reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-async def _wait_forever() -> NoReturn:
-    while True:
-        await asyncio.get_running_loop().create_future()
-
-
-Serve = Callable[[web.BaseRequest, Connection], Awaitable[web.StreamResponse]]
+Serve = Callable[[Request, Connection], Awaitable[Response]]
 
 
 class Origin(web.Server):
@@ -292,5 +276,5 @@ class Origin(web.Server):
         del self._open[handler]
         super().connection_lost(handler, exc)
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, request: Request) -> Response:
         return await self._serve(request, self._open[request.protocol])

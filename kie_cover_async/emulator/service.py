@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
-from attrs import define, field, frozen
+from attrs import asdict, define, field, frozen
 from attrs.validators import in_, optional
 
 from . import values
@@ -101,10 +101,7 @@ class Service:
 
     def __attrs_post_init__(self) -> None:
         limits = self.limits or Limits(polls=None, submits=None)
-        self.windows = {
-            "polls": SlidingWindow(limits.polls),
-            "submits": SlidingWindow(limits.submits),
-        }
+        self.windows = {kind: SlidingWindow(limit) for kind, limit in asdict(limits).items()}
 
     def answer(self, endpoint: Endpoint, call: Call, fault: Fault | None, now: Instant) -> Answer:
         """Return the right answer, which the fault will change, or a stand-in if it replaces it."""

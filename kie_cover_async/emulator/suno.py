@@ -3,7 +3,7 @@
 Another route is another file like this one; `gateway` joins their `ENDPOINTS`.
 """
 
-from typing import Any, Final
+from typing import Any
 
 from attrs import evolve
 
@@ -11,13 +11,7 @@ from .faults import Answer, envelope
 from .jobs import TERMINAL_STAGES, Instant, Job, Stage
 from .service import Call, Endpoint, Service
 
-_FLAGS: Final[dict[str, int]] = {
-    "pending": 0,
-    "generating": 2,
-    "bare-success": 1,
-    "success": 1,
-    "failure": 3,
-}
+_FLAGS = {"pending": 0, "generating": 2, "bare-success": 1, "success": 1, "failure": 3}
 _DUPLICATE_MESSAGES = {"400": "Cover already generated", "409": "Cover record already exists"}
 
 
