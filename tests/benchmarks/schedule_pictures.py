@@ -33,6 +33,8 @@ PEERS: dict[str, Schedule] = {
 POLL_COSTS = [0.05 * 1.5**power for power in range(12)]
 ADAPTIVE, EXPONENTIAL, OTHERS, TEXT = "#1b8fb5", "#c4601d", "#868b92", "#7b8087"
 UNTIL = 165
+# Points, for labels that would overlap others.
+LABEL_OFFSETS = {"every 30 s": (-4, -13), "every 6 s": (-2, 8)}
 
 mpl.rcParams.update(
     {
@@ -143,8 +145,8 @@ def draw_trade_off(axes: Axes, distribution: Distribution) -> None:
     line(longer, color=ADAPTIVE, ls="--", label=f"{name}(max_delay=60)")
     line(best, color=OTHERS, ls=":", label="the optimum if the distribution were known")
     for name, peer in PEERS.items():
-        point(peer, name, OTHERS, xytext=(-4, -13) if name == "every 30 s" else (5, 4))
-    point(ExponentialSchedule(), "ExponentialSchedule", EXPONENTIAL)
+        point(peer, name, OTHERS, xytext=LABEL_OFFSETS.get(name, (5, 4)))
+    point(ExponentialSchedule(), "ExponentialSchedule", EXPONENTIAL, xytext=(6, -3))
     point(AdaptiveSchedule(), "cost=0.3", ADAPTIVE, xytext=(-7, -5), ha="right", va="top")
     axes.set(xscale="log", yscale="log", title=distribution.name, xlabel="polls per cover")
     axes.minorticks_off()

@@ -74,8 +74,8 @@ def test_without_limits_every_request_is_taken(limits):
     assert emulator.refusals == {"polls": 0, "submits": 0}
 
 
-async def test_a_refusal(start, recorded):
-    """It is what a client of the vendor has reported, for each kind of request by itself."""
+async def test_refusals_are_as_reported(start, recorded):
+    """A refusal is as reported by the vendor's clients, for each kind of request separately."""
     caller = await start(limits=FEW)
     task_id = caller.emulator.add_job("success")
     polls = [caller.record(task_id), caller.get(CREDIT), caller.post(DOWNLOAD, {"url": "x"})]
@@ -92,8 +92,8 @@ async def test_a_refusal(start, recorded):
     assert caller.emulator.poll_count(task_id) == 2
 
 
-async def test_the_status_of_a_refusal(start):
-    """HTTP 200, with the code in the envelope, and no word on when to come again."""
+async def test_a_refusal_is_http_200_without_retry_after(start):
+    """A refusal is HTTP 200 with the code in the envelope, without a Retry-After."""
     caller = await start(limits=Limits(polls=(1, 1000.0)))
     await caller.get(CREDIT)
     async with caller.session.get(caller.emulator.url + CREDIT, headers=KEY) as answer:
@@ -101,8 +101,8 @@ async def test_the_status_of_a_refusal(start):
         assert "Retry-After" not in answer.headers
 
 
-async def test_a_refused_poll_leaves_a_script_where_it_is(start):
-    """The next poll that is taken has the answer that would have come."""
+async def test_a_refused_poll_uses_up_no_status(start):
+    """After a refused poll, the next one gets the status that would have come."""
     caller = await start(limits=Limits(polls=(1, 0.2)))
     task_id = caller.emulator.add_job("generating, success")
     flags = []
@@ -115,8 +115,8 @@ async def test_a_refused_poll_leaves_a_script_where_it_is(start):
     assert caller.emulator.poll_count(task_id) == 2 + caller.emulator.refusals["polls"]
 
 
-async def test_what_does_not_count(start):
-    """Requests with a wrong key, to unknown paths and for images, and those that a fault loses."""
+async def test_which_requests_do_not_count(start):
+    """Wrong keys, unknown paths, images and lost requests do not count."""
     caller = await start(limits=Limits(polls=(1, 1000.0)), api_key="a-key", price=0)
     emulator, session = caller.emulator, caller.session
     [image, *_] = emulator._service.publish(emulator._service.jobs[emulator.add_job("success")])
@@ -135,8 +135,8 @@ async def test_what_does_not_count(start):
     assert emulator.refusals == {"polls": 1, "submits": 0}
 
 
-async def test_a_refusal_is_spoilt_like_any_answer(start):
-    """A fault that changes an answer changes this one, and it is counted once."""
+async def test_a_refusal_may_have_a_fault(start):
+    """A fault that changes an answer changes a refusal, which is counted once."""
     caller = await start(limits=Limits(polls=(1, 1000.0)))
     await caller.get(CREDIT)
     caller.emulator.fault(Fault.replace("msg", "later"))
@@ -144,8 +144,8 @@ async def test_a_refusal_is_spoilt_like_any_answer(start):
     assert caller.emulator.refusals["polls"] == 1
 
 
-async def test_the_command_has_them():
-    """`kie-cover emulator --limits` takes as much as the vendor does; without it, all is taken."""
+async def test_the_command_has_limits():
+    """`kie-cover emulator --limits` has the vendor's limits; without it there are none."""
     for options, refused in ([], 0), (["--limits"], 5):
         process = await asyncio.create_subprocess_exec(
             *[sys.executable, "-m", "kie_cover_async.cli", "emulator", "--json", *options],
@@ -169,7 +169,7 @@ async def test_the_command_has_them():
 
 
 async def test_limits_outlive_a_restart(start):
-    """An emulator that is closed and started again goes on counting."""
+    """After a restart the windows and counts continue."""
     caller = await start(limits=Limits(polls=(1, 1000.0)))
     assert (await caller.get(CREDIT))["code"] == 200
     await caller.emulator.aclose()
