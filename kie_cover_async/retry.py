@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 from .errors import DownloadError, KieCoverError, RateLimitedError
 from .schedule import exponential
-from .validation import checked
+from .validation import number_validator
 
 LONGEST_PAUSE = 120.0
 """Seconds: no single refusal stops a rate limiter for longer, whatever its `Retry-After` says."""
@@ -30,9 +30,9 @@ class RetryPolicy:
         ...     credits_left = await client.get_credits()
     """
 
-    max_attempts: int = field(default=4, validator=checked(at_least=1, whole=True))
-    initial_delay: float = field(default=0.5, validator=checked(above=0))
-    max_delay: float = field(default=20.0, validator=checked(above=0))
+    max_attempts: int = field(default=4, validator=number_validator(at_least=1, whole=True))
+    initial_delay: float = field(default=0.5, validator=number_validator(above=0))
+    max_delay: float = field(default=20.0, validator=number_validator(above=0))
 
     def next_pause(self, error: KieCoverError, tries: int) -> float | None:
         """Seconds before a single call goes on after its failure number `tries`; `None`: no more.

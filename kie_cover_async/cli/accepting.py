@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from aiohttp import web
 
-from kie_cover_async.callbacks.bounded_log import BoundedLog
+from kie_cover_async.callbacks.web import BoundedLog
 
 _log = logging.getLogger(__name__)
 

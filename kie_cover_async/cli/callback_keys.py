@@ -2,7 +2,7 @@
 
 import os
 
-from kie_cover_async.signature import is_key
+from kie_cover_async.callbacks.signature import is_key
 
 from .output import Refused
 

@@ -20,7 +20,7 @@ from kie_cover_async.settings import (
     resolve_base_url,
 )
 from kie_cover_async.transport import HttpClient
-from kie_cover_async.validation import NO_URL, is_http_url, networks, validate_number
+from kie_cover_async.validation import URL_ERRORS, is_http_url, parse_networks, validate_number
 
 from .output import Refused, refusing
 
@@ -42,7 +42,7 @@ async def connected(
     """A client for the key in the environment; raises `Refused` where a setting is no good."""
     url, key = _settings(base_url)
     with refusing():
-        allowed = networks("--allow-image-network", allow_image_networks)
+        allowed = parse_networks("--allow-image-network", allow_image_networks)
     async with (
         _proxied_session(url) as session,
         CoverClient(
@@ -126,7 +126,7 @@ def _can_be_read(proxy: str) -> bool:
     try:
         url = URL(proxy)
         f"{url.user}{url.password}".encode("latin-1")  # as aiohttp sends it
-    except NO_URL:
+    except URL_ERRORS:
         return False
     return ":" not in (url.user or "")
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kie_cover_async import CoverOutcome, InvalidResponseError, SignatureError
 from kie_cover_async.callbacks import CallbackInbox, CoverCallback
-from kie_cover_async.callbacks.memory import Memory
+from kie_cover_async.callbacks.inbox import RecentCallbacks
 
 # A flood of callbacks without signatures fills this, and not the memory of the machine.
 _MOST_WAITING = 10_000
@@ -26,7 +26,7 @@ class Reception:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._inbox = inbox
-        self._heard, self._confirmed = Memory(), Memory()
+        self._heard, self._confirmed = RecentCallbacks(), RecentCallbacks()
         self._clock = clock
         self._waiting: asyncio.Queue[CoverCallback] = asyncio.Queue(_MOST_WAITING)
         self._spinner = Spinner("dots")
@@ -53,12 +53,12 @@ class Reception:
         is_confirmed = outcome.ok and outcome.result().is_terminal
         self.counts["confirmed" if is_confirmed else "not confirmed"] += 1
         if is_confirmed:
-            self._confirmed.note(outcome.task_id, self._clock())
+            self._confirmed.add(outcome.task_id, self._clock())
         return is_confirmed
 
     def knows_the_end(self, task_id: str) -> bool:
         """Whether there is nothing new to be heard of it: its end is confirmed."""
-        return self._confirmed.knows(task_id, self._clock())
+        return self._confirmed.contains(task_id, self._clock())
 
     def summary(self) -> str:
         """All counts in one line."""
@@ -70,7 +70,7 @@ class Reception:
         return Text.assemble((f"{spinner} ", "cyan"), self.summary())
 
     def _take(self, callback: CoverCallback) -> None:
-        is_repeated = self._heard.repeats(callback.task_id, hash(callback), self._clock())
+        is_repeated = self._heard.is_duplicate(callback.task_id, hash(callback), self._clock())
         if is_repeated or self.knows_the_end(callback.task_id):
             self.counts["repeated"] += 1
         elif self._waiting.full():

@@ -10,8 +10,7 @@ from aiohttp import web
 from attrs import frozen
 from yarl import URL
 
-from kie_cover_async.callbacks.bounded_log import BoundedLog
-from kie_cover_async.callbacks.web import Receive, callback_routes
+from kie_cover_async.callbacks.web import BoundedLog, Receive, callback_routes
 from kie_cover_async.validation import is_http_url, short_repr
 
 from .accepting import accepting
