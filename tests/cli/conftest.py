@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import termios
@@ -41,6 +42,12 @@ class Ended:
     @property
     def documents(self) -> list[Any]:
         return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def usage_error(self) -> str:
+        """The only message that typer has framed."""
+        [message] = re.findall(r"^│ (.*?) *│$", self.err, re.MULTILINE)
+        return message
 
 
 @define
@@ -132,6 +139,7 @@ async def started(
     """The command, or another one, with these arguments, and more of an environment."""
     files = {"stdout": stdout} if stdout is not None else {}
     nothing = os.open(os.devnull, os.O_RDONLY)
+    env = {"COLUMNS": "1000", **env}
     process = await begun(forks, command, *arguments, env=env, stdin=nothing, **files)
     os.close(nothing)
     try:

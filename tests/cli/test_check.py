@@ -5,26 +5,19 @@ import json
 import os
 import sys
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from io import StringIO
 
 import pytest
-from rich.console import Console
 
 from kie_cover_async import (
-    CoverDetails,
-    CoverOutcome,
     InvalidTaskIdError,
-    RateLimitedError,
     RateLimiter,
     ServerError,
 )
-from kie_cover_async.cli import ids, many
-from kie_cover_async.cli.connection import rate_limiter_of
-from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, Refused
-from kie_cover_async.cli.tally import Tally
+from kie_cover_async.cli import ids
+from kie_cover_async.cli.client import rate_limiter_for
+from kie_cover_async.cli.commands.covers import check, wait
+from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, UsageError
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.events import CoverPolled, RequestFinished, RequestsPaused
 from kie_cover_async.validation import validate_task_id
 
 COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
@@ -34,7 +27,8 @@ ERRORS = {"check": "TaskNotFoundError", "wait": "CoverTimeoutError"}
 
 
 def asked(emulator, *given, file=None, rate=float("inf"), as_json=True):
-    return many.Asked(ids=given, file=file, base_url=str(emulator.url), rate=rate, as_json=as_json)
+    url = str(emulator.url)
+    return {"task_ids": given, "file": file, "base_url": url, "rate": rate, "as_json": as_json}
 
 
 def documents(capsys):
@@ -43,8 +37,8 @@ def documents(capsys):
 
 
 async def drawn(*arguments, file=None):
-    with ids.opened(arguments, file) as given:
-        return [task_id async for task_id in given]
+    with ids.open_ids(arguments, file) as batches:
+        return [task_id async for batch in batches for task_id in batch]
 
 
 @pytest.fixture
@@ -60,7 +54,7 @@ def stdin(monkeypatch):
 async def test_a_line_for_each_id(emulator, capsys):
     """Whatever becomes of an id has a line of its own, with the id as it was given."""
     done, failed = emulator.add_job(age=60), emulator.add_job(CoverScript(end="failure"), age=60)
-    assert await many.check(asked(emulator, done, failed, "nobody", "no id")) == FAILED
+    assert await check(**asked(emulator, done, failed, "nobody", "no id")) == FAILED
     lines = documents(capsys)
     assert lines[done]["successFlag"] == 1
     assert lines[failed]["successFlag"] == 3
@@ -73,9 +67,9 @@ async def test_a_line_for_each_id(emulator, capsys):
 async def test_a_failed_cover_is_an_answer(emulator, capsys):
     """To a poll, a failure is as good a state as any; to a wait it is a failure."""
     failed = [emulator.add_job(CoverScript(end="failure"), age=60) for _ in range(2)]
-    assert await many.check(asked(emulator, *failed)) == DONE
+    assert await check(**asked(emulator, *failed)) == DONE
     assert "2 ids" in capsys.readouterr().err
-    assert await many.wait(asked(emulator, *failed), 5) == FAILED
+    assert await wait(**asked(emulator, *failed), timeout=5) == FAILED
     assert {line["error"] for line in documents(capsys).values()} == {"CoverFailedError"}
 
 
@@ -83,7 +77,7 @@ async def test_a_failed_cover_is_an_answer(emulator, capsys):
 async def test_waiting_for_many(emulator, capsys):
     """Covers come in the order in which they are done, and at the end is said what there was."""
     slow, quick = (emulator.add_job(CoverScript(seconds=s)) for s in (1.5, 0.0))
-    assert await many.wait(asked(emulator, slow, quick), float("inf")) == DONE
+    assert await wait(**asked(emulator, slow, quick), timeout=float("inf")) == DONE
     heard = capsys.readouterr()
     assert [json.loads(line)["taskId"] for line in heard.out.splitlines()] == [quick, slow]
     assert heard.err.startswith("2 ids in ")
@@ -94,7 +88,7 @@ async def test_waiting_for_many(emulator, capsys):
 async def test_a_single_wait_from_arguments(emulator, capsys):
     """A single id is waited for as ever, with a line for every change."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
-    assert await many.wait(asked(emulator, task_id, rate=5), 5) == DONE
+    assert await wait(**asked(emulator, task_id, rate=5), timeout=5) == DONE
     heard = capsys.readouterr()
     assert json.loads(heard.out)["taskId"] == task_id
     assert heard.err.endswith(": SUCCESS\n")
@@ -105,7 +99,7 @@ async def test_a_file_without_ids_is_refused(tmp_path, content):
     """A file that is empty or blank is a mistake, and is named."""
     file = tmp_path / "ids.txt"
     file.write_bytes(content)
-    with pytest.raises(Refused, match=f"^no ids in {file}$"):
+    with pytest.raises(UsageError, match=f"^no ids in {file}$"):
         await drawn(file=str(file))
 
 
@@ -114,8 +108,8 @@ async def test_nothing_is_polled_without_ids(emulator, capsys, tmp_path):
     """The command ends with the reason, and without a summary of nothing."""
     file = tmp_path / "ids.txt"
     file.touch()
-    with pytest.raises(Refused, match=r"^no ids in "):
-        await many.check(asked(emulator, file=str(file)))
+    with pytest.raises(UsageError, match=r"^no ids in "):
+        await check(**asked(emulator, file=str(file)))
     assert capsys.readouterr() == ("", "")
     assert not emulator.requests
 
@@ -126,7 +120,7 @@ async def test_a_blank_stdin_and_an_empty_file_are_refused(stdin, tmp_path):
     file.touch()
     stdin.write(b"\n")
     stdin.close()
-    with pytest.raises(Refused, match=f"^no ids in stdin and {file}$"):
+    with pytest.raises(UsageError, match=f"^no ids in stdin and {file}$"):
         await drawn("-", file=str(file))
 
 
@@ -144,7 +138,7 @@ async def test_for_people(emulator, capsys):
     done = emulator.add_job(age=60)
     failed = emulator.add_job(CoverScript(end="failure", error_message="no\x1bluck"), age=60)
     young = emulator.add_job(CoverScript(end="never"))
-    await many.check(asked(emulator, done, failed, young, "no\tid", as_json=False))
+    await check(**asked(emulator, done, failed, young, "no\tid", as_json=False))
     lines = {line.partition("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines[done].startswith(f"{done}  SUCCESS  http")
     assert lines[failed] == rf"{failed}  GENERATE_COVER_FAILED  no\x1bluck"
@@ -175,7 +169,7 @@ async def test_ids_from_everywhere(stdin, tmp_path):
 )
 def test_the_id_in_a_line(text, task_id):
     """A line is an id, a JSON string, what this command writes, or an answer of the API."""
-    assert ids.an_id(text) == task_id
+    assert ids.parse_id(text) == task_id
 
 
 NO_ID = "JSON without a string taskId"
@@ -204,7 +198,7 @@ NO_ID = "JSON without a string taskId"
 )
 def test_a_line_without_an_id(text, problem):
     """Other JSON is kept as it is, and an error about it names what it is."""
-    given = ids.an_id(text)
+    given = ids.parse_id(text)
     assert str(given) == text
     with pytest.raises(InvalidTaskIdError) as caught:
         validate_task_id("task_id", given)
@@ -219,13 +213,13 @@ async def test_lines_of_json(emulator, capsys, tmp_path):
     lines = [json.dumps(first), json.dumps(answer), '["an-id"]', "null"]
     file = tmp_path / "ids.txt"
     file.write_text("\n".join(lines), "utf-8")
-    assert await many.check(asked(emulator, file=str(file))) == FAILED
+    assert await check(**asked(emulator, file=str(file))) == FAILED
     written = documents(capsys)
     assert written.keys() == {first, second, '["an-id"]', "null"}
     assert written["null"]["error"] == "InvalidTaskIdError"
     assert NO_ID in written["null"]["message"]
     assert {request.task_id for request in emulator.requests} == {first, second}
-    await many.check(asked(emulator, file=str(file), as_json=False))
+    await check(**asked(emulator, file=str(file), as_json=False))
     assert '["an-id"]  InvalidTaskIdError  task_id must be' in capsys.readouterr().out
 
 
@@ -235,18 +229,17 @@ async def test_another_encoding_is_refused(tmp_path, encoding):
     file = tmp_path / "ids.txt"
     file.write_text("an-id\nanother\n", encoding)
     said = f"^{file} has a NUL in line 1: save it as UTF-8, not as UTF-16$"
-    with ids.opened([], str(file)) as given, pytest.raises(Refused, match=said):
-        await anext(given)
+    with pytest.raises(UsageError, match=said):
+        await drawn(file=str(file))
 
 
 async def test_a_nul_is_refused(stdin):
     """A NUL is named, with its line, also if it comes later."""
-    with ids.opened(["-"], None) as given:
+    with ids.open_ids(["-"], None) as given:
         stdin.write(b"one\ntwo\n")
-        assert await anext(given) == "one"
-        assert await anext(given) == "two"
+        assert await anext(given) == ["one", "two"]
         stdin.write(b"three\nfo\0ur\n")
-        with pytest.raises(Refused, match=r"^stdin has a NUL in line 4: "):
+        with pytest.raises(UsageError, match=r"^stdin has a NUL in line 4: "):
             await anext(given)
 
 
@@ -257,7 +250,9 @@ async def test_an_endless_line_is_not_read_to_its_end(tmp_path):
     with file.open("rb", buffering=0) as opened:
         lines = ids._lines(ids._File("ids.txt", opened.fileno()))
         assert b"an-id" in await anext(lines)
-        with pytest.raises(Refused, match=r"^line 2 of ids\.txt is longer than 1,048,576 bytes: "):
+        with pytest.raises(
+            UsageError, match=r"^line 2 of ids\.txt is longer than 1,048,576 bytes: "
+        ):
             async for _ in lines:
                 pass
         assert opened.tell() < 2 << 20
@@ -265,16 +260,16 @@ async def test_an_endless_line_is_not_read_to_its_end(tmp_path):
 
 async def test_ids_come_as_they_are_written(stdin):
     """Stdin is read as it is written to, and the loop goes on meanwhile."""
-    with ids.opened(["-"], None) as given:
+    with ids.open_ids(["-"], None) as given:
         first = asyncio.ensure_future(anext(given))
         await asyncio.sleep(0.02)
         stdin.write(b"one\ntw")
-        assert await first == "one"
+        assert await first == ["one"]
         second = asyncio.ensure_future(anext(given))
         await asyncio.sleep(0.02)
         assert not second.done()
         stdin.write(b"o\n")
-        assert await second == "two"
+        assert await second == ["two"]
         await given.aclose()
 
 
@@ -305,7 +300,6 @@ async def test_a_file_is_not_read_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "file", "said"),
     [
-        ([], None, "no ids: give some, or --file FILE"),
         ([], "", "--file must name a file, not ''"),
         (["a"], "", "--file must name a file, not ''"),
         (["a"], "/nowhere/ids", "cannot open /nowhere/ids: No such file"),
@@ -314,14 +308,14 @@ async def test_a_file_is_not_read_at_once(tmp_path):
 )
 async def test_where_no_ids_can_come_from(arguments, file, said):
     """What is wrong with the place is said, and the exit code is that of a wrong argument."""
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UsageError, match=said):
         await drawn(*arguments, file=file)
 
 
 async def test_a_closed_stdin(monkeypatch):
     """Where there is no stdin that is said."""
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(Refused, match="stdin is closed"):
+    with pytest.raises(UsageError, match="stdin is closed"):
         await drawn("-")
 
 
@@ -337,7 +331,7 @@ async def test_a_closed_stdin(monkeypatch):
 )
 def test_rates(rate, rate_limiter):
     """Any number of requests a second will do, and no limit at all."""
-    assert repr(rate_limiter_of(rate)) == rate_limiter
+    assert repr(rate_limiter_for(rate)) == rate_limiter
 
 
 @pytest.mark.parametrize(
@@ -346,92 +340,8 @@ def test_rates(rate, rate_limiter):
 )
 def test_rates_that_are_none(rate, wanted):
     """A rate at which nothing would ever be asked is refused."""
-    with pytest.raises(Refused, match=f"^--rate must be a finite number {wanted}, not {rate}"):
-        rate_limiter_of(rate)
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def shown(tally):
-    console = Console(file=StringIO(), width=100)
-    with console.capture() as captured:
-        console.print(tally)
-    return [line[2:].rstrip() for line in captured.get().splitlines()]
-
-
-def of_state(flag):
-    return CoverOutcome(task_id="a", details=CoverDetails(task_id="a", success_flag=flag))
-
-
-def test_a_tally_counts():
-    """It shows what became of the ids so far, and how long that took."""
-    clock = Clock()
-    tally = Tally(clock=clock)
-    for outcome in (*map(of_state, (1, 1, 2)), CoverOutcome(task_id="b", error=ERROR)):
-        tally.count(outcome)
-    clock.now += 10
-    first, ends, _ = shown(tally)
-    assert first.startswith("4 done: 3 ok, 1 failed   10 s ")
-    assert ends == "SUCCESS 2  GENERATING 1  ServerError 1"
-    assert tally.summary() == "4 ids in 10.0 s: 3 ok, 1 failed; 0 requests, 0.0 a second"
-
-
-def test_a_tally_of_requests():
-    """It shows the rate of the last seconds, and the time that requests were held up."""
-    clock = Clock()
-    tally = Tally(clock=clock)
-    request = RequestFinished(
-        endpoint="record-info",
-        method="GET",
-        task_id="a",
-        attempt=1,
-        http_status=200,
-        queue_time=2,
-        duration=0.1,
-        error=None,
-    )
-    for _ in range(100):
-        shown(tally)
-        clock.now += 0.1
-        tally.hear(request)
-    clock.now += 0.1
-    first, _, rest = shown(tally)
-    assert first.endswith("   10 s   9.8 requests/s")
-    assert rest == "1.98 s in the queue"
-    assert tally.summary().endswith("; 100 requests, 9.9 a second")
-
-
-def test_a_tally_of_waits():
-    """It shows how late the ends of jobs were seen, of those that say when they ended."""
-    created = datetime(2026, 1, 15, 12, tzinfo=UTC)
-    ended = {"create_time": created, "complete_time": created + timedelta(seconds=50)}
-    tally = Tally(clock=Clock())
-    for facts, age in (
-        ({"success_flag": 2}, 10),
-        ({"success_flag": 1}, 70),
-        ({"success_flag": 1, **ended}, 52),
-        ({"success_flag": 3, **ended}, 54),
-    ):
-        details = CoverDetails(task_id="a", **facts)
-        tally.hear(CoverPolled(task_id="a", wait=object(), age=age, details=details, error=None))
-    tally.hear(CoverPolled(task_id="a", wait=object(), age=99, details=None, error=ERROR))
-    assert shown(tally)[2].endswith("   3.0 s from done to seen")
-
-
-def test_a_tally_while_all_is_held():
-    """While all requests are stopped it says for how long."""
-    clock = Clock()
-    tally = Tally(clock=clock)
-    tally.hear(RequestsPaused(kind="polls", seconds=3.0, error=RateLimitedError(code=429)))
-    clock.now += 1
-    assert shown(tally)[3] == "too many requests: goes on in 2.0 s"
-    clock.now += 2
-    assert len(shown(tally)) == 3
+    with pytest.raises(UsageError, match=f"^--rate must be a finite number {wanted}, not {rate}"):
+        rate_limiter_for(rate)
 
 
 def shell(script):

@@ -245,8 +245,8 @@ async def test_a_missing_key(run):
     """The one line says where a key is to be had, and where to put it."""
     ended = await run("credits", KIE_API_KEY="")
     assert ended.code == USAGE
-    assert ended.err.count("\n") == 1
-    assert "export KIE_API_KEY=" in ended.err
+    assert "https://kie.ai/api-key" in ended.usage_error
+    assert "export KIE_API_KEY=" in ended.usage_error
 
 
 async def test_retries_are_talked_about(run, emulator):
@@ -351,7 +351,7 @@ async def test_nowhere_to_write(run, emulator, full):
     ended = await run(*arguments, stdout=full)
     assert ended.code == FAILED
     asked, failed = ended.err.splitlines()
-    assert asked.startswith("asked for; next: kie-cover wait ")
+    assert asked.startswith("requested; next: kie-cover wait ")
     assert failed == "kie-cover: cannot write to stdout: No space left on device"
 
 

@@ -80,9 +80,8 @@ async def test_a_schema_that_cannot_be_read(collect, folder):
     change(folder, "UPDATE sqlite_master SET sql = CAST(x'4352ff' AS TEXT) WHERE name = 'tasks'")
     ended = await collect()
     assert (ended.code, ended.out) == (USAGE, "")
-    [line] = ended.err.splitlines()
-    assert f"{folder / 'covers.sqlite3'} cannot be read" in line
-    assert "its schema is not UTF-8" + FILE_CURE in line
+    assert f"{folder / 'covers.sqlite3'} cannot be read" in ended.usage_error
+    assert "its schema is not UTF-8" + FILE_CURE in ended.usage_error
 
 
 @pytest.mark.parametrize(

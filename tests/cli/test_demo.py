@@ -17,11 +17,9 @@ from kie_cover_async import (
     ServerError,
 )
 from kie_cover_async.archive import SavedImage
-from kie_cover_async.cli.demo import COVERS, FAILING, REFUSED, STUCK
+from kie_cover_async.cli.commands.demo import LiveView, report
+from kie_cover_async.cli.commands.demo_state import COVERS, FAILING, REFUSED, STUCK, DemoState
 from kie_cover_async.cli.output import DONE, INTERRUPTED, USAGE
-from kie_cover_async.cli.report import Totals, cover_fields, printed
-from kie_cover_async.cli.scene import Scene
-from kie_cover_async.cli.stage import Stage
 from kie_cover_async.events import CoverPolled, RequestFinished, RequestsPaused, RetryScheduled
 
 DRAWN = CoverDetails(task_id="a", success_flag=1, response=CoverResponse(images=("x", "y")))
@@ -48,7 +46,7 @@ async def test_watched_and_left(started, on_terminal, tmp_path):
             told_to_programs(started, tmp_path / "1"),
             written_to_a_log(started, tmp_path / "2"),
             shown_on_a_terminal(on_terminal, tmp_path / "3"),
-            interrupted_on_a_terminal(on_terminal, tmp_path / "4", "asked for"),
+            interrupted_on_a_terminal(on_terminal, tmp_path / "4", "submitted"),
             interrupted_on_a_terminal(on_terminal, tmp_path / "5", "generating"),
             interrupted(started, tmp_path / "6"),
             hung_up_on(started, tmp_path / "7"),
@@ -81,7 +79,7 @@ async def written_to_a_log(started, folder) -> None:
     assert ended.code == DONE
     assert "\x1b" not in ended.out
     assert max(len(line.removesuffix(str(folder))) for line in ended.out.splitlines()) <= 80
-    assert f", to look at in {folder}\n" in ended.out
+    assert f", in the folder {folder}\n" in ended.out
     assert len(ended.out.splitlines()) <= 24
     assert ended.err.count("\n") == COVERS
 
@@ -91,7 +89,7 @@ async def shown_on_a_terminal(on_terminal, folder) -> None:
         ended = await terminal.end()
     assert ended.code == DONE
     board, _, table = ended.out.rpartition("\x1b[2K")
-    for word in ("queued", "asked for", "generating", "rate-limited", "pause"):
+    for word in ("queued", "submitted", "generating", "rate-limited", "pause"):
         assert word in board
     for word in ("success", "failed", "timed out", "Next:"):
         assert word in table
@@ -130,7 +128,7 @@ async def test_nowhere_to_save(run, tmp_path):
     file.touch()
     ended = await run("demo", "--out", str(file))
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.err.startswith(f"kie-cover: --out {file}: ")
+    assert ended.usage_error.startswith(f"--out {file}: ")
 
 
 class Clock:
@@ -146,12 +144,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def stage(clock: Clock) -> Stage:
-    """Two covers, the first of which was asked for a second after the beginning."""
-    stage = Stage(2, clock=clock)
+def state(clock: Clock) -> DemoState:
+    """Two covers, the first of which was submitted a second after the beginning."""
+    state = DemoState(2, clock=clock)
     clock.now += 1
-    stage.ask(stage.covers[0], "a")
-    return stage
+    state.submit(state.covers[0], "a")
+    return state
 
 
 def poll(brought) -> CoverPolled:
@@ -168,15 +166,15 @@ def text(*things, width: int = 80, height: int = 24) -> str:
     return captured.get()
 
 
-def test_polls_leave_their_marks(stage):
+def test_polls_leave_their_marks(state):
     """Each poll is kept as what it brought; an error that is no refusal leaves the phase alone."""
     refusal, trouble = RateLimitedError(code=429), ServerError(code=500)
     for brought in (trouble, GENERATING, refusal, trouble, BROKEN, DRAWN):
-        stage.hear(poll(brought))
-    stage.hear(RetryScheduled(task_id="a", attempt=1, delay=0.1, error=trouble))
-    cover = stage.covers[0]
+        state.on_event(poll(brought))
+    state.on_event(RetryScheduled(task_id="a", attempt=1, delay=0.1, error=trouble))
+    cover = state.covers[0]
     assert cover.polls == [
-        "asked for",
+        "submitted",
         "generating",
         "rate-limited",
         "rate-limited",
@@ -186,18 +184,18 @@ def test_polls_leave_their_marks(stage):
     assert cover.phase == "success"
 
 
-def test_a_cover_that_could_not_be_asked_for(stage):
+def test_a_cover_that_could_not_be_asked_for(state):
     """An error before there was an id is an end too, and is told."""
-    stage.end(stage.covers[1], AuthenticationError(code=401))
-    assert stage.news == [(1.0, "cover 02 failed: AuthenticationError 401")]
-    assert cover_fields(stage.covers[1])["error"] == "AuthenticationError"
-    assert cover_fields(stage.covers[1])["seconds"] == 0
+    state.end(state.covers[1], AuthenticationError(code=401))
+    assert state.news == [(1.0, "cover 02 failed: AuthenticationError 401")]
+    assert state.covers[1].as_json()["error"] == "AuthenticationError"
+    assert state.covers[1].as_json()["seconds"] == 0
 
 
-def test_drawn(stage, clock):
+def test_drawn(state, clock):
     """A tile has the cover's number, its phase, its time and a dot for each poll."""
-    stage.hear(poll(GENERATING))
-    stage.hear(
+    state.on_event(poll(GENERATING))
+    state.on_event(
         RequestFinished(
             endpoint="generate",
             method="POST",
@@ -210,19 +208,19 @@ def test_drawn(stage, clock):
         )
     )
     clock.now += 2.5
-    first, second, *rest = text(Scene(stage)).splitlines()[2:]
+    first, second, *rest = text(LiveView(state)).splitlines()[2:]
     assert first.split() == ["01", first.split()[1], "generating", "02", "·", "queued"]
     assert second.split() == ["2.5", "s", "•"]
     assert "0 of 2 covers  0 images  1 requests  3.5 s  each • is a poll" in map(str.rstrip, rest)
 
 
-def test_a_hold_is_drawn(stage, clock):
+def test_a_hold_is_drawn(state, clock):
     """A refusal is news, and is counted down."""
-    stage.hear(
+    state.on_event(
         RequestsPaused(kind="submits", seconds=1.5, error=RateLimitedError(code=429, task_id="a"))
     )
     clock.now += 1
-    drawn = text(Scene(stage))
+    drawn = text(LiveView(state))
     assert "requests pause, 0.5 s more" in drawn
     assert "  1.0 s  cover 01 refused with a 429: all submits pause for 1.5 s" in drawn
 
@@ -230,25 +228,27 @@ def test_a_hold_is_drawn(stage, clock):
 @pytest.mark.parametrize(("width", "height", "lines"), [(80, 24, 20), (120, 40, 20), (30, 24, 59)])
 def test_room_for_all(width, height, lines):
     """All the covers fit a terminal of the usual size; a tall one has air between them."""
-    drawn = text(Scene(Stage(COVERS)), width=width, height=height).splitlines()
+    drawn = text(LiveView(DemoState(COVERS)), width=width, height=height).splitlines()
     assert len(drawn) == lines
     assert max(map(len, drawn)) <= width
 
 
-def test_the_end(stage, clock):
+def test_the_end(state, clock):
     """The table says how each cover ended, and below it stand the reasons and the sums."""
     for brought in (GENERATING, DRAWN):
-        stage.hear(poll(brought))
+        state.on_event(poll(brought))
     clock.now += 4.2
-    stage.covers[0].images = (IMAGE, IMAGE)
-    stage.end(stage.covers[0], DRAWN)
-    stage.end(stage.covers[1], CoverFailedError(task_id="b", details=BROKEN))
-    report = text(*printed(stage, Path("here")))
-    assert "01  ✓ success  4.2 s      2  2b7a50*" in report
-    assert "  5.2 s  cover 02 failed: no idea" in report
-    assert "2 covers in 5.2 s: 1 done, 1 failed, 0 timed out.\n2 images, 3.0 MB, to" in report
-    assert ", to look at in here\n" in report
-    assert Totals.of(stage).plain_polls == 9
+    state.covers[0].images = (IMAGE, IMAGE)
+    state.end(state.covers[0], DRAWN)
+    state.end(state.covers[1], CoverFailedError(task_id="b", details=BROKEN))
+    printed = text(*report(state, Path("here")))
+    assert "01  ✓ success  4.2 s      2  2b7a50*" in printed
+    assert "  5.2 s  cover 02 failed: no idea" in printed
+    assert (
+        "2 covers in 5.2 s: 1 done, 1 failed, 0 timed out.\n2 images, 3.0 MB, in the folder here\n"
+        in printed
+    )
+    assert state.totals()["plain_polls"] == 9
 
 
 @pytest.mark.parametrize(
@@ -256,11 +256,11 @@ def test_the_end(stage, clock):
 )
 def test_the_table_fits_its_terminal(width, lines, covers_at_once):
     """A narrow terminal has fewer covers on a line, or fewer columns, and nothing is cut off."""
-    stage = Stage(COVERS)
-    for cover in stage.covers:
+    state = DemoState(COVERS)
+    for cover in state.covers:
         cover.images = (IMAGE, IMAGE)
-        stage.end(cover, CoverTimeoutError(polls=3, waited=8.5))
-    table, *_ = printed(stage, Path("here"))
+        state.end(cover, CoverTimeoutError(polls=3, waited=8.5))
+    table, *_ = report(state, Path("here"))
     drawn = text(table, width=width).splitlines()
     assert len(drawn) == lines
     assert max(map(len, drawn)) <= width
@@ -269,12 +269,12 @@ def test_the_table_fits_its_terminal(width, lines, covers_at_once):
     assert drawn[2].count("2b7a50*") == covers_at_once
 
 
-def test_why(stage):
+def test_why(state):
     """A failure without a message is told by its state, and a wait out of time by its time."""
     silent = CoverDetails(task_id="a", success_flag=3)
-    stage.end(stage.covers[0], CoverFailedError(details=silent))
-    stage.end(stage.covers[1], CoverTimeoutError(polls=3, waited=8.5))
-    assert [news for _, news in stage.news] == [
+    state.end(state.covers[0], CoverFailedError(details=silent))
+    state.end(state.covers[1], CoverTimeoutError(polls=3, waited=8.5))
+    assert [news for _, news in state.news] == [
         "cover 01 failed: GENERATE_COVER_FAILED",
         "cover 02 timed out: not done in 8.5 s",
     ]

@@ -17,21 +17,19 @@ from kie_cover_async import (
     InvalidTaskIdError,
     TransportError,
 )
-from kie_cover_async.cli.board import Board
+from kie_cover_async.cli.commands.demo import LiveView, report
+from kie_cover_async.cli.commands.demo_state import DemoState
 from kie_cover_async.cli.output import (
+    ASCII_SIGNS,
     FAILED,
-    POLL_ALIKES,
     USAGE,
     emit,
-    error_fields,
     one_line,
-    report_error,
     say,
     wants_json,
 )
-from kie_cover_async.cli.report import printed
-from kie_cover_async.cli.scene import Scene
-from kie_cover_async.cli.stage import Stage
+from kie_cover_async.cli.progress import WaitView
+from kie_cover_async.cli.records import error_fields, report_error
 
 
 def test_one_line():
@@ -44,7 +42,7 @@ class AsciiTerminal(TextIOWrapper):
     """A terminal that shows ASCII only."""
 
     def __init__(self):
-        super().__init__(BytesIO(), encoding="ascii", errors=POLL_ALIKES, newline="")
+        super().__init__(BytesIO(), encoding="ascii", errors=ASCII_SIGNS, newline="")
 
     def isatty(self):
         return True
@@ -66,7 +64,7 @@ def test_one_line_in_ascii(monkeypatch):
     """What the terminal cannot show is written out before it is measured, and nothing is lost."""
     monkeypatch.setattr(sys, "stderr", AsciiTerminal())
     assert one_line("Grüße✓\x1b\ud800") == r"Gr\xfc\xdfe\u2713\x1b\ud800"
-    board = Board(["世界" * 3])
+    board = WaitView("世界" * 3)
     console = Console(file=sys.stderr, width=40, color_system=None)
     console.print(board)
     [line] = sys.stderr.shown.splitlines()
@@ -77,9 +75,9 @@ def test_one_line_in_ascii(monkeypatch):
 def test_a_table_in_ascii():
     """The demo's closing table and its tiles are as wide as the terminal, and no wider."""
     terminal = AsciiTerminal()
-    stage = Stage(24)
+    state = DemoState(24)
     console = Console(file=terminal, width=80, height=24, color_system=None)
-    console.print(Scene(stage), *printed(stage, Path("here")))
+    console.print(LiveView(state), *report(state, Path("here")))
     lines = terminal.shown.splitlines()
     assert "\\" not in terminal.shown
     assert max(map(len, lines)) == 80
@@ -91,7 +89,7 @@ def test_closed_streams(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     emit("data")
     say("talk")
-    assert wants_json(asked_for=False)
+    assert wants_json(is_asked_for=False)
 
 
 def test_an_error_has_a_line_on_each_side(capsys):

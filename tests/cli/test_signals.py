@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from kie_cover_async.cli.output import INTERRUPTED
-from kie_cover_async.cli.signals import ended_like_by_ctrl_c, suspended_by_ctrl_z
+from kie_cover_async.cli.process import suspended_by_ctrl_z, termination_as_interrupt
 from kie_cover_async.emulator import CoverScript
 
 SHOWN, HIDDEN, UP = "\x1b[?25h", "\x1b[?25l", "\x1b[1A"
@@ -43,7 +43,7 @@ def restored():
 @each_signal
 def test_does_what_ctrl_c_does(number, raised):
     """The first of them is what ends the process, once all that was begun has ended."""
-    with ended_like_by_ctrl_c():
+    with termination_as_interrupt():
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
         assert raised == [signal.SIGINT] * 2
@@ -54,7 +54,7 @@ def test_does_what_ctrl_c_does(number, raised):
 def test_where_ctrl_c_does_nothing(raised):
     """What a shell runs in the background does not hear Ctrl-C, and ends nevertheless."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with pytest.raises(KeyboardInterrupt), ended_like_by_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), termination_as_interrupt():
         os.kill(os.getpid(), signal.SIGTERM)
     assert raised == [signal.SIGTERM]
 
@@ -62,7 +62,7 @@ def test_where_ctrl_c_does_nothing(raised):
 def test_what_is_to_be_ignored(raised):
     """What nohup has told the process to ignore stays ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with ended_like_by_ctrl_c():
+    with termination_as_interrupt():
         os.kill(os.getpid(), signal.SIGHUP)
     assert raised == []
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

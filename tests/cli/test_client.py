@@ -10,9 +10,9 @@ from attrs import define, field
 from yarl import URL
 
 from kie_cover_async import TransportError
-from kie_cover_async.cli import verbs
-from kie_cover_async.cli.connection import needs_proxy
-from kie_cover_async.cli.output import FAILED, USAGE, Refused
+from kie_cover_async.cli.client import needs_proxy
+from kie_cover_async.cli.commands.covers import credits, get
+from kie_cover_async.cli.output import FAILED, USAGE, UsageError
 
 
 @define
@@ -71,14 +71,14 @@ async def test_an_answer_as_it_came_comes_by_the_same_way(monkeypatch, key):
     async with listening() as proxy:
         monkeypatch.setenv("https_proxy", f"http://{proxy.url}")
         with pytest.raises(TransportError, match="403"):
-            await verbs.get_raw("an-id", "https://api.invalid", as_json=True)
+            await get("an-id", raw=True, base_url="https://api.invalid", as_json=True)
     assert len(proxy.asked) == 1
 
 
 async def test_loopback_needs_no_proxy(monkeypatch, key, emulator):
     """An emulator on this machine is spoken to directly, proxy or not."""
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
-    await verbs.credits(emulator.url, as_json=True)
+    await credits(emulator.url, as_json=True)
     assert len(emulator.requests) == 1
 
 
@@ -129,8 +129,8 @@ def test_when_there_is_a_proxy(monkeypatch, variables, url, needed):
 async def test_a_proxy_of_no_use(monkeypatch, key, proxy):
     """A proxy that cannot be used is refused: a request past it would be a surprise."""
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises(Refused, match="https_proxy must be an http proxy") as caught:
-        await verbs.credits(None, as_json=True)
+    with pytest.raises(UsageError, match="https_proxy must be an http proxy") as caught:
+        await credits(None, as_json=True)
     assert "pass" not in str(caught.value)
 
 
@@ -139,7 +139,7 @@ def test_a_proxy_for_other_requests(monkeypatch, proxy, refused):
     """One that cannot be read would end requests that are none of its business."""
     monkeypatch.setenv("HTTPS_PROXY", "http://p:1")
     monkeypatch.setenv("HTTP_PROXY", proxy)
-    with pytest.raises(Refused, match="http_proxy must be") if refused else nullcontext():
+    with pytest.raises(UsageError, match="http_proxy must be") if refused else nullcontext():
         assert needs_proxy(URL("https://api.kie.ai"))
 
 
@@ -148,21 +148,21 @@ async def test_a_proxy_that_nothing_can_be_made_of(run):
     proxy = "http://u:pass@127.0.0.1:99999"
     ended = await run("credits", "--base-url", "https://api.invalid", HTTPS_PROXY=proxy)
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.err == "kie-cover: https_proxy must be an http proxy: http://host:port\n"
+    assert ended.usage_error == "https_proxy must be an http proxy: http://host:port"
 
 
 async def test_no_key(monkeypatch):
     """Without a key one is told where to get it and where to put it."""
     monkeypatch.delenv("KIE_API_KEY", raising=False)
-    with pytest.raises(Refused, match=r"kie\.ai/api-key, then: export KIE_API_KEY=\.\.\."):
-        await verbs.credits(None, as_json=True)
+    with pytest.raises(UsageError, match=r"kie\.ai/api-key, then: export KIE_API_KEY=\.\.\."):
+        await credits(None, as_json=True)
 
 
 @pytest.mark.parametrize("url", ["http://api.kie.ai", "ftp://x", "nonsense", "https://u:p@x"])
 async def test_a_base_url_of_no_use(key, url):
     """What the client refuses is refused here, and the key is in no text about it."""
-    with pytest.raises(Refused, match="--base-url must") as caught:
-        await verbs.credits(url, as_json=True)
+    with pytest.raises(UsageError, match="--base-url must") as caught:
+        await credits(url, as_json=True)
     assert key not in str(caught.value)
 
 
@@ -173,15 +173,13 @@ async def test_where_a_base_url_came_from(run, name):
     given = {name: url} if name == "KIE_BASE_URL" else {"KIE_BASE_URL": "https://api.invalid"}
     ended = await run("credits", *([name, url] if name == "--base-url" else []), **given)
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.err == (
-        f"kie-cover: {name} must be https, not '{url}': the key would cross the network readable; "
-        "plain http is accepted for loopback only\n"
-    )
+    assert ended.usage_error.startswith(f"{name} must be https, not '{url}': the key would ")
+    assert ended.usage_error.endswith("; plain http is accepted for loopback only")
 
 
 async def test_a_key_of_no_use(monkeypatch):
     """A key that can be none is not shown."""
     monkeypatch.setenv("KIE_API_KEY", "two words")
-    with pytest.raises(Refused, match="KIE_API_KEY must be printable ASCII") as caught:
-        await verbs.credits(None, as_json=True)
+    with pytest.raises(UsageError, match="KIE_API_KEY must be printable ASCII") as caught:
+        await credits(None, as_json=True)
     assert "two words" not in str(caught.value)

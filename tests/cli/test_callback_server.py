@@ -12,13 +12,14 @@ from support.posted import HEAD, signed
 from support.raw_peer import drop_by_drop
 
 from kie_cover_async.callbacks import CallbackInbox
+from kie_cover_async.cli.callback_server import Address, callback_server
 from kie_cover_async.cli.output import INTERRUPTED
-from kie_cover_async.cli.serving import Address, serving
 
 KEY = "test-webhook-hmac-key"
 COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
 # What listens to callbacks at the path of `HEAD`, and takes no API key.
 LISTEN = ("listen", "--port", "0", "--path", "/callbacks")
+ADDRESS = Address("127.0.0.1", 0, "/callbacks")
 KEYS = {"KIE_CALLBACK_KEY": KEY, "KIE_API_KEY": ""}
 
 
@@ -96,7 +97,7 @@ async def test_flood_of_refusals_is_few_lines(started):
 async def port(instant_time):
     """Where callbacks are received, in this process."""
     inbox = CallbackInbox(KEY)
-    async with serving(inbox.receive, Address("127.0.0.1", 0, "/callbacks")) as url:
+    async with callback_server(inbox.receive, ADDRESS, is_signed=True) as url:
         yield url.port
 
 
@@ -171,7 +172,7 @@ async def test_running_out_of_descriptors_is_one_line(port, caplog):
 async def test_connection_that_comes_at_the_end(steps):
     """A connection that is made while the receiver stops is ended, whatever it had come to."""
     inbox = CallbackInbox(KEY)
-    async with serving(inbox.receive, Address("127.0.0.1", 0, "/callbacks")) as url:
+    async with callback_server(inbox.receive, ADDRESS, is_signed=True) as url:
         opening = asyncio.create_task(asyncio.open_connection("127.0.0.1", url.port))
         for _ in range(steps):
             await asyncio.sleep(0)

@@ -16,11 +16,9 @@ from kie_cover_async import (
     structure_details,
 )
 from kie_cover_async.callbacks import CallbackInbox, sign_callback
-from kie_cover_async.cli.callback_keys import callback_keys
-from kie_cover_async.cli.listening import ListenSettings, hear
-from kie_cover_async.cli.output import DONE, INTERRUPTED, USAGE, Refused
-from kie_cover_async.cli.reception import Reception
-from kie_cover_async.cli.serving import is_a_host
+from kie_cover_async.cli.callback_server import callback_keys, is_callback_host
+from kie_cover_async.cli.commands.listen import CallbackQueue, listen
+from kie_cover_async.cli.output import DONE, INTERRUPTED, USAGE, UsageError
 from kie_cover_async.emulator import CallbackPlan, CoverScript
 
 KEY = "a-callback-key"
@@ -186,7 +184,7 @@ async def test_without_a_callback_key(started, poster):
     """Without a key for signatures it takes what anybody sends, and says so."""
     async with listening(started, KIE_API_KEY="", KIE_CALLBACK_KEY="") as command:
         url = await address(command)
-        assert await command.talk() == "Anybody may send them: KIE_CALLBACK_KEY has no key.\n"
+        assert await command.talk() == "Anyone can send them: KIE_CALLBACK_KEY has no key.\n"
         assert await poster.post(url, key="whatever") == 200
         assert (await command.document())["taskId"] == TASK
         await leave(command)
@@ -197,7 +195,7 @@ async def test_on_a_terminal(on_terminal, poster):
     env = {"KIE_CALLBACK_KEY": KEY, "KIE_API_KEY": ""}
     async with on_terminal("listen", "--port", "0", **env) as terminal:
         await terminal.until(" until Ctrl-C.")
-        url = terminal.shown.partition("heard at ")[2].split()[0]
+        url = terminal.shown.partition("received at ")[2].split()[0]
         await poster.post(url, images=["https://images.example/\x1b[2J1.png"])
         await poster.post(url, "another", images=["https://images.example/2.png"])
         await poster.post(url, key="a wrong one")
@@ -215,7 +213,7 @@ async def test_confirmed_on_a_terminal(on_terminal, start):
     env = {"KIE_CALLBACK_KEY": KEY, "KIE_BASE_URL": emulator.url}
     async with on_terminal("listen", "--port", "0", **env) as terminal:
         await terminal.until(" until Ctrl-C.")
-        url = terminal.shown.partition("heard at ")[2].split()[0]
+        url = terminal.shown.partition("received at ")[2].split()[0]
         task_id = emulator.add_job(AT_ONCE, callback_url=url)
         # Apart from each other: between them stand the codes of a colour.
         for shown in (f"{task_id}  ", "SUCCESS", f"  {emulator.image_url}/s/"):
@@ -264,13 +262,12 @@ async def test_a_port_that_is_taken(run, emulator):
     port = emulator.url.rpartition(":")[2]
     ended = await run("listen", "--port", port)
     assert ended.code == USAGE
-    assert ended.err.startswith(f"kie-cover: cannot listen on 127.0.0.1, port {port}: ")
-    assert ended.err.count("\n") == 1
+    assert ended.usage_error.startswith(f"cannot listen on 127.0.0.1, port {port}: ")
 
 
 @pytest.mark.parametrize("path", ["/", "/kie/", "/a//b..c", "/\u00e9", "/a:b;c=d,e+f", "/<|>"])
 async def test_paths(started, poster, path):
-    """Whatever the path, callbacks are heard at the URL that is said."""
+    """Whatever the path, callbacks are received at the URL that is said."""
     keys = {"KIE_CALLBACK_KEY": KEY, "KIE_API_KEY": ""}
     async with started("listen", "--port", "0", "--path", path, **keys) as command:
         assert await poster.post(await address(command)) == 200
@@ -284,9 +281,8 @@ OTHERS_IN_A_URL = ["/a%2Fb", "/%41", "/a%", "/./a", "/a/..", "/\udce9"]
 @pytest.mark.parametrize("path", [*NO_PATHS, *OTHERS_IN_A_URL])
 async def test_no_path(path):
     """A path is refused that no URL could have, or would have in other words."""
-    settings = ListenSettings(host="127.0.0.1", port=0, path=path, base_url=None, as_json=True)
-    with pytest.raises(Refused, match="--path must be such as /kie/callback, not ") as refused:
-        await hear(settings)
+    with pytest.raises(UsageError, match="--path must be such as /kie/callback, not ") as refused:
+        await listen(port=0, path=path)
     assert str(refused.value).endswith(repr(path))
 
 
@@ -298,14 +294,13 @@ async def test_no_host(run, host):
     """A host is refused that no URL could have, in one line and before anything is bound."""
     ended = await run("listen", "--port", "0", "--host", host)
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.err.startswith("kie-cover: --host must be such as 127.0.0.1, not '")
-    assert ended.err.count("\n") == 1
+    assert ended.usage_error.startswith("--host must be such as 127.0.0.1, not '")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "::1", "::1%1", "10.0.0.1", "example"])
 def test_hosts(host):
     """Names and addresses of either kind will do, and a zone after one."""
-    assert is_a_host(host)
+    assert is_callback_host(host)
 
 
 def test_keys(monkeypatch):
@@ -326,29 +321,29 @@ async def test_keys_that_cannot_sign_are_refused(run, tmp_path, command, keys):
     ended = await run(*command.split(), *out, KIE_CALLBACK_KEY=keys)
     assert (ended.code, ended.out) == (USAGE, "")
     refusal = "KIE_CALLBACK_KEY must be printable UTF-8 (it is not shown here)"
-    assert ended.err == f"kie-cover: {refusal}\n"
+    assert ended.usage_error == refusal
 
 
 async def test_counts():
     """Whatever comes is counted by what it is, and what is refused stays refused."""
-    reception = Reception(CallbackInbox(KEY))
-    assert reception.summary() == "callbacks: none"
+    queue = CallbackQueue(CallbackInbox(KEY))
+    assert queue.summary() == "callbacks: none"
     signed = sign_callback(TASK, KEY)
     for sent in (body(), body(), body(images=[])):
-        reception.receive(signed, sent)
+        queue.receive(signed, sent)
     for headers, error in [({}, SignatureError), (sign_callback(TASK, "?"), SignatureError)]:
         with pytest.raises(error):
-            reception.receive(headers, body())
+            queue.receive(headers, body())
     with pytest.raises(InvalidResponseError):
-        reception.receive(signed, b"{")
-    assert dict(reception.counts) == {
+        queue.receive(signed, b"{")
+    assert dict(queue.counts) == {
         "received": 1,
         "repeated": 2,
         "signature is missing": 1,
         "signature does not match": 1,
         "unreadable": 1,
     }
-    assert (await reception.next()).task_id == TASK
+    assert (await queue.next()).task_id == TASK
 
 
 FOUND = [
@@ -364,18 +359,18 @@ FOUND = [
 @pytest.mark.parametrize(("outcome", "is_end"), FOUND, ids=["error", "not terminal", "terminal"])
 async def test_a_confirmed_end_is_no_news(outcome, is_end):
     """Once a poll has shown the end of a job, other words about it are repetitions."""
-    reception = Reception(CallbackInbox())
-    reception.receive({}, body())
-    assert not reception.knows_the_end(TASK)
-    assert reception.count(outcome) is is_end
-    assert reception.knows_the_end(TASK) is is_end
-    reception.receive({}, body(images=["https://images.example/1.png"]))
-    assert reception.counts["repeated"] == is_end
+    queue = CallbackQueue(CallbackInbox())
+    queue.receive({}, body())
+    assert not queue.is_confirmed(TASK)
+    assert queue.confirm(outcome) is is_end
+    assert queue.is_confirmed(TASK) is is_end
+    queue.receive({}, body(images=["https://images.example/1.png"]))
+    assert queue.counts["repeated"] == is_end
 
 
 async def test_a_flood():
     """What is not yet polled is bounded; the rest is counted and forgotten."""
-    reception = Reception(CallbackInbox())
+    queue = CallbackQueue(CallbackInbox())
     for number in range(10_005):
-        reception.receive({}, body(f"task-{number}"))
-    assert dict(reception.counts) == {"received": 10_000, "too many at once": 5}
+        queue.receive({}, body(f"task-{number}"))
+    assert dict(queue.counts) == {"received": 10_000, "dropped, too many": 5}

@@ -13,8 +13,8 @@ from aiohttp.test_utils import TestServer
 from attrs import define, field
 
 from kie_cover_async import CoverClient, CoverFailedError, KieCoverError, RetryPolicy
-from kie_cover_async.cli.emulated import fault_rates, seconds_or_range
-from kie_cover_async.cli.output import INTERRUPTED, USAGE, Refused
+from kie_cover_async.cli.commands.emulator import fault_rates, parse_range
+from kie_cover_async.cli.output import INTERRUPTED, USAGE, UsageError
 
 
 @define
@@ -109,8 +109,7 @@ async def test_a_port_that_is_taken(run, emulator):
     port = urlsplit(emulator.url).port
     ended = await run("emulator", "--port", str(port))
     assert ended.code == USAGE
-    assert ended.err.startswith(f"kie-cover: cannot listen on port {port}: ")
-    assert ended.err.count("\n") == 1
+    assert ended.usage_error.startswith(f"cannot listen on port {port}: ")
 
 
 @pytest.mark.parametrize(
@@ -125,8 +124,7 @@ async def test_options_of_no_use(run, arguments, refusal):
     """They are called as they were given."""
     ended = await run("emulator", *arguments.split())
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.err.startswith(f"kie-cover: {refusal}")
-    assert ended.err.count("\n") == 1
+    assert ended.usage_error.startswith(refusal)
 
 
 async def test_faults(started):
@@ -160,11 +158,11 @@ def test_every_fault_is_equally_frequent():
 )
 def test_seconds(text, range_):
     """A number of seconds, or a range of it."""
-    assert seconds_or_range(text) == range_
+    assert parse_range(text) == range_
 
 
 @pytest.mark.parametrize("text", ["", "-", "-1", "8-2", "inf", "2-inf", "nan", "1-nan", "1e"])
 def test_no_seconds(text):
     """What is neither is refused, and shown."""
-    with pytest.raises(Refused, match="such as 5 or 2-8"):
-        seconds_or_range(text)
+    with pytest.raises(UsageError, match="such as 5 or 2-8"):
+        parse_range(text)

@@ -8,23 +8,17 @@ import ssl
 import sys
 from contextlib import aclosing
 from hashlib import sha256
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from support.raw_peer import REQUEST, RawPeer
 
-from kie_cover_async import AuthenticationError, ConnectionSetupError, RateLimitedError
+from kie_cover_async import AuthenticationError, ConnectionSetupError
 from kie_cover_async.archive import CoverArchive
-from kie_cover_async.cli.collect.haul import Haul
-from kie_cover_async.cli.collect.intake import Intake
-from kie_cover_async.cli.collect.lines import Lines
-from kie_cover_async.cli.collect.run import CollectSettings, saved
-from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, Refused
-from kie_cover_async.cli.serving import Address
+from kie_cover_async.cli.callback_server import Address
+from kie_cover_async.cli.commands import collect as command
+from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, UsageError
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.events import RequestFinished, RequestsPaused
 
 FAILURE = CoverScript(statuses=["failure"], error_message="no luck")
 NEVER = CoverScript(end="never")
@@ -44,19 +38,15 @@ def collect(emulator, folder, capsys):
 
     async def collect(*ids, code=DONE, **asked):
         given = {
-            "ids": ids,
+            "task_ids": ids,
             "file": None,
             "out": str(folder),
-            "limit": float("inf"),
-            "retry_failed": False,
             "rate": float("inf"),
             "timeout": 20.0,
-            "listen": None,
-            "allow_image_networks": (),
             "base_url": emulator.url,
             "as_json": True,
         }
-        assert await saved(CollectSettings(**given | asked)) == code
+        assert await command.collect(**given | asked) == code
         heard = capsys.readouterr()
         if not asked.get("as_json", True):
             return sorted(heard.out.splitlines()), heard.err
@@ -303,8 +293,8 @@ async def test_names_for_loopback_are_one_host(collect, emulator):
 
 async def test_network_of_images_must_be_one(collect):
     """Another text is refused by the option's name, before anything is asked."""
-    with pytest.raises(Refused, match="--allow-image-network must be a network such as '198"):
-        await collect("an-id", allow_image_networks=["198.18.0.0/33"])
+    with pytest.raises(UsageError, match="--allow-image-network must be a network such as '198"):
+        await collect("an-id", allow_image_network=["198.18.0.0/33"])
 
 
 async def test_cover_without_a_record_is_given_up(instant_time, collect, emulator):
@@ -358,7 +348,7 @@ async def test_what_can_be_no_id(collect, emulator, folder):
     lines, said = await collect("no id", task_id, code=FAILED)
     assert (lines["no id"]["state"], lines["no id"]["error"]) == (None, "InvalidTaskIdError")
     assert lines[task_id]["state"] == "saved"
-    assert "; 1 refused" in said
+    assert "; 1 rejected" in said
     assert await pending(folder) == []
 
 
@@ -400,14 +390,16 @@ async def test_no_folder(collect, tmp_path, has_ids):
     file = tmp_path / "file"
     file.touch()
     ids = ("an-id",) if has_ids else ()
-    refusal = "--out .*: .*Not a directory" if has_ids else "no ids, and no folder .*file to go on"
-    with pytest.raises(Refused, match=refusal):
+    refusal = (
+        "--out .*: .*Not a directory" if has_ids else "no ids, and no folder .*file to continue"
+    )
+    with pytest.raises(UsageError, match=refusal):
         await collect(*ids, out=str(file))
 
 
 async def test_a_folder_without_a_name(collect):
     """A variable of the shell's that is not set names none."""
-    with pytest.raises(Refused, match="--out must name a folder, not ''"):
+    with pytest.raises(UsageError, match="--out must name a folder, not ''"):
         await collect("an-id", out="")
 
 
@@ -415,14 +407,14 @@ async def test_a_folder_without_a_name(collect):
 async def test_a_file_without_a_name(collect, emulator, folder, ids):
     """It is not taken for none: somebody meant to give ids."""
     folder.mkdir()
-    with pytest.raises(Refused, match="--file must name a file, not ''"):
+    with pytest.raises(UsageError, match="--file must name a file, not ''"):
         await collect(*ids, file="")
     assert not emulator.requests
 
 
 async def test_ids_that_cannot_be_read(collect, tmp_path):
     """They end the run with the reason."""
-    with pytest.raises(Refused, match="cannot read ids: Is a directory"):
+    with pytest.raises(UsageError, match="cannot read ids: Is a directory"):
         await collect(file=str(tmp_path))
 
 
@@ -431,7 +423,7 @@ async def test_a_file_without_ids_and_nothing_pending(collect, emulator, tmp_pat
     """There is nothing to do, and that is a mistake in the file."""
     file = tmp_path / "ids.txt"
     file.write_text(content)
-    with pytest.raises(Refused, match=f"^no ids in {file}, and nothing is pending$"):
+    with pytest.raises(UsageError, match=f"^no ids in {file}, and nothing is pending$"):
         await collect(file=str(file))
     assert not emulator.requests
 
@@ -462,7 +454,7 @@ async def test_for_people(collect, emulator, folder):
     task_id = emulator.add_job(CoverScript(statuses=["success"]), task_id="a")
     failed = emulator.add_job(FAILURE, task_id="b")
     lines, _ = await collect(task_id, failed, "\tid", as_json=False, code=FAILED)
-    assert lines[0].startswith("\\tid  refused  InvalidTaskIdError: task_id must be")
+    assert lines[0].startswith("\\tid  rejected  InvalidTaskIdError: task_id must be")
     assert lines[1] == f"a  saved  {folder / 'a-1.png'} {folder / 'a-2.png'}"
     assert lines[2].startswith("b  failed  CoverFailedError: the cover failed")
     lines, _ = await collect(failed, as_json=False, code=FAILED)
@@ -478,21 +470,21 @@ async def test_callbacks_wake_it(started, start, tmp_path, folder):
     keys = {"KIE_CALLBACK_KEY": "a-callback-key", "KIE_BASE_URL": emulator.url}
     async with started(*arguments, **keys) as command:
         talk = await command.talk()
-        url = talk.removeprefix("Callbacks are heard at ").removesuffix(".\n")
+        url = talk.removeprefix("Callbacks are received at ").removesuffix(".\n")
         ids = [emulator.add_job(CoverScript(seconds=1), callback_url=url) for _ in range(3)]
         await asyncio.to_thread(pipe.write_text, "\n".join(ids))
         ended = await asyncio.wait_for(command.end(), 20)
     assert ended.code == DONE
     assert {line["taskId"] for line in ended.documents} == set(ids)
     assert [emulator.poll_count(task_id) for task_id in ids] == [2, 2, 2]
-    assert "Anybody may" not in ended.err
+    assert "Anyone can" not in ended.err
 
 
 async def test_callbacks_of_anybody(collect, emulator, monkeypatch):
     """Without a key it says that callbacks are anybody's."""
     monkeypatch.delenv("KIE_CALLBACK_KEY", raising=False)
     _, said = await collect(done(emulator), listen="127.0.0.1:0")
-    assert "Anybody may send them: KIE_CALLBACK_KEY has no key.\n" in said
+    assert "Anyone can send them: KIE_CALLBACK_KEY has no key.\n" in said
 
 
 FEW_FILES = ("sh", "-c", 'ulimit -n 100; exec "$@"', "sh", sys.executable, "-m")
@@ -523,7 +515,7 @@ ODD_PLACES = ["..:0", f"{'a' * 70}.com:0", "\udce9:0/a", f"h:{'1' * 5000}", "h:\
 @pytest.mark.parametrize("listen", [*NO_PLACES, *ODD_PLACES])
 async def test_no_place_to_listen(collect, listen):
     """An address that is none is refused, with one that is."""
-    with pytest.raises(Refused, match=r"--listen must be such as 127.*, not") as refused:
+    with pytest.raises(UsageError, match=r"--listen must be such as 127.*, not") as refused:
         await collect("an-id", listen=listen)
     assert len(str(refused.value)) < 150
 
@@ -537,7 +529,7 @@ async def test_no_place_to_listen(collect, listen):
 )
 def test_addresses(text, host, port, path):
     """The path may be left out, and brackets are for the colons of IPv6."""
-    assert Address.read("--listen", text) == Address(host, port, path)
+    assert Address.parse("--listen", text) == Address(host, port, path)
 
 
 async def test_left_in_the_middle(started, collect, emulator, folder, until):
@@ -623,59 +615,15 @@ async def test_on_a_terminal(on_terminal, emulator, folder):
 
 async def test_somebody_else_in_the_folder(folder):
     """An id that another run has noted since is worked on by this one as well."""
-    lines = Lines(Haul(), lambda _: None, as_json=True)
+    results = command.ResultWriter(command.CollectView(), lambda _: None, as_json=True)
     async with CoverArchive(folder) as archive:
-        intake = Intake(archive, lines, await archive.pending(), 10)
+        queue = command.CoverQueue(archive, results, await archive.pending(), 10)
         await archive.add(["theirs"])
 
         async def batches():
             yield ["theirs"]
 
         async with aclosing(batches()) as given:
-            await intake.note(given)
-    assert [task_id async for task_id in intake.waiting()] == ["theirs"]
-    assert lines.haul.pending == 1
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def shown(haul):
-    console = Console(file=StringIO(), width=100)
-    with console.capture() as captured:
-        console.print(haul)
-    return [line[2:].rstrip() for line in captured.get().splitlines()]
-
-
-def test_what_is_seen():
-    """The board has counts, bytes and their rate, and says when all requests stop."""
-    clock = Clock()
-    haul = Haul(clock=clock)
-    assert shown(haul) == ["0 saved: 0 images, 0 bytes   0 s   0 bytes/s", "0 pending"]
-    haul.pending, haul.ends["saved"], haul.images, haul.bytes = 1500, 1, 1, 2_000_000
-    haul.here = 7
-    haul.fail("failed")
-    haul.hear(RequestsPaused(kind="polls", seconds=3.0, error=RateLimitedError(code=429)))
-    haul.hear(
-        RequestFinished(
-            endpoint="record-info",
-            method="GET",
-            attempt=1,
-            http_status=200,
-            task_id="a",
-            queue_time=0,
-            duration=0.1,
-            error=None,
-        )
-    )
-    clock.now += 2
-    assert shown(haul) == [
-        "1 saved: 1 image, 2.0 MB   2 s   1.0 MB/s",
-        "1,499 pending  1 failed  7 saved before",
-        "too many requests: goes on in 1.0 s",
-    ]
-    assert haul.summary() == "1 cover saved in 2.0 s: 1 image, 2.0 MB; 1 failed; 7 saved before"
+            await queue.add(given)
+    assert [task_id async for task_id in queue.waiting()] == ["theirs"]
+    assert results.view.pending == 1
