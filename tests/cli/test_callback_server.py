@@ -4,7 +4,6 @@ import asyncio
 import re
 import resource
 import socket
-import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
@@ -16,7 +15,6 @@ from kie_cover_async.cli.callback_server import Address, callback_server
 from kie_cover_async.cli.output import INTERRUPTED
 
 KEY = "test-webhook-hmac-key"
-COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
 # What listens to callbacks at the path of `HEAD`, and takes no API key.
 LISTEN = ("listen", "--port", "0", "--path", "/callbacks")
 ADDRESS = Address("127.0.0.1", 0, "/callbacks")
@@ -50,14 +48,14 @@ async def answer(port, posted):
 
 
 async def port_of(command):
-    said = await command.talk(" until Ctrl-C.\n")
+    said = await command.message(" until Ctrl-C.\n")
     return int(said.partition("127.0.0.1:")[2].partition("/")[0])
 
 
 async def test_idle_connections_do_not_keep_callbacks_out(started):
     """A callback is received while 300 slow connections exceed the limit of descriptors."""
-    limited = ("/bin/sh", "-c", 'ulimit -n 128; exec "$0" "$@"', *COMMAND)
-    async with started(*LISTEN, command=limited, **KEYS) as command:
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (128, 128))"
+    async with started(*LISTEN, before=limit, **KEYS) as command:
         port = await port_of(command)
         opening = [asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
         slow = [writer for _, writer in await asyncio.gather(*opening)]

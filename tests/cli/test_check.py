@@ -20,7 +20,8 @@ from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, UsageError
 from kie_cover_async.emulator import CoverScript, Fault
 from kie_cover_async.validation import validate_task_id
 
-COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
+# Of the command, not of the emulator.
+FAST = "speed_up(5)"
 ERROR = ServerError(code=500)
 TIMES = {"check": [], "wait": ["--timeout", "1"]}
 ERRORS = {"check": "TaskNotFoundError", "wait": "CoverTimeoutError"}
@@ -74,7 +75,7 @@ async def test_a_failed_cover_is_an_answer(emulator, capsys):
 
 
 @pytest.mark.usefixtures("key")
-async def test_waiting_for_many(emulator, capsys):
+async def test_waiting_for_many(instant_time, emulator, capsys):
     """Covers come in the order in which they are done, and at the end is said what there was."""
     slow, quick = (emulator.add_job(CoverScript(seconds=s)) for s in (1.5, 0.0))
     assert await wait(**asked(emulator, slow, quick), timeout=float("inf")) == DONE
@@ -344,18 +345,13 @@ def test_rates_that_are_none(rate, wanted):
         rate_limiter_for(rate)
 
 
-def shell(script):
-    """A command line in which `$@` stands for the command and its arguments."""
-    return ("/bin/sh", "-c", script, "sh", *COMMAND)
-
-
 @pytest.mark.parametrize("command", ["check", "wait"])
-async def test_through_a_pipe(run, emulator, command):
-    """Ids of a pipe come out as JSON lines, and 1 tells that there was an error among them."""
+async def test_ids_from_a_pipe_become_json_lines(run, emulator, piped, command):
+    """The exit code is 1 because there is an error among them."""
     task_ids = [emulator.add_job(age=60) for _ in range(300)]
-    script = f'printf "%s\\n" {" ".join(task_ids)} nobody | "$@"'
+    stdin = piped("\n".join([*task_ids, "nobody", ""]))
     arguments = (command, "-", "--rate", "inf", "--base-url", str(emulator.url))
-    ended = await run(*arguments, *TIMES[command], command=shell(script))
+    ended = await run(*arguments, *TIMES[command], stdin=stdin)
     assert ended.code == FAILED
     lines = {line["taskId"]: line for line in ended.documents}
     assert len(ended.documents) == len(lines) == 301
@@ -364,11 +360,12 @@ async def test_through_a_pipe(run, emulator, command):
     assert ended.err.startswith("301 ids in ")
 
 
-async def test_what_is_asked_for_can_be_waited_for(run, emulator):
+async def test_output_of_generate_is_input_of_wait(run, emulator, piped):
     """What one command writes another one reads."""
     emulator.script_song("a-song", CoverScript(statuses=["success"]))
-    generate = '"$@" generate a-song --callback-url http://x/ | "$@" wait -'
-    ended = await run(command=shell(generate), KIE_BASE_URL=str(emulator.url))
+    url = {"KIE_BASE_URL": str(emulator.url)}
+    generated = await run("generate", "a-song", "--callback-url", "http://x/", **url)
+    ended = await run("wait", "-", stdin=piped(generated.out), **url)
     assert ended.code == DONE
     assert [line["parentTaskId"] for line in ended.documents] == ["a-song"]
 
@@ -387,7 +384,9 @@ async def test_a_refusal_is_waited_for(run, emulator):
     """A 429 stops all, and costs no id."""
     emulator.fault(Fault.rate_limited(retry_after=1))
     task_ids = [emulator.add_job(age=60) for _ in range(20)]
-    ended = await run("check", *task_ids, "--rate", "inf", KIE_BASE_URL=str(emulator.url))
+    ended = await run(
+        "check", *task_ids, "--rate", "inf", before=FAST, KIE_BASE_URL=str(emulator.url)
+    )
     assert ended.code == DONE
     assert {line["taskId"] for line in ended.documents} == set(task_ids)
 
@@ -412,13 +411,15 @@ async def test_interrupted(started, emulator, tmp_path, command):
     assert "Warning" not in ended.err
 
 
-async def test_nobody_reads(run, emulator):
-    """`head` has seen enough: the command ends, and does not ask for the rest."""
-    emulator_ids = " ".join(emulator.add_job(age=60) for _ in range(500))
-    script = f'printf "%s\\n" {emulator_ids} | "$@" | head -n 3'
+async def test_reader_that_goes_away_ends_the_run(started, emulator, piped):
+    """The rest of the ids is not polled."""
+    ids = piped("\n".join(emulator.add_job(age=60) for _ in range(500)))
     arguments = ("check", "-", "--rate", "50", "--base-url", str(emulator.url))
-    ended = await run(*arguments, command=shell(script))
-    assert len(ended.documents) == 3
+    async with started(*arguments, stdin=ids) as command:
+        for _ in range(3):
+            await command.document()
+        command.close_stdout()
+        ended = await command.end()
     assert len(emulator.requests) < 100
     assert "Traceback" not in ended.err
 
@@ -437,19 +438,20 @@ async def test_a_failure_counts_when_the_reader_has_gone(
         with pipe.open("w", buffering=1) as writing:
             writing.write(f"{first}\n")
             assert (await running.document())["taskId"] == first
-            running.hang_up()
+            running.close_stdout()
             writing.write(f"{emulator.add_job(age=60)}\n")
             ended = await running.end()
     assert ended.code == code
     assert ended.err.startswith("2 ids in ")
 
 
-async def test_on_a_terminal(on_terminal, emulator):
-    """Lines stand above a live count, which is gone in the end."""
+async def test_terminal_shows_lines_above_a_live_count(on_terminal, emulator):
+    """The count is erased in the end."""
     quick = [emulator.add_job(age=60) for _ in range(3)]
-    slow = emulator.add_job(CoverScript(seconds=1.5))
+    slow = emulator.add_job(CoverScript(statuses=["generating", "success"]))
     arguments = ("wait", *quick, slow, "--rate", "inf")
-    async with on_terminal(*arguments, KIE_BASE_URL=str(emulator.url)) as terminal:
+    options = {"before": FAST, "KIE_BASE_URL": str(emulator.url)}
+    async with on_terminal(*arguments, **options) as terminal:
         await terminal.until("3 done")
         ended = await terminal.end()
     assert ended.code == DONE
@@ -458,16 +460,17 @@ async def test_on_a_terminal(on_terminal, emulator):
     assert "\x1b[?25h" in ended.out
 
 
-async def test_data_beside_a_terminal(on_terminal, emulator, tmp_path):
-    """Where stdout is a file, the lines are there, and the count is on the terminal."""
-    file = tmp_path / "out.jsonl"
-    task_ids = [emulator.add_job(CoverScript(seconds=0.5)) for _ in range(3)]
-    command = shell(f'"$@" > {file}')
+async def test_count_is_on_the_terminal_if_stdout_is_a_file(on_terminal, emulator, tmp_path):
+    """The file has the lines, and the terminal does not."""
+    task_ids = [emulator.add_job(CoverScript(statuses=["generating", "success"])) for _ in range(3)]
     arguments = ("wait", *task_ids, "--rate", "inf")
-    async with on_terminal(*arguments, command=command, KIE_BASE_URL=str(emulator.url)) as terminal:
-        ended = await terminal.end()
+    options = {"before": FAST, "KIE_BASE_URL": str(emulator.url)}
+    with (tmp_path / "out.jsonl").open("w+") as file:
+        async with on_terminal(*arguments, stdout=file.fileno(), **options) as terminal:
+            ended = await terminal.end()
+        file.seek(0)
+        lines = [json.loads(line) for line in file]
     assert ended.code == DONE
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert {line["taskId"] for line in lines} == set(task_ids)
     assert "requests/s" in ended.out
     assert task_ids[0] not in ended.out

@@ -51,7 +51,7 @@ def netrc(tmp_path: Path) -> str:
     return str(path)
 
 
-async def test_a_proxy_is_used(run, netrc):
+async def test_a_proxy_is_used(run, netrc, key):
     """Requests go through the proxy that the environment names. It learns the host and its own
     password, and not the key; a netrc file, which might have other ideas, is not read."""
     async with listening() as proxy:
@@ -60,7 +60,7 @@ async def test_a_proxy_is_used(run, netrc):
         ended = await run(*arguments, HTTPS_PROXY=url, NETRC=netrc)
     assert proxy.asked[0].startswith(b"CONNECT api.invalid:443 ")
     assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in proxy.asked[0]
-    assert b"a-key" not in proxy.asked[0]
+    assert key.encode() not in proxy.asked[0]
     assert ended.code == FAILED
     assert "403" in ended.err
     assert "pass" not in ended.err

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import ssl
-import sys
 from contextlib import aclosing
 from hashlib import sha256
 from pathlib import Path
@@ -469,7 +468,7 @@ async def test_callbacks_wake_it(started, start, tmp_path, folder):
     arguments = ("collect", "--file", str(pipe), "--out", str(folder), "--listen", "127.0.0.1:0/in")
     keys = {"KIE_CALLBACK_KEY": "a-callback-key", "KIE_BASE_URL": emulator.url}
     async with started(*arguments, **keys) as command:
-        talk = await command.talk()
+        talk = await command.message()
         url = talk.removeprefix("Callbacks are received at ").removesuffix(".\n")
         ids = [emulator.add_job(CoverScript(seconds=1), callback_url=url) for _ in range(3)]
         await asyncio.to_thread(pipe.write_text, "\n".join(ids))
@@ -487,7 +486,7 @@ async def test_callbacks_of_anybody(collect, emulator, monkeypatch):
     assert "Anyone can send them: KIE_CALLBACK_KEY has no key.\n" in said
 
 
-FEW_FILES = ("sh", "-c", 'ulimit -n 100; exec "$@"', "sh", sys.executable, "-m")
+FEW_FILES = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (100, 100))"
 
 
 async def test_few_open_files_make_it_slower(run, start, folder, tmp_path):
@@ -497,9 +496,8 @@ async def test_few_open_files_make_it_slower(run, start, folder, tmp_path):
     script = CoverScript(statuses=["success"], images=1)
     ids = [emulator.add_job(script) for _ in range(90)]
     (tmp_path / "ids").write_text("\n".join(ids))
-    arguments = ("--file", str(tmp_path / "ids"), "--out", str(folder), "--rate", "inf")
-    command = (*FEW_FILES, "kie_cover_async.cli", "collect")
-    ended = await run(*arguments, command=command, KIE_BASE_URL=emulator.url)
+    arguments = ("collect", "--file", str(tmp_path / "ids"), "--out", str(folder))
+    ended = await run(*arguments, "--rate", "inf", before=FEW_FILES, KIE_BASE_URL=emulator.url)
     assert ended.code == DONE
     assert [line["state"] for line in ended.documents] == ["saved"] * 90
     warned, summary = ended.err.splitlines()
@@ -562,7 +560,7 @@ async def test_nobody_reads(started, emulator, folder, tmp_path):
         with pipe.open("w", buffering=1) as writing:
             writing.write(f"{ids[0]}\n")
             await command.document()
-            command.hang_up()
+            command.close_stdout()
             writing.write(f"{ids[1]}\nanother\n")
             ended = await command.end()
     assert ended.code == FAILED
@@ -580,7 +578,7 @@ async def test_a_failure_counts_when_the_reader_has_gone(started, emulator, fold
         with pipe.open("w", buffering=1) as writing:
             writing.write(f"{failed}\n")
             assert (await command.document())["state"] == "failed"
-            command.hang_up()
+            command.close_stdout()
             await asyncio.sleep(0)  # until the pipe is closed
             writing.write("no id\n")
             ended = await command.end()
@@ -604,8 +602,9 @@ async def test_all_ids_are_noted_first(started, emulator, folder, tmp_path, unti
 async def test_on_a_terminal(on_terminal, emulator, folder):
     """The counts stand below the lines while it goes on."""
     task_id, never = done(emulator), emulator.add_job(NEVER)
-    arguments = ("collect", task_id, never, "--out", str(folder), "--timeout", "1.5")
-    async with on_terminal(*arguments, KIE_BASE_URL=emulator.url) as terminal:
+    arguments = ("collect", task_id, never, "--out", str(folder), "--timeout", "5")
+    options = {"before": "speed_up(10)", "KIE_BASE_URL": emulator.url}
+    async with on_terminal(*arguments, **options) as terminal:
         await terminal.until("1 saved")
         ended = await terminal.end()
     assert ended.code == FAILED

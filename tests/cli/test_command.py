@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -157,49 +156,48 @@ async def test_completion(run):
     assert sorted(ended.out.split()) == ["generate", "get"]
 
 
-INSTALL = ("bash", "-c", '"$@" --install-completion; exit $?', "bash")
+# Typer looks for a shell among the parents of the process.
+IN_BASH = "import shellingham; shellingham.detect_shell = lambda: ('bash', '/bin/bash')\n"
 SHOWN = "; --show-completion prints it\n"
 
 
-async def test_completion_without_a_home_directory(run):
-    """A system user may have none: one line says so, and how to get the completion."""
+async def test_completion_without_a_home_directory_is_one_line(run):
+    """A system user may have none; the line says how else to get the completion."""
     # Without this module Python looks for a home directory in the environment only.
-    script = "import sys; sys.modules['pwd'] = None; import kie_cover_async.cli as c; c.main()"
-    command = (*INSTALL, "env", "-u", "HOME", sys.executable, "-c", script)
-    ended = await run(command=command)
+    before = "import os, sys; sys.modules['pwd'] = None; os.environ.pop('HOME', None)\n"
+    ended = await run("--install-completion", before=IN_BASH + before)
     assert (ended.code, ended.out) == (FAILED, "")
     assert ended.err.startswith("kie-cover: cannot install completion: Could not determine home")
     assert ended.err.endswith(SHOWN)
 
 
-async def test_completion_in_a_home_directory_that_cannot_be_written_to(run, tmp_path):
-    """The line names the file, and does not speak of stdout."""
+async def test_completion_in_a_read_only_home_directory_is_one_line(run, tmp_path):
+    """The line names the file, and does not mention stdout."""
     home = tmp_path / "home"
     home.touch()
-    ended = await run(command=(*INSTALL, *COMMAND), HOME=str(home))
+    ended = await run("--install-completion", before=IN_BASH, HOME=str(home))
     assert (ended.code, ended.out) == (FAILED, "")
     assert re.match(rf"kie-cover: cannot install completion: .*'{home}", ended.err)
     assert ended.err.endswith(SHOWN)
 
 
-async def test_a_bug_keeps_its_traceback(run):
-    """No other error is taken for one of the completion."""
-    script = (
-        "import typer.main as m, kie_cover_async.cli as c\n"
-        "def fail(*_): raise RuntimeError('a bug')\n"
-        "m.get_command = fail\n"
-        "c.main()"
-    )
-    ended = await run(command=(sys.executable, "-c", script))
-    assert (ended.code, ended.out) == (FAILED, "")
-    assert ended.err.endswith("RuntimeError: a bug\n")
-
-
 async def test_completion_is_installed(run, tmp_path):
-    """The file that is written stands in the home directory."""
-    ended = await run(command=(*INSTALL, *COMMAND), HOME=str(tmp_path))
+    """It goes to a file in the home directory."""
+    ended = await run("--install-completion", before=IN_BASH, HOME=str(tmp_path))
     assert (ended.code, ended.err) == (DONE, "")
     assert "kie-cover" in (tmp_path / ".bash_completions" / "kie-cover.sh").read_text()
+
+
+async def test_a_bug_keeps_its_traceback(run):
+    """Only errors of the completion are one line."""
+    before = (
+        "import typer.main\n"
+        "def fail(*_): raise RuntimeError('a bug')\n"
+        "typer.main.get_command = fail"
+    )
+    ended = await run(before=before)
+    assert (ended.code, ended.out) == (FAILED, "")
+    assert ended.err.endswith("RuntimeError: a bug\n")
 
 
 async def test_a_record_through_a_pipe(run, emulator):
@@ -210,7 +208,7 @@ async def test_a_record_through_a_pipe(run, emulator):
     assert [record["taskId"] for record in ended.documents] == [task_id]
 
 
-async def test_an_error_through_a_pipe(run, emulator):
+async def test_an_error_through_a_pipe(run, emulator, key):
     """An error is one line for people and one for programs, and the key is in neither."""
     emulator.fault(Fault.answer(body={"code": 401, "msg": "not \x1b[31myou"}))
     ended = await run("wait", "an-id", "--base-url", emulator.url)
@@ -220,7 +218,7 @@ async def test_an_error_through_a_pipe(run, emulator):
     assert error.startswith("kie-cover: AuthenticationError 401: not ")
     assert "\x1b" not in talk + error
     assert [document["error"] for document in ended.documents] == ["AuthenticationError"]
-    assert "a-key" not in ended.out + ended.err
+    assert key not in ended.out + ended.err
 
 
 @pytest.mark.parametrize(
@@ -264,7 +262,7 @@ async def test_interrupted(started, emulator):
     arguments = ("wait", task_id, "--base-url", emulator.url)
     async with started(*arguments, PYTHONASYNCIODEBUG="1") as command:
         # Not the next line only: asyncio's debug mode talks of slow steps on a busy machine.
-        await command.talk("s: GENERATING\n")
+        await command.message("s: GENERATING\n")
         command.interrupt()
         ended = await command.end()
     assert (ended.code, ended.out) == (INTERRUPTED, "")
@@ -279,36 +277,36 @@ def test_what_a_shell_starts():
     assert script == f"{shim.__name__}:main"
 
 
-EARLY = {
-    "while it is imported": (
+async def test_ctrl_c_while_the_command_is_imported_is_no_traceback(run):
+    """The exit code is the same as later."""
+    script = (
         "import signal, sys, _kie_cover_async_command as c\n"
-        "class Impatient:\n"
+        "class Interrupter:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'kie_cover_async': signal.raise_signal(signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Impatient())\n"
+        "sys.meta_path.insert(0, Interrupter())\n"
         "c.main()"
-    ),
-    "while arguments are read": (
-        "import sys, typer.main as m, kie_cover_async.cli as c\n"
-        "def interrupt(*_): raise KeyboardInterrupt\n"
-        "m.get_command = interrupt\n"
-        "c.main()"
-    ),
-}
-
-
-@pytest.mark.parametrize("script", EARLY.values(), ids=EARLY)
-async def test_interrupted_before_it_began(run, script):
-    """Ctrl-C right after the command was typed ends no differently."""
+    )
     ended = await run(command=(sys.executable, "-c", script))
     assert (ended.code, ended.out, ended.err) == (INTERRUPTED, "", "")
 
 
-async def test_closed_from_the_start(run, emulator):
-    """Without stdout and stderr a command still does what it does."""
-    shell = ("/bin/sh", "-c", 'exec "$0" "$@" >&- 2>&-', *COMMAND)
+async def test_ctrl_c_while_arguments_are_parsed_is_no_traceback(run):
+    """The exit code is the same as later."""
+    before = (
+        "import typer.main\n"
+        "def interrupt(*_): raise KeyboardInterrupt\n"
+        "typer.main.get_command = interrupt"
+    )
+    ended = await run(before=before)
+    assert (ended.code, ended.out, ended.err) == (INTERRUPTED, "", "")
+
+
+async def test_command_works_with_stdout_and_stderr_closed(run, emulator):
+    """Python sets closed standard streams to None."""
+    before = "import os, sys; os.close(1); os.close(2); sys.stdout = sys.stderr = None"
     arguments = ("generate", "a-song", "--callback-url", "http://x", "--base-url", emulator.url)
-    ended = await run(*arguments, command=shell)
+    ended = await run(*arguments, before=before)
     assert ended.code == DONE
     assert [request.endpoint for request in emulator.requests] == ["generate"]
 
@@ -394,7 +392,7 @@ async def test_a_terminal_of_ascii(on_terminal, emulator):
     """The spinner turns there too, and nothing is an escape but what a server sent."""
     task_id = emulator.add_job(CoverScript(statuses=["generating"], seconds=1))
     ascii_only = {"KIE_BASE_URL": emulator.url, "PYTHONIOENCODING": "ascii"}
-    async with on_terminal("wait", task_id, command=COMMAND, **ascii_only) as terminal:
+    async with on_terminal("wait", task_id, **ascii_only) as terminal:
         await terminal.until(f"{task_id}  ")
         await terminal.until("GENERATING")
         terminal.interrupt()
@@ -431,26 +429,26 @@ async def test_interrupted_on_a_terminal(on_terminal, emulator):
     assert "Traceback" not in ended.out
 
 
-def without(module: str) -> subprocess.CompletedProcess[str]:
-    """The command where a module cannot be imported."""
-    script = (
-        f"import sys; sys.modules[{module!r}] = None; import kie_cover_async.cli as c; c.main()"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+def without(module):
+    """Return code after which this module cannot be imported, and the command is imported again."""
+    return (
+        "import sys\n"
+        "for name in [*sys.modules]:\n"
+        "    if name.startswith('kie_cover_async.cli'): del sys.modules[name]\n"
+        f"    elif name.startswith({module!r}): sys.modules[name] = None\n"
     )
 
 
 @pytest.mark.parametrize("module", ["typer", "rich"])
-def test_without_the_extra(module):
-    """One line says what to install."""
-    ended = without(module)
-    assert ended.returncode == USAGE
-    assert ended.stderr == "kie-cover needs more: pip install 'kie-cover-async[cli]'\n"
+async def test_missing_extra_is_one_line(run, module):
+    """The line says what to install."""
+    ended = await run(before=without(module))
+    assert ended.code == USAGE
+    assert ended.err == "kie-cover needs more: pip install 'kie-cover-async[cli]'\n"
 
 
-def test_without_something_else():
-    """What is missing for another reason is not blamed on the extra."""
-    ended = without("kie_cover_async.emulator")
-    assert ended.returncode == 1
-    assert "ModuleNotFoundError" in ended.stderr
+async def test_another_missing_module_is_a_traceback(run):
+    """It is not blamed on the extra."""
+    ended = await run(before=without("kie_cover_async.emulator"))
+    assert ended.code == 1
+    assert "ModuleNotFoundError" in ended.err

@@ -1,6 +1,5 @@
 """The demo: what happens in it, what is seen of it, and that it can be left at any time."""
 
-import asyncio
 from io import StringIO
 from pathlib import Path
 
@@ -38,66 +37,63 @@ IMAGE = SavedImage(
 )
 
 
-async def test_watched_and_left(started, on_terminal, tmp_path):
-    """It ends by itself, for programs, in a log and on a terminal; and it can be left at any
-    time."""
-    async with asyncio.TaskGroup() as group:
-        for way in (
-            told_to_programs(started, tmp_path / "1"),
-            written_to_a_log(started, tmp_path / "2"),
-            shown_on_a_terminal(on_terminal, tmp_path / "3"),
-            interrupted_on_a_terminal(on_terminal, tmp_path / "4", "submitted"),
-            interrupted_on_a_terminal(on_terminal, tmp_path / "5", "generating"),
-            interrupted(started, tmp_path / "6"),
-            hung_up_on(started, tmp_path / "7"),
-        ):
-            group.create_task(way)
+# The demo has its emulator in its own process, and both have the same clock.
+INSTANT = """
+import asyncio
+from kie_cover_async.testing import InstantTimeLoop
+asyncio.events.new_event_loop = InstantTimeLoop
+"""
+FAST = "speed_up(5)"
 
 
-async def told_to_programs(started, folder) -> None:
-    async with started("demo", "--json", "--out", str(folder)) as command:
-        ended = await command.end()
+async def test_json_lines_have_each_cover_and_the_totals(run, tmp_path):
+    """One cover fails, one is out of time, one has a refused poll; the files are as listed."""
+    ended = await run("demo", "--json", "--out", str(tmp_path), before=INSTANT)
     assert (ended.code, ended.err) == (DONE, "")
     *lines, last = ended.documents
     covers = {line["cover"]: line for line in lines}
     assert list(range(1, COVERS + 1)) == sorted(covers)
-    fates = {number: covers[number]["ended"] for number in covers}
-    assert fates == dict.fromkeys(fates, "success") | {FAILING: "failed", STUCK: "timed out"}
+    ends = {number: covers[number]["ended"] for number in covers}
+    assert ends == dict.fromkeys(ends, "success") | {FAILING: "failed", STUCK: "timed out"}
     assert [n for n in covers if covers[n]["refusals"]] == [REFUSED]
     assert {len(covers[n]["images"]) for n in covers} == {0, 2}
     files = sorted(file for line in lines for file in line["files"])
-    assert files == sorted(map(str, folder.glob("*.png")))
+    assert files == sorted(map(str, tmp_path.glob("*.png")))
     totals = last["totals"]
-    assert (totals["images"], last["folder"]) == (len(files), str(folder))
+    assert (totals["images"], last["folder"]) == (len(files), str(tmp_path))
     assert totals["requests"] == totals["covers"] + totals["polls"]
     assert totals["polls"] < totals["plain_polls"]
 
 
-async def written_to_a_log(started, folder) -> None:
-    async with started("demo", "--out", str(folder)) as command:
-        ended = await command.end()
+async def test_text_in_a_pipe_is_a_log_and_a_plain_table(run, tmp_path):
+    """The table fits 80 columns and 24 lines, and stderr has a line for each cover."""
+    ended = await run("demo", "--out", str(tmp_path), before=INSTANT, COLUMNS="80")
     assert ended.code == DONE
     assert "\x1b" not in ended.out
-    assert max(len(line.removesuffix(str(folder))) for line in ended.out.splitlines()) <= 80
-    assert f", in the folder {folder}\n" in ended.out
+    assert max(len(line.removesuffix(str(tmp_path))) for line in ended.out.splitlines()) <= 80
+    assert f", in the folder {tmp_path}\n" in ended.out
     assert len(ended.out.splitlines()) <= 24
     assert ended.err.count("\n") == COVERS
 
 
-async def shown_on_a_terminal(on_terminal, folder) -> None:
-    async with on_terminal("demo", "--out", str(folder)) as terminal:
+async def test_terminal_shows_all_phases_and_then_the_table(on_terminal, tmp_path):
+    """The live view is erased before the table is printed."""
+    async with on_terminal("demo", "--out", str(tmp_path), before=FAST) as terminal:
         ended = await terminal.end()
     assert ended.code == DONE
-    board, _, table = ended.out.rpartition("\x1b[2K")
+    view, _, table = ended.out.rpartition("\x1b[2K")
     for word in ("queued", "submitted", "generating", "rate-limited", "pause"):
-        assert word in board
+        assert word in view
     for word in ("success", "failed", "timed out", "Next:"):
         assert word in table
 
 
-async def interrupted_on_a_terminal(on_terminal, folder, when: str) -> None:
-    async with on_terminal("demo", "--out", str(folder), PYTHONASYNCIODEBUG="1") as terminal:
-        await terminal.until(when)
+@pytest.mark.parametrize("phase", ["submitted", "generating"])
+async def test_ctrl_c_ends_the_view_at_any_time(on_terminal, tmp_path, phase):
+    """The cursor comes back, and neither a traceback nor a warning is left."""
+    options = {"before": FAST, "PYTHONASYNCIODEBUG": "1"}
+    async with on_terminal("demo", "--out", str(tmp_path), **options) as terminal:
+        await terminal.until(phase)
         terminal.interrupt()
         ended = await terminal.end()
     assert ended.code == INTERRUPTED
@@ -106,18 +102,20 @@ async def interrupted_on_a_terminal(on_terminal, folder, when: str) -> None:
     assert "Warning" not in ended.out
 
 
-async def interrupted(started, folder) -> None:
-    async with started("demo", "--json", "--out", str(folder)) as command:
+async def test_ctrl_c_ends_json_lines(started, tmp_path):
+    """The exit code says so, and stderr says nothing."""
+    async with started("demo", "--json", "--out", str(tmp_path), before=FAST) as command:
         await command.document()
         command.interrupt()
         ended = await command.end()
     assert (ended.code, ended.err) == (INTERRUPTED, "")
 
 
-async def hung_up_on(started, folder) -> None:
-    async with started("demo", "--json", "--out", str(folder)) as command:
+async def test_reader_that_goes_away_ends_the_demo(started, tmp_path):
+    """That is not an error."""
+    async with started("demo", "--json", "--out", str(tmp_path), before=FAST) as command:
         await command.document()
-        command.hang_up()
+        command.close_stdout()
         ended = await command.end()
     assert (ended.code, ended.err) == (DONE, "")
 
@@ -228,7 +226,9 @@ def test_a_hold_is_drawn(state, clock):
 @pytest.mark.parametrize(("width", "height", "lines"), [(80, 24, 20), (120, 40, 20), (30, 24, 59)])
 def test_room_for_all(width, height, lines):
     """All the covers fit a terminal of the usual size; a tall one has air between them."""
-    drawn = text(LiveView(DemoState(COVERS)), width=width, height=height).splitlines()
+    drawn = text(
+        LiveView(DemoState(COVERS, clock=Clock())), width=width, height=height
+    ).splitlines()
     assert len(drawn) == lines
     assert max(map(len, drawn)) <= width
 
@@ -256,7 +256,7 @@ def test_the_end(state, clock):
 )
 def test_the_table_fits_its_terminal(width, lines, covers_at_once):
     """A narrow terminal has fewer covers on a line, or fewer columns, and nothing is cut off."""
-    state = DemoState(COVERS)
+    state = DemoState(COVERS, clock=Clock())
     for cover in state.covers:
         cover.images = (IMAGE, IMAGE)
         state.end(cover, CoverTimeoutError(polls=3, waited=8.5))

@@ -82,7 +82,7 @@ async def test_no_callbacks(started, receiver):
     """Callbacks may be lost, all of them; a forged one may come instead."""
     arguments = ("emulator", "--generation-time", "0", "--lost-callbacks", "1")
     more = ("--forged-callbacks", "1", "--late-callbacks", "1", "--wrong-signatures", "1")
-    async with started(*arguments, *more) as command:
+    async with started(*arguments, *more, before="speed_up(10)") as command:
         settings = (await command.document())["environment"]
         async with CoverClient(
             settings["KIE_API_KEY"], base_url=settings["KIE_BASE_URL"]

@@ -23,7 +23,7 @@ async def test_a_server_in_trouble_is_named_in_a_pipe(started, emulator, tmp_pat
     emulator.fault(DOWN, rate=1.0)
     out = ("--out", str(tmp_path)) if arguments[0] == "collect" else ()
     async with started(*arguments, *out, KIE_BASE_URL=emulator.url) as command:
-        assert (await command.talk()).startswith("temporary failure: ServerError 503")
+        assert (await command.message()).startswith("temporary failure: ServerError 503")
 
 
 @each_command
@@ -38,7 +38,8 @@ async def test_many_failures_are_one_line(run, emulator):
     """However many requests fail, and of however many covers."""
     emulator.fault(DOWN, count=6)
     task_ids = [emulator.add_job(CoverScript(statuses=["success"])) for _ in range(4)]
-    ended = await run("wait", *task_ids, "--rate", "inf", KIE_BASE_URL=emulator.url)
+    options = {"before": "speed_up(10)", "KIE_BASE_URL": emulator.url}
+    ended = await run("wait", *task_ids, "--rate", "inf", **options)
     assert ended.code == DONE
     failure, summary = ended.err.splitlines()
     assert failure.startswith("temporary failure: ServerError 503")
@@ -51,7 +52,7 @@ async def test_a_host_of_images_in_trouble_is_named(started, emulator, tmp_path)
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
     arguments = ("collect", task_id, "--out", str(tmp_path))
     async with started(*arguments, KIE_BASE_URL=emulator.url) as command:
-        line = await command.talk()
+        line = await command.message()
     assert line.startswith("temporary failure: image not saved: the host answered 503")
 
 
@@ -59,4 +60,4 @@ async def test_a_failing_request_to_generate_is_named(started):
     """A command with few requests names each failure, with the pause that follows."""
     arguments = ("generate", "a-song", "--callback-url", "http://x")
     async with started(*arguments, KIE_BASE_URL=NOT_A_SERVER) as command:
-        assert (await command.talk()).startswith("repeated in ")
+        assert (await command.message()).startswith("repeated in ")

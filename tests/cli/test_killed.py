@@ -22,10 +22,10 @@ KILLS = int(os.environ.get("KILLS", "4"))
 COVERS = int(os.environ.get("COVERS", "40"))
 SEED = os.environ.get("SEED", "by default")
 
-# Seconds of a life, a tenth of one of which goes by before the first request.
-SHORTEST, LONGEST = 0.02, 2.0
+# Seconds of a life, of which a tenth of a second passes before the first request.
+SHORTEST, LONGEST = 0.02, 1.0
 # So many polls a second that there is work for all of these lives.
-RATE = "8"
+RATE = "16"
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Lives:
 async def test_killed_at_random_moments(started, start, tmp_path, until):
     """However often it is killed, in the end every image is there, was fetched once but for what
     was in flight at a kill, and is what the archive's record says."""
-    emulator = await start(latency=(0.02, 0.3), generation_time=(0.0, 3.0), image_size=200)
+    emulator = await start(latency=(0.02, 0.3), generation_time=(0.0, 1.5), image_size=200)
     ids = [emulator.add_job() for _ in range(COVERS)]
     (tmp_path / "ids.txt").write_text("\n".join(ids))
     folder, dice, lives = tmp_path / "covers", Random(SEED), Lives(emulator)

@@ -33,7 +33,7 @@ def body(task_id=TASK, **more):
 
 async def address(command):
     """Where the command listens, as it says."""
-    talk = await command.talk(" until Ctrl-C.\n")
+    talk = await command.message(" until Ctrl-C.\n")
     return talk.split()[-3]
 
 
@@ -164,7 +164,9 @@ async def test_without_an_api_key(started, poster):
     """Without a key for polls the line is what the callback claims, and says that it is that."""
     async with listening(started, KIE_API_KEY="") as command:
         url = await address(command)
-        assert await command.talk() == "What they claim is not confirmed: KIE_API_KEY has no key.\n"
+        assert (
+            await command.message() == "What they claim is not confirmed: KIE_API_KEY has no key.\n"
+        )
         images = ["https://images.example/1.png"]
         assert await poster.post(url, images=images) == 200
         assert await poster.post(url, images=images) == 200
@@ -184,7 +186,7 @@ async def test_without_a_callback_key(started, poster):
     """Without a key for signatures it takes what anybody sends, and says so."""
     async with listening(started, KIE_API_KEY="", KIE_CALLBACK_KEY="") as command:
         url = await address(command)
-        assert await command.talk() == "Anyone can send them: KIE_CALLBACK_KEY has no key.\n"
+        assert await command.message() == "Anyone can send them: KIE_CALLBACK_KEY has no key.\n"
         assert await poster.post(url, key="whatever") == 200
         assert (await command.document())["taskId"] == TASK
         await leave(command)
@@ -225,7 +227,7 @@ async def test_nobody_reads(started, poster):
     """Where nobody reads its lines any more, it ends."""
     async with listening(started, KIE_API_KEY="") as command:
         url = await address(command)
-        command.hang_up()
+        command.close_stdout()
         await poster.post(url)
         assert (await command.end()).code == DONE
 
@@ -368,9 +370,10 @@ async def test_a_confirmed_end_is_no_news(outcome, is_end):
     assert queue.counts["repeated"] == is_end
 
 
-async def test_a_flood():
+async def test_flood_is_bounded(monkeypatch):
     """What is not yet polled is bounded; the rest is counted and forgotten."""
+    monkeypatch.setattr("kie_cover_async.cli.commands.listen._MAX_QUEUED", 100)
     queue = CallbackQueue(CallbackInbox())
-    for number in range(10_005):
+    for number in range(105):
         queue.receive({}, body(f"task-{number}"))
-    assert dict(queue.counts) == {"received": 10_000, "dropped, too many": 5}
+    assert dict(queue.counts) == {"received": 100, "dropped, too many": 5}

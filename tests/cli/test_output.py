@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_one_line_in_ascii(monkeypatch):
 def test_a_table_in_ascii():
     """The demo's closing table and its tiles are as wide as the terminal, and no wider."""
     terminal = AsciiTerminal()
-    state = DemoState(24)
+    state = DemoState(24, clock=time.monotonic)
     console = Console(file=terminal, width=80, height=24, color_system=None)
     console.print(LiveView(state), *report(state, Path("here")))
     lines = terminal.shown.splitlines()

@@ -8,7 +8,7 @@ import pytest
 from kie_cover_async.cli.output import DONE
 from kie_cover_async.emulator import CoverScript
 
-TIMEOUT = 0.5
+TIMEOUT = 0.4
 
 SITUATIONS = {
     # Seconds until an answer comes, and what the polls are answered, one by one.
@@ -26,7 +26,7 @@ async def test_a_wait_that_was_stopped_past_its_deadline(started, start, until, 
     async with started(*arguments, KIE_BASE_URL=emulator.url) as command:
         await until(lambda: emulator.requests)
         command.process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(TIMEOUT + 0.3)
+        await asyncio.sleep(TIMEOUT + 0.1)
         command.process.send_signal(signal.SIGCONT)
         ended = await command.end()
     assert ended.code == DONE

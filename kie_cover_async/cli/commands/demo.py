@@ -1,5 +1,6 @@
 """`demo`: 24 covers of an emulated API, drawn while they are made and reported at the end."""
 
+import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from math import ceil
@@ -58,7 +59,7 @@ _ID_PREFIX = 6
     text_in_pipes=True,
 )
 async def demo(out: options.Out = "kie-cover-demo", as_json: options.Json = False) -> int:
-    state = DemoState(COVERS)
+    state = DemoState(COVERS, clock=asyncio.get_running_loop().time)
     with output.warnings_only():
         async with open_archive(out) as archive:
             await _show(state, archive, as_json=as_json)

@@ -1,7 +1,6 @@
 """What happens in the demo: the covers, what became of them, and the run that makes them."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -98,7 +97,7 @@ class DemoCover:
 class DemoState:
     """All covers, their requests, and the news; `on_event` is an observer of the client."""
 
-    def __init__(self, covers: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, covers: int, *, clock: Callable[[], float]) -> None:
         self.covers: list[DemoCover] = [DemoCover(1 + index) for index in range(covers)]
         self.requests: Counter[str] = Counter()
         self.news: list[tuple[float, str]] = []
