@@ -21,7 +21,7 @@ from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 ID = "21aee3c3c2a01fa5e030b3799fa4dd56"
 LINES, COLUMNS = 24, 88
 
-# Before it draws anew, rich wipes off what it drew before: between two such is one picture.
+# Before rich draws again, it erases what it drew before: a picture lies between two of these.
 WIPED = re.compile(r"(?:\r|\x1b\[1A|\x1b\[2K|\x1b\[\?25[lh])*\x1b\[2K(?:\x1b\[\?25[lh])*")
 
 
@@ -86,7 +86,7 @@ async def wait(folder: Path) -> None:
         )
         emulator.fault(Fault.rate_limited(retry_after=2), after=3)
         drawn = await frames("wait", ID, KIE_BASE_URL=emulator.url, KIE_API_KEY="emulated")
-    save(folder / "wait-running.svg", f"kie-cover wait {ID}", first(drawn, "goes on in 1"))
+    save(folder / "wait-running.svg", f"kie-cover wait {ID}", first(drawn, "resuming in 1"))
     save(folder / "wait-ended.svg", f"kie-cover wait {ID}", drawn[-1])
 
 

@@ -119,9 +119,9 @@ def id_argument(metavar: str, help_text: str) -> Any:
     return typer.Argument(metavar=metavar, help=help_text, callback=_read_ids)
 
 
-def share(help_text: str) -> Any:
-    """Return a typer option for a number from 0 to 1."""
-    return typer.Option(min=0, max=1, metavar="SHARE", help=help_text)
+def option(metavar: str, help_text: str, **bounds: Any) -> Any:
+    """Return a typer option with a value."""
+    return typer.Option(metavar=metavar, help=help_text, **bounds)
 
 
 TaskId = Annotated[str, id_argument("ID", "The cover task's id, not the song's.")]
@@ -130,17 +130,17 @@ TaskIds = Annotated[
 ]
 File = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="A file with an id, or JSON with a taskId, on each line."),
+    option("FILE", "A file with an id, or JSON with a taskId, on each line."),
 ]
 Rate = Annotated[
     float | None,
-    typer.Option(metavar="NUMBER", help="Requests per second; default 9, inf for no limit."),
+    option("NUMBER", "Requests per second; default 9, inf for no limit."),
 ]
-Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0 picks a free one.")]
-Out = Annotated[str, typer.Option(metavar="FOLDER", help="The folder for the images.")]
+Port = Annotated[int, option("PORT", "0 picks a free one.", min=0, max=65535)]
+Out = Annotated[str, option("FOLDER", "The folder for the images.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON lines on a terminal too.")]
 BaseUrl = Annotated[
     str | None,
     # No `envvar`: an error must say where the URL came from.
-    typer.Option(metavar="URL", help="Another service with the same API; default KIE_BASE_URL."),
+    option("URL", "Another service with the same API; default KIE_BASE_URL."),
 ]

@@ -4,13 +4,13 @@ import re
 import sys
 import time
 from abc import abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from math import inf
 from statistics import fmean
 from typing import Any, TextIO, cast
 
-from attrs import define
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
@@ -247,14 +247,6 @@ class StateChangeLog:
             say(f"{poll.task_id} at {poll.age:.1f} s: {text}")
 
 
-@define
-class _Reported:
-    """When a kind of failure had its last line, and how many followed without one."""
-
-    at: float
-    more: int = 0
-
-
 class FailureLog:
     """An observer that writes temporary failures to stderr: a line for each kind in 30 seconds.
 
@@ -263,7 +255,8 @@ class FailureLog:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._reported: dict[str, _Reported] = {}
+        self._last: dict[str, float] = {}
+        self._unreported: Counter[str] = Counter()
 
     def on_event(self, event: Event) -> None:
         """Record an event of the client."""
@@ -274,13 +267,13 @@ class FailureLog:
             self._report(_kind(error), f"temporary failure: {error}")
 
     def _report(self, kind: str, text: str) -> None:
-        now, last = self._clock(), self._reported.get(kind)
-        if last is not None and now - last.at < _FAILURE_INTERVAL:
-            last.more += 1
+        now, last = self._clock(), self._last.get(kind, -inf)
+        if now - last < _FAILURE_INTERVAL:
+            self._unreported[kind] += 1
             return
-        self._reported[kind] = _Reported(now)
-        if last is not None and last.more:
-            text += f" ({last.more:,} more in the last {now - last.at:.0f} s)"
+        self._last[kind] = now
+        if more := self._unreported.pop(kind, 0):
+            text += f" ({more:,} more in the last {now - last:.0f} s)"
         say(text)
 
 

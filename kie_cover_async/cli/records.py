@@ -43,31 +43,25 @@ _HINTS: dict[type[KieCoverError], str] = {
 def record_lines(details: CoverDetails) -> Iterator[Text]:
     """Yield the record as text, one fact per line."""
     for name, fact in _facts(details):
-        style = style_of(details.state.value) if name == "state" else ""
-        yield Text.assemble((f"{name:<9}", "dim"), (one_line(fact), style))
+        if fact:
+            style = style_of(details.state.value) if name == "state" else ""
+            yield Text.assemble((f"{name:<9}", "dim"), (one_line(fact), style))
 
 
-def _facts(details: CoverDetails) -> Iterator[tuple[str, object]]:
+def _facts(details: CoverDetails) -> Iterator[tuple[str, str | None]]:
+    """Yield the names and facts of a record; the fact is empty if the record does not have it."""
+    flag = f" (flag {details.success_flag!r})" if details.state is CoverState.UNKNOWN else ""
+    created, took, expires = details.create_time, details.generation_time, details.expires_at
     yield "cover", details.task_id
-    yield "state", _state(details)
-    if details.parent_task_id is not None:
-        yield "song", details.parent_task_id
-    if details.create_time is not None:
-        yield "created", _format_time(details.create_time)
-    if details.generation_time is not None:
-        yield "took", f"{details.generation_time.total_seconds():.1f} s"
+    yield "state", f"{details.state.value}{flag}"
+    yield "song", details.parent_task_id
+    yield "created", _format_time(created) if created else None
+    yield "took", f"{took.total_seconds():.1f} s" if took is not None else None
     for number, image in enumerate(details.images):
         yield "" if number else "images", image
-    if details.expires_at is not None:
-        yield "expires", f"{_format_time(details.expires_at)} at the latest: save the images now"
-    if details.error_code is not None or details.error_message is not None:
-        yield "error", " ".join(map(str, filter(None, (details.error_code, details.error_message))))
-
-
-def _state(details: CoverDetails) -> str:
-    if details.state is CoverState.UNKNOWN:
-        return f"UNKNOWN (flag {details.success_flag!r})"
-    return str(details.state.value)
+    if expires:
+        yield "expires", f"{_format_time(expires)} at the latest: save the images now"
+    yield "error", " ".join(map(str, filter(None, (details.error_code, details.error_message))))
 
 
 def _format_time(time: datetime) -> str:

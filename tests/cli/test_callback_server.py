@@ -53,11 +53,11 @@ async def port_of(command):
 
 
 async def test_idle_connections_do_not_keep_callbacks_out(started):
-    """A callback is received while 300 slow connections exceed the limit of descriptors."""
-    limit = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (128, 128))"
+    """A callback is received while 150 slow connections exceed the limit of descriptors."""
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (96, 96))"
     async with started(*LISTEN, before=limit, **KEYS) as command:
         port = await port_of(command)
-        opening = [asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
+        opening = [asyncio.open_connection("127.0.0.1", port) for _ in range(150)]
         slow = [writer for _, writer in await asyncio.gather(*opening)]
         for writer in slow:
             writer.write(HEAD.encode())
@@ -68,7 +68,7 @@ async def test_idle_connections_do_not_keep_callbacks_out(started):
         for writer in slow:
             writer.close()
     assert ended.code == INTERRUPTED
-    assert "closed 65 idle connections: no more than 64 may be open\n" in ended.err
+    assert "closed 49 idle connections: no more than 48 may be open\n" in ended.err
     assert ended.err.endswith("callbacks: 1 received\n")
     assert ended.err.count("\n") <= 4
 

@@ -71,24 +71,23 @@ async def collect(
     file: options.File = None,
     out: options.Out = "covers",
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="NUMBER", help="At most so many covers in one run.")
+        int | None, options.option("NUMBER", "At most so many covers in one run.", min=1)
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try failed covers again.")
     ] = False,
     rate: options.Rate = None,
     timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Time for each cover; inf for no limit.")
+        float, options.option("SECONDS", "Time for each cover; inf for no limit.")
     ] = 900.0,
     listen: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="Receive callbacks there; a /path may follow."),
+        str | None, options.option("HOST:PORT", "Receive callbacks there; a /path may follow.")
     ] = None,
     allow_image_network: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NETWORK",
-            help="Also fetch images from these non-public addresses: for example 198.18.0.0/15.",
+        options.option(
+            "NETWORK",
+            "Also fetch images from these non-public addresses: for example 198.18.0.0/15.",
         ),
     ] = None,
     base_url: options.BaseUrl = None,

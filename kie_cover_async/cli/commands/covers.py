@@ -111,8 +111,7 @@ async def wait(
     task_ids: options.TaskIds = None,
     *,
     timeout: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", help="Give up after this; 0 is one poll, inf never."),
+        float, options.option("SECONDS", "Give up after this; 0 is one poll, inf never.")
     ] = 900.0,
     file: options.File = None,
     rate: options.Rate = None,
@@ -248,9 +247,7 @@ async def generate(
     *,
     callback_url: Annotated[
         str,
-        typer.Option(
-            metavar="URL", help="Called when the cover is done. The API requires one, used or not."
-        ),
+        options.option("URL", "Called when the cover is done. The API requires one, used or not."),
     ],
     base_url: options.BaseUrl = None,
     as_json: options.Json = False,

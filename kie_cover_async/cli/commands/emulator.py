@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
+from functools import partial
 from math import inf
 from typing import Annotated
 
@@ -13,6 +15,8 @@ from kie_cover_async.emulator import CallbackPlan, CoverEmulator, Fault, Limits
 from kie_cover_async.validation import short_repr
 
 _KEY = "emulated"
+
+_share = partial(options.option, "SHARE", min=0, max=1)
 
 _FAULTS = (
     Fault.rate_limited(),
@@ -38,26 +42,20 @@ async def emulator(
     *,
     port: options.Port = 0,
     generation_time: Annotated[
-        str, typer.Option(metavar="SECONDS", help="From the submit to the end, or a range.")
+        str, options.option("SECONDS", "From the submit to the end, or a range.")
     ] = "2-8",
-    failure_rate: Annotated[float, options.share("The share of covers that fail.")] = 0.0,
-    stuck_rate: Annotated[float, options.share("The share of covers that never end.")] = 0.0,
-    fault_rate: Annotated[float, options.share("The share of answers that go wrong.")] = 0.0,
+    failure_rate: Annotated[float, _share("The share of covers that fail.")] = 0.0,
+    stuck_rate: Annotated[float, _share("The share of covers that never end.")] = 0.0,
+    fault_rate: Annotated[float, _share("The share of answers that go wrong.")] = 0.0,
     limits: Annotated[
         bool, typer.Option("--limits", help="Refuse what exceeds the vendor's limits.")
     ] = False,
-    late_callbacks: Annotated[float, options.share("The share that comes seconds later.")] = 0.0,
-    lost_callbacks: Annotated[float, options.share("The share that never comes.")] = 0.0,
-    duplicated_callbacks: Annotated[float, options.share("The share that comes twice.")] = 0.0,
-    forged_callbacks: Annotated[
-        float, options.share("The share that has a forged one next to it.")
-    ] = 0.0,
-    wrong_signatures: Annotated[
-        float, options.share("The share that is signed with a wrong key.")
-    ] = 0.0,
-    seed: Annotated[
-        str, typer.Option(metavar="TEXT", help="All random choices follow from it.")
-    ] = "0",
+    late_callbacks: Annotated[float, _share("The share that comes seconds later.")] = 0.0,
+    lost_callbacks: Annotated[float, _share("The share that never comes.")] = 0.0,
+    duplicated_callbacks: Annotated[float, _share("The share that comes twice.")] = 0.0,
+    forged_callbacks: Annotated[float, _share("The share with a forged one next to it.")] = 0.0,
+    wrong_signatures: Annotated[float, _share("The share with a wrong signature.")] = 0.0,
+    seed: Annotated[str, options.option("TEXT", "All random choices follow from it.")] = "0",
     as_json: options.Json = False,
 ) -> int:
     if failure_rate + stuck_rate > 1:
@@ -90,16 +88,14 @@ async def emulator(
 
 
 async def _serve(server: CoverEmulator, port: int, *, as_json: bool) -> int:
-    try:
-        await server.start()
-    except OSError as error:
-        raise output.UsageError(f"cannot listen on port {port}: {error.strerror}") from None
-    try:
+    async with aclosing(server):
+        try:
+            await server.start()
+        except OSError as error:
+            raise output.UsageError(f"cannot listen on port {port}: {error.strerror}") from None
         _announce(server, as_json=as_json)
         interrupted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         return await interrupted
-    finally:
-        await server.aclose()
 
 
 def parse_range(text: str) -> tuple[float, float]:

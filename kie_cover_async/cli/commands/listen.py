@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, NoReturn
 
-import typer
 from rich.console import RenderableType
 from rich.spinner import Spinner
 from rich.text import Text
@@ -48,12 +47,10 @@ WriteLine = Callable[[str | Text], None]
 async def listen(
     *,
     host: Annotated[
-        str, typer.Option(metavar="HOST", help="The address to accept connections at.")
+        str, options.option("HOST", "The address to accept connections at.")
     ] = "127.0.0.1",
     port: options.Port = 8080,
-    path: Annotated[
-        str, typer.Option(metavar="PATH", help="The path of the callback URL.")
-    ] = DEFAULT_PATH,
+    path: Annotated[str, options.option("PATH", "The path of the callback URL.")] = DEFAULT_PATH,
     base_url: options.BaseUrl = None,
     as_json: options.Json = False,
 ) -> NoReturn:
