@@ -1,4 +1,4 @@
-"""`kie-cover listen` and connections that bring no callback, or far too many."""
+"""The callback server, and connections without a callback or far too many of them."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ from kie_cover_async.cli.callback_server import Address, callback_server
 from kie_cover_async.cli.output import INTERRUPTED
 
 KEY = "test-webhook-hmac-key"
-# What listens to callbacks at the path of `HEAD`, and takes no API key.
+# Receives callbacks at the path of `HEAD`, and polls nothing.
 LISTEN = ("listen", "--port", "0", "--path", "/callbacks")
 ADDRESS = Address("127.0.0.1", 0, "/callbacks")
 KEYS = {"KIE_CALLBACK_KEY": KEY, "KIE_API_KEY": ""}
@@ -48,8 +48,8 @@ async def answer(port, posted):
 
 
 async def port_of(command):
-    said = await command.message(" until Ctrl-C.\n")
-    return int(said.partition("127.0.0.1:")[2].partition("/")[0])
+    message = await command.message(" until Ctrl-C.\n")
+    return int(message.partition("127.0.0.1:")[2].partition("/")[0])
 
 
 async def test_idle_connections_do_not_keep_callbacks_out(started):
@@ -74,7 +74,7 @@ async def test_idle_connections_do_not_keep_callbacks_out(started):
 
 
 async def test_flood_of_refusals_is_few_lines(started):
-    """Hundreds of forged callbacks, and of requests that are not HTTP, are a line of each kind."""
+    """Forged callbacks have one line, and so have requests that are not HTTP."""
     async with started(*LISTEN, **KEYS) as command:
         port = await port_of(command)
         forged = signed("a-cover", key="another")
@@ -93,7 +93,7 @@ async def test_flood_of_refusals_is_few_lines(started):
 
 @pytest.fixture
 async def port(instant_time):
-    """Where callbacks are received, in this process."""
+    """Receive callbacks in this process; return the port."""
     inbox = CallbackInbox(KEY)
     async with callback_server(inbox.receive, ADDRESS, is_signed=True) as url:
         yield url.port
@@ -113,7 +113,7 @@ SLOW = {
 
 @pytest.mark.parametrize(("sent", "answered"), SLOW.values(), ids=SLOW)
 async def test_slow_connection_is_closed(instant_time, port, sent, answered):
-    """A connection that brings no callback is closed within 30 seconds."""
+    """A connection without a callback is closed within 30 seconds."""
     async with connection(port) as (reader, writer):
 
         async def send():
@@ -130,7 +130,7 @@ async def test_slow_connection_is_closed(instant_time, port, sent, answered):
 
 
 async def test_connection_is_closed_after_its_answer(port):
-    """A connection brings one callback, which says so in its answer."""
+    """The answer says so."""
     async with connection(port) as (reader, writer):
         [request] = signed("a-cover").steps()
         writer.write(request.replace(b"Connection: close\r\n", b""))
@@ -149,7 +149,7 @@ def no_descriptor_left():
 
 
 async def test_running_out_of_descriptors_is_one_line(port, caplog):
-    """A connection that finds no descriptor is accepted later, and few lines tell of it."""
+    """The connection is accepted later."""
     with socket.socket() as caller:
         caller.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -167,8 +167,8 @@ async def test_running_out_of_descriptors_is_one_line(port, caplog):
 
 
 @pytest.mark.parametrize("steps", range(8))
-async def test_connection_that_comes_at_the_end(steps):
-    """A connection that is made while the receiver stops is ended, whatever it had come to."""
+async def test_connection_that_comes_at_the_end_is_closed(steps):
+    """It is made while the server stops."""
     inbox = CallbackInbox(KEY)
     async with callback_server(inbox.receive, ADDRESS, is_signed=True) as url:
         opening = asyncio.create_task(asyncio.open_connection("127.0.0.1", url.port))

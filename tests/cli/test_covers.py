@@ -1,4 +1,4 @@
-"""The commands' own work, in the process of the tests."""
+"""`get`, `wait`, `generate` and `credits` for one cover, in the process of the tests."""
 
 import json
 
@@ -12,8 +12,8 @@ from kie_cover_async.emulator import CoverScript, Fault
 pytestmark = pytest.mark.usefixtures("key")
 
 
-async def test_get_for_programs(emulator, capsys):
-    """The record is one JSON line, in the API's own shape."""
+async def test_get_writes_the_record_as_one_json_line(emulator, capsys):
+    """It has the API's own shape."""
     task_id = emulator.add_job(age=10)
     assert await covers.get(task_id, base_url=emulator.url, as_json=True) == DONE
     (line,) = capsys.readouterr().out.splitlines()
@@ -23,8 +23,8 @@ async def test_get_for_programs(emulator, capsys):
     assert len(record["response"]["images"]) == 2
 
 
-async def test_get_for_people(emulator, capsys):
-    """The facts have a line each, and the links are in one piece."""
+async def test_get_writes_one_fact_per_line(emulator, capsys):
+    """Links are never wrapped."""
     task_id = emulator.add_job(CoverScript(seconds=4), music_task_id="the-song", age=10)
     await covers.get(task_id, base_url=emulator.url, as_json=False)
     lines = capsys.readouterr().out.splitlines()
@@ -35,8 +35,8 @@ async def test_get_for_people(emulator, capsys):
     assert sum(f" {emulator.image_url}/s/" in line and line.endswith(".png") for line in lines) == 2
 
 
-async def test_get_of_a_failed_cover(emulator, capsys):
-    """A poll that found a failure is a good poll, and shows what the record says of it."""
+async def test_get_of_a_failed_cover_succeeds(emulator, capsys):
+    """The text shows the error of the record."""
     task_id = emulator.add_job(CoverScript(seconds=1, end="failure"), age=10)
     assert await covers.get(task_id, base_url=emulator.url, as_json=False) == DONE
     out = capsys.readouterr().out
@@ -44,8 +44,8 @@ async def test_get_of_a_failed_cover(emulator, capsys):
     assert "error    501 Cover generation failed" in out
 
 
-async def test_get_of_a_record_with_little_in_it(emulator, capsys):
-    """What the record does not say has no line, and an unknown flag is shown as it is."""
+async def test_missing_facts_have_no_line(emulator, capsys):
+    """An unknown flag is shown as it is."""
     task_id = emulator.add_job()
     record = {"code": 200, "msg": "success", "data": {"taskId": task_id, "successFlag": 7}}
     emulator.fault(Fault.answer(body=record))
@@ -53,8 +53,8 @@ async def test_get_of_a_record_with_little_in_it(emulator, capsys):
     assert capsys.readouterr().out == f"cover    {task_id}\nstate    UNKNOWN (flag 7)\n"
 
 
-async def test_get_of_a_hostile_record(emulator, capsys):
-    """What a terminal would obey is shown instead, and rich's markup is text like any other."""
+async def test_hostile_text_is_escaped(emulator, capsys):
+    """A terminal does not obey it, and rich's markup stays text."""
     task_id = emulator.add_job(
         CoverScript(seconds=1, end="failure", error_message="[red]x[/]\x1b]0;title\x07\u202e"),
         age=10,
@@ -63,8 +63,8 @@ async def test_get_of_a_hostile_record(emulator, capsys):
     assert r"501 [red]x[/]\x1b]0;title\x07\u202e" in capsys.readouterr().out
 
 
-async def test_raw(emulator, capsys, key):
-    """The answer as it came, with the key masked wherever it stands, and the cookies."""
+async def test_raw_answer_has_the_key_and_cookies_masked(emulator, capsys, key):
+    """Everything else is unchanged."""
     headers = {"X-Echo": f"Bearer {key}", "Set-Cookie": "JSESSIONID=secret"}
     emulator.fault(Fault.answer(418, body=f'{{"you": "{key}"}}\nand more', headers=headers))
     assert await covers.get("an-id", raw=True, base_url=emulator.url, as_json=False) == DONE
@@ -79,8 +79,8 @@ async def test_raw(emulator, capsys, key):
     assert lines[-3:] == ["", '{"you": "***"}', "and more"]
 
 
-async def test_raw_for_programs(emulator, capsys):
-    """The same as one JSON line, bytes that are no text written so that one can tell."""
+async def test_raw_answer_as_json_escapes_bytes(emulator, capsys):
+    """They are those that are not UTF-8."""
     emulator.fault(Fault.answer(200, body=b"\xff{}"))
     await covers.get("an-id", raw=True, base_url=emulator.url, as_json=True)
     answer = json.loads(capsys.readouterr().out)
@@ -89,23 +89,23 @@ async def test_raw_for_programs(emulator, capsys):
     assert ["Server", "cloudflare"] in answer["headers"]
 
 
-async def test_raw_is_one_request(emulator, capsys):
-    """Nothing is repeated: what is wrong with the answer is what one wants to see."""
+async def test_raw_request_is_not_repeated(emulator, capsys):
+    """The user wants to see what is wrong with the answer."""
     emulator.fault(Fault.gateway_page(502))
     await covers.get("an-id", raw=True, base_url=emulator.url, as_json=False)
     assert "<h1>502 Bad Gateway</h1>" in capsys.readouterr().out
     assert len(emulator.requests) == 1
 
 
-async def test_wait(emulator, capsys):
-    """The finished record is written, once."""
+async def test_wait_writes_the_record_once(emulator, capsys):
+    """The job has ended."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
     assert await covers.wait([task_id], timeout=5, base_url=emulator.url, as_json=True) == DONE
     assert json.loads(capsys.readouterr().out)["successFlag"] == 1
 
 
-async def test_wait_for_ever(emulator, capsys):
-    """A timeout of `inf` is none."""
+async def test_infinite_timeout_is_no_timeout(emulator, capsys):
+    """`--timeout inf` waits until the end."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
     assert (
         await covers.wait([task_id], timeout=float("inf"), base_url=emulator.url, as_json=True)
@@ -114,16 +114,16 @@ async def test_wait_for_ever(emulator, capsys):
     assert json.loads(capsys.readouterr().out)["successFlag"] == 1
 
 
-async def test_wait_for_a_failure(emulator, capsys):
-    """A job that failed raises, and nothing is written."""
+async def test_wait_for_a_failed_cover_raises(emulator, capsys):
+    """Nothing is written to stdout."""
     task_id = emulator.add_job(CoverScript(statuses=["failure"]))
     with pytest.raises(CoverFailedError):
         await covers.wait([task_id], timeout=5, base_url=emulator.url, as_json=True)
     assert not capsys.readouterr().out
 
 
-async def test_wait_out_of_time(emulator):
-    """A timeout of 0 is one poll."""
+async def test_timeout_of_0_is_one_poll(emulator):
+    """The wait times out after it."""
     task_id = emulator.add_job(CoverScript(end="never"))
     with pytest.raises(CoverTimeoutError):
         await covers.wait([task_id], timeout=0, base_url=emulator.url, as_json=True)
@@ -131,8 +131,8 @@ async def test_wait_out_of_time(emulator):
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), float("-inf")])
-async def test_wait_for_no_time_at_all(emulator, timeout):
-    """A timeout that is none is refused before anything is asked."""
+async def test_invalid_timeout_is_rejected(emulator, timeout):
+    """No request is sent."""
     with pytest.raises(UsageError, match="--timeout must be a finite number of at least 0"):
         await covers.wait(["an-id"], timeout=timeout, base_url=emulator.url, as_json=True)
     assert not emulator.requests
@@ -143,24 +143,24 @@ async def generate(emulator, callback_url="http://x/", *, as_json):
     return await covers.generate("a-song", callback_url=callback_url, base_url=url, as_json=as_json)
 
 
-async def test_generate(emulator, capsys):
-    """The new id is written, and said too: whatever becomes of stdout, it has been paid for."""
+async def test_generate_writes_the_new_id_to_stdout_and_stderr(emulator, capsys):
+    """If stdout is lost, the id is not: it has been paid for."""
     assert await generate(emulator, as_json=True) == DONE
-    heard = capsys.readouterr()
-    task_id = json.loads(heard.out)["taskId"]
-    assert heard.err == f"requested; next: kie-cover wait {task_id}\n"
+    captured = capsys.readouterr()
+    task_id = json.loads(captured.out)["taskId"]
+    assert captured.err == f"requested; next: kie-cover wait {task_id}\n"
     assert json.loads(emulator.requests[0].body) == {"taskId": "a-song", "callBackUrl": "http://x/"}
 
 
-async def test_generate_for_people(emulator, capsys):
-    """On a terminal the id stands alone."""
+async def test_generate_writes_only_the_id_as_text(emulator, capsys):
+    """It can be used as an argument."""
     await generate(emulator, as_json=False)
     task_id = capsys.readouterr().out.rstrip("\n")
     await covers.get(task_id, base_url=emulator.url, as_json=True)
 
 
-async def test_generate_without_a_place_to_call_back(emulator):
-    """What is no URL is refused before anything is paid for."""
+async def test_invalid_callback_url_is_rejected_before_the_submit(emulator):
+    """Nothing is paid for."""
     with pytest.raises(UsageError, match="--callback-url must be an absolute http or https URL"):
         await generate(emulator, "nowhere", as_json=True)
     assert not emulator.requests
@@ -169,20 +169,20 @@ async def test_generate_without_a_place_to_call_back(emulator):
 @pytest.mark.parametrize(
     ("as_json", "written"), [(True, '{"credits": 5916.25}\n'), (False, "5,916.25 credits\n")]
 )
-async def test_credits(emulator, capsys, as_json, written):
-    """What is left on the account."""
+async def test_credits_are_the_remaining_ones(emulator, capsys, as_json, written):
+    """As text they have a thousands separator."""
     assert await covers.credits(emulator.url, as_json=as_json) == DONE
     assert capsys.readouterr().out == written
 
 
-async def test_an_unknown_id(emulator):
-    """No record is an error like any other."""
+async def test_unknown_id_raises(emulator):
+    """It is an error like any other."""
     with pytest.raises(TaskNotFoundError):
         await covers.get("an-id", base_url=emulator.url, as_json=True)
 
 
-async def test_changes_are_said(emulator, capsys):
-    """Where nobody watches a board, each change of a wait has a line."""
+async def test_each_change_of_a_wait_has_a_line_on_stderr(emulator, capsys):
+    """That is so without a terminal."""
     task_id = emulator.add_job(CoverScript(statuses=["500", "success"]))
     await covers.wait([task_id], timeout=30, base_url=emulator.url, as_json=True)
     first, last = capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""What the command waits for elsewhere is named, and does not delay the end of the process."""
+"""Waits for other programs are reported, and do not delay the end of the process."""
 
 import asyncio
 import sqlite3

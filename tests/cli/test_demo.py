@@ -1,4 +1,4 @@
-"""The demo: what happens in it, what is seen of it, and that it can be left at any time."""
+"""`demo`: its run, its views, and its end by an interruption."""
 
 from io import StringIO
 from pathlib import Path
@@ -120,8 +120,8 @@ async def test_reader_that_goes_away_ends_the_demo(started, tmp_path):
     assert (ended.code, ended.err) == (DONE, "")
 
 
-async def test_nowhere_to_save(run, tmp_path):
-    """A folder that cannot be made is refused before anything begins."""
+async def test_folder_that_cannot_be_made_is_rejected(run, tmp_path):
+    """Nothing is submitted."""
     file = tmp_path / "file"
     file.touch()
     ended = await run("demo", "--out", str(file))
@@ -164,8 +164,8 @@ def text(*things, width: int = 80, height: int = 24) -> str:
     return captured.get()
 
 
-def test_polls_leave_their_marks(state):
-    """Each poll is kept as what it brought; an error that is no refusal leaves the phase alone."""
+def test_each_poll_is_recorded_by_its_phase(state):
+    """An error that is not a refusal keeps the phase."""
     refusal, trouble = RateLimitedError(code=429), ServerError(code=500)
     for brought in (trouble, GENERATING, refusal, trouble, BROKEN, DRAWN):
         state.on_event(poll(brought))
@@ -182,16 +182,16 @@ def test_polls_leave_their_marks(state):
     assert cover.phase == "success"
 
 
-def test_a_cover_that_could_not_be_asked_for(state):
-    """An error before there was an id is an end too, and is told."""
+def test_failed_submit_is_an_end_and_news(state):
+    """The cover has no task id."""
     state.end(state.covers[1], AuthenticationError(code=401))
     assert state.news == [(1.0, "cover 02 failed: AuthenticationError 401")]
     assert state.covers[1].as_json()["error"] == "AuthenticationError"
     assert state.covers[1].as_json()["seconds"] == 0
 
 
-def test_drawn(state, clock):
-    """A tile has the cover's number, its phase, its time and a dot for each poll."""
+def test_tile_has_number_phase_time_and_polls(state, clock):
+    """Below the tiles are the totals."""
     state.on_event(poll(GENERATING))
     state.on_event(
         RequestFinished(
@@ -212,8 +212,8 @@ def test_drawn(state, clock):
     assert "0 of 2 covers  0 images  1 requests  3.5 s  each • is a poll" in map(str.rstrip, rest)
 
 
-def test_a_hold_is_drawn(state, clock):
-    """A refusal is news, and is counted down."""
+def test_pause_is_drawn_and_counted_down(state, clock):
+    """The refusal is news."""
     state.on_event(
         RequestsPaused(kind="submits", seconds=1.5, error=RateLimitedError(code=429, task_id="a"))
     )
@@ -224,8 +224,8 @@ def test_a_hold_is_drawn(state, clock):
 
 
 @pytest.mark.parametrize(("width", "height", "lines"), [(80, 24, 20), (120, 40, 20), (30, 24, 59)])
-def test_room_for_all(width, height, lines):
-    """All the covers fit a terminal of the usual size; a tall one has air between them."""
+def test_all_covers_fit_the_terminal(width, height, lines):
+    """A tall terminal has blank lines between them."""
     drawn = text(
         LiveView(DemoState(COVERS, clock=Clock())), width=width, height=height
     ).splitlines()
@@ -233,8 +233,8 @@ def test_room_for_all(width, height, lines):
     assert max(map(len, drawn)) <= width
 
 
-def test_the_end(state, clock):
-    """The table says how each cover ended, and below it stand the reasons and the sums."""
+def test_report_has_ends_reasons_and_totals(state, clock):
+    """The reasons stand below the table."""
     for brought in (GENERATING, DRAWN):
         state.on_event(poll(brought))
     clock.now += 4.2
@@ -254,8 +254,8 @@ def test_the_end(state, clock):
 @pytest.mark.parametrize(
     ("width", "lines", "covers_at_once"), [(80, 14, 2), (40, 26, 1), (25, 26, 1)]
 )
-def test_the_table_fits_its_terminal(width, lines, covers_at_once):
-    """A narrow terminal has fewer covers on a line, or fewer columns, and nothing is cut off."""
+def test_table_fits_its_terminal(width, lines, covers_at_once):
+    """A narrow terminal has fewer covers per line, or fewer columns."""
     state = DemoState(COVERS, clock=Clock())
     for cover in state.covers:
         cover.images = (IMAGE, IMAGE)
@@ -269,8 +269,8 @@ def test_the_table_fits_its_terminal(width, lines, covers_at_once):
     assert drawn[2].count("2b7a50*") == covers_at_once
 
 
-def test_why(state):
-    """A failure without a message is told by its state, and a wait out of time by its time."""
+def test_failure_without_a_message_is_news_with_its_state(state):
+    """A timeout is news with its time."""
     silent = CoverDetails(task_id="a", success_flag=3)
     state.end(state.covers[0], CoverFailedError(details=silent))
     state.end(state.covers[1], CoverTimeoutError(polls=3, waited=8.5))

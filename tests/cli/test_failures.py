@@ -18,8 +18,10 @@ each_command = pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMA
 
 
 @each_command
-async def test_a_server_in_trouble_is_named_in_a_pipe(started, emulator, tmp_path, arguments):
-    """The first line comes with the first failure, long before the command gives up."""
+async def test_first_failure_of_a_server_is_reported_in_a_pipe(
+    started, emulator, tmp_path, arguments
+):
+    """The line comes long before the command gives up."""
     emulator.fault(DOWN, rate=1.0)
     out = ("--out", str(tmp_path)) if arguments[0] == "collect" else ()
     async with started(*arguments, *out, KIE_BASE_URL=emulator.url) as command:
@@ -27,15 +29,15 @@ async def test_a_server_in_trouble_is_named_in_a_pipe(started, emulator, tmp_pat
 
 
 @each_command
-async def test_a_server_that_is_down_is_named_on_a_terminal(on_terminal, tmp_path, arguments):
-    """The failure stands above what is drawn, or in it."""
+async def test_server_that_is_down_is_reported_on_a_terminal(on_terminal, tmp_path, arguments):
+    """The line is above the view or in it."""
     out = ("--out", str(tmp_path)) if arguments[0] == "collect" else ()
     async with on_terminal(*arguments, *out, KIE_BASE_URL=NOT_A_SERVER) as terminal:
         await terminal.until("no usable answer: ClientConnectorError")
 
 
 async def test_many_failures_are_one_line(run, emulator):
-    """However many requests fail, and of however many covers."""
+    """They belong to several covers."""
     emulator.fault(DOWN, count=6)
     task_ids = [emulator.add_job(CoverScript(statuses=["success"])) for _ in range(4)]
     options = {"before": "speed_up(10)", "KIE_BASE_URL": emulator.url}
@@ -46,8 +48,8 @@ async def test_many_failures_are_one_line(run, emulator):
     assert summary.startswith("4 ids in ")
 
 
-async def test_a_host_of_images_in_trouble_is_named(started, emulator, tmp_path):
-    """A download that is tried again has a line too."""
+async def test_failed_download_that_is_repeated_is_reported(started, emulator, tmp_path):
+    """The line has the reason."""
     emulator.fault(Fault.answer(503), endpoint="image", rate=1.0)
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
     arguments = ("collect", task_id, "--out", str(tmp_path))
@@ -56,8 +58,8 @@ async def test_a_host_of_images_in_trouble_is_named(started, emulator, tmp_path)
     assert line.startswith("temporary failure: image not saved: the host answered 503")
 
 
-async def test_a_failing_request_to_generate_is_named(started):
-    """A command with few requests names each failure, with the pause that follows."""
+async def test_failed_submit_is_reported_with_the_delay(started):
+    """It was certainly not accepted."""
     arguments = ("generate", "a-song", "--callback-url", "http://x")
     async with started(*arguments, KIE_BASE_URL=NOT_A_SERVER) as command:
         assert (await command.message()).startswith("repeated in ")
