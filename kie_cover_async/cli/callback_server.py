@@ -68,7 +68,9 @@ class Address:
         path = DEFAULT_PATH if found is None else found["path"] or DEFAULT_PATH
         host, port = ("", 0) if found is None else (found["host"].strip("[]"), int(found["port"]))
         if not is_callback_host(host) or port > _MAX_PORT or not is_callback_path(path):
-            raise UsageError(f"{option} must be such as {_EXAMPLE}, not {short_repr(text)}")
+            raise UsageError(
+                f"{option} must be an address such as {_EXAMPLE}, not {short_repr(text)}"
+            )
         return cls(host, port, path)
 
 

@@ -2,7 +2,12 @@
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from math import inf
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -156,11 +161,6 @@ def _resolve(base_url: str | None) -> tuple[URL, str]:
         return url, resolve_api_key(None)
 
 
-@asynccontextmanager
-async def _proxied_session(url: URL) -> AsyncIterator[ClientSession | None]:
-    """Yield an external session if there is a proxy, else `None`: the client's own is better."""
-    if not needs_proxy(url):
-        yield None
-        return
-    async with ClientSession(trust_env=True) as session:
-        yield session
+def _proxied_session(url: URL) -> AbstractAsyncContextManager[ClientSession | None]:
+    """Return an external session if there is a proxy, else `None`: the client's own is better."""
+    return ClientSession(trust_env=True) if needs_proxy(url) else nullcontext()

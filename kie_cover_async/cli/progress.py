@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,7 +37,7 @@ _RATE_PERIOD, _MEAN_OF = 5.0, 200
 _FAILURE_INTERVAL = 30.0
 
 
-class ProgressView:
+class ProgressView(ABC):
     """A row that `rich.progress` draws, lines below it, and the pause after too many requests.
 
     `on_event` is an observer of the client. `live` draws the view: a started `Progress` cannot
@@ -236,15 +236,12 @@ class StateChangeLog:
 
     def on_event(self, event: Event) -> None:
         """Write a line if the event is news; temporary failures are written elsewhere."""
-        if isinstance(event, CoverPolled) and not (event.error and event.error.transient):
-            self._record(event)
-
-    def _record(self, poll: CoverPolled) -> None:
-        news = type(poll.error).__name__ if poll.details is None else poll.details.state.value
-        if news != self._last.get(poll.task_id):
-            self._last[poll.task_id] = news
-            text = news if poll.error is None else poll.error
-            say(f"{poll.task_id} at {poll.age:.1f} s: {text}")
+        if not isinstance(event, CoverPolled) or (event.error and event.error.transient):
+            return
+        news = type(event.error).__name__ if event.details is None else event.details.state.value
+        if news != self._last.get(event.task_id):
+            self._last[event.task_id] = news
+            say(f"{event.task_id} at {event.age:.1f} s: {event.error or news}")
 
 
 class FailureLog:

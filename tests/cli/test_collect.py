@@ -518,7 +518,9 @@ ODD_PLACES = ["..:0", f"{'a' * 70}.com:0", "\udce9:0/a", f"h:{'1' * 5000}", "h:\
 @pytest.mark.parametrize("listen", [*NO_PLACES, *ODD_PLACES])
 async def test_invalid_address_is_rejected_with_an_example(collect, listen):
     """The message is short, whatever was given."""
-    with pytest.raises(UsageError, match=r"--listen must be such as 127.*, not") as refused:
+    with pytest.raises(
+        UsageError, match=r"--listen must be an address such as 127.*, not"
+    ) as refused:
         await collect("an-id", listen=listen)
     assert len(str(refused.value)) < 150
 

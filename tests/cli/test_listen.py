@@ -283,7 +283,9 @@ OTHERS_IN_A_URL = ["/a%2Fb", "/%41", "/a%", "/./a", "/a/..", "/\udce9"]
 @pytest.mark.parametrize("path", [*NO_PATHS, *OTHERS_IN_A_URL])
 async def test_invalid_path_is_rejected(path):
     """A URL cannot have it, or would write it differently."""
-    with pytest.raises(UsageError, match="--path must be such as /kie/callback, not ") as refused:
+    with pytest.raises(
+        UsageError, match="--path must be a path such as /kie/callback, not "
+    ) as refused:
         await listen(port=0, path=path)
     assert str(refused.value).endswith(repr(path))
 
@@ -296,7 +298,7 @@ async def test_invalid_host_is_rejected(run, host):
     """Nothing is bound."""
     ended = await run("listen", "--port", "0", "--host", host)
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.usage_error.startswith("--host must be such as 127.0.0.1, not '")
+    assert ended.usage_error.startswith("--host must be a host such as 127.0.0.1, not '")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "::1", "::1%1", "10.0.0.1", "example"])

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import nullcontext
 from typing import Annotated, Any, NoReturn
 
 from rich.console import RenderableType
@@ -55,13 +55,16 @@ async def listen(
     as_json: options.Json = False,
 ) -> NoReturn:
     if not is_callback_host(host):
-        raise output.UsageError(f"--host must be such as 127.0.0.1, not {short_repr(host)}")
+        raise output.UsageError(f"--host must be a host such as 127.0.0.1, not {short_repr(host)}")
     if not is_callback_path(path):
-        raise output.UsageError(f"--path must be such as {DEFAULT_PATH}, not {short_repr(path)}")
+        raise output.UsageError(
+            f"--path must be a path such as {DEFAULT_PATH}, not {short_repr(path)}"
+        )
     keys, address = callback_keys(), Address(host, port, path)
     queue = CallbackQueue(CallbackInbox(keys or None))
     server = callback_server(queue.receive, address, is_signed=bool(keys), until=" until Ctrl-C")
-    async with _polling_client(base_url) as client, server:
+    has_key = os.environ.get(API_KEY_VARIABLE)
+    async with open_client(base_url) if has_key else nullcontext() as client, server:
         if client is None:
             output.say(f"What they claim is not confirmed: {API_KEY_VARIABLE} has no key.")
         try:
@@ -72,16 +75,6 @@ async def listen(
                     await _write_polls(client, queue, write_line, as_json=as_json)
         finally:
             output.say(queue.summary())
-
-
-@asynccontextmanager
-async def _polling_client(base_url: str | None) -> AsyncIterator[CoverClient | None]:
-    """Open a client if there is a key for one."""
-    if os.environ.get(API_KEY_VARIABLE):
-        async with open_client(base_url) as client:
-            yield client
-    else:
-        yield None
 
 
 async def _write_claims(
