@@ -23,8 +23,6 @@ from kie_cover_async.validation import validate_task_id
 # The clock of the command, not of the emulator.
 FAST = "speed_up(5)"
 ERROR = ServerError(code=500)
-TIMES = {"check": [], "wait": ["--timeout", "1"]}
-ERRORS = {"check": "TaskNotFoundError", "wait": "CoverTimeoutError"}
 
 
 def arguments_for(emulator, *given, file=None, rate=float("inf"), as_json=True):
@@ -345,18 +343,22 @@ def test_rate_without_requests_is_rejected(rate, wanted):
         rate_limiter_for(rate)
 
 
-@pytest.mark.parametrize("command", ["check", "wait"])
-async def test_ids_from_a_pipe_become_json_lines(run, emulator, piped, command):
+@pytest.mark.parametrize(
+    ("command", "error"), [("check", "TaskNotFoundError"), ("wait", "CoverFailedError")]
+)
+async def test_ids_from_a_pipe_become_json_lines(run, emulator, piped, command, error):
     """The exit code is 1 because there is an error among them."""
     task_ids = [emulator.add_job(age=60) for _ in range(300)]
-    stdin = piped("\n".join([*task_ids, "nobody", ""]))
-    arguments = (command, "-", "--rate", "inf", "--base-url", str(emulator.url))
-    ended = await run(*arguments, *TIMES[command], stdin=stdin)
+    failed = (
+        emulator.add_job(CoverScript(end="failure"), age=60) if command == "wait" else "unknown"
+    )
+    stdin = piped("\n".join([*task_ids, failed, ""]))
+    ended = await run(command, "-", "--rate", "inf", stdin=stdin, KIE_BASE_URL=str(emulator.url))
     assert ended.code == FAILED
     lines = {line["taskId"]: line for line in ended.documents}
     assert len(ended.documents) == len(lines) == 301
     assert all(lines[task_id]["successFlag"] == 1 for task_id in task_ids)
-    assert lines["nobody"]["error"] == ERRORS[command]
+    assert lines[failed]["error"] == error
     assert ended.err.startswith("301 ids in ")
 
 

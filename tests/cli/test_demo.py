@@ -78,7 +78,9 @@ async def test_text_in_a_pipe_is_a_log_and_a_plain_table(run, tmp_path):
 
 async def test_terminal_shows_all_phases_and_then_the_table(on_terminal, tmp_path):
     """The live view is erased before the table is printed."""
-    async with on_terminal("demo", "--out", str(tmp_path), before=FAST) as terminal:
+    # Slow enough for each phase to be drawn.
+    before = "import kie_cover_async.cli.progress as p; p.FRAMES_PER_SECOND = 30; speed_up(3)"
+    async with on_terminal("demo", "--out", str(tmp_path), before=before) as terminal:
         ended = await terminal.end()
     assert ended.code == DONE
     view, _, table = ended.out.rpartition("\x1b[2K")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from aiohttp import ClientSession
@@ -17,6 +18,8 @@ from kie_cover_async import (
 )
 from kie_cover_async.callbacks import CallbackInbox, sign_callback
 from kie_cover_async.cli.callback_server import callback_keys, is_callback_host
+from kie_cover_async.cli.commands.collect import collect
+from kie_cover_async.cli.commands.emulator import emulator as emulate
 from kie_cover_async.cli.commands.listen import CallbackQueue, listen
 from kie_cover_async.cli.output import DONE, INTERRUPTED, USAGE, UsageError
 from kie_cover_async.emulator import CallbackPlan, CoverScript
@@ -294,11 +297,10 @@ NO_HOSTS = ["", " ", "..", "\udce9", f"{'a' * 70}.com", "me@h", "h/x", "h?x", "h
 
 
 @pytest.mark.parametrize("host", NO_HOSTS)
-async def test_invalid_host_is_rejected(run, host):
+async def test_invalid_host_is_rejected(host):
     """Nothing is bound."""
-    ended = await run("listen", "--port", "0", "--host", host)
-    assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.usage_error.startswith("--host must be a host such as 127.0.0.1, not '")
+    with pytest.raises(UsageError, match=r"^--host must be a host such as 127\.0\.0\.1, not '"):
+        await listen(port=0, host=host)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "::1", "::1%1", "10.0.0.1", "example"])
@@ -315,17 +317,24 @@ def test_keys_are_separated_by_commas(monkeypatch):
     assert callback_keys() == []
 
 
-@pytest.mark.parametrize(
-    "command", ["listen --port 0", "collect an-id --listen 127.0.0.1:0", "emulator"]
-)
+COMMANDS = {
+    "listen": partial(listen, port=0),
+    "collect": partial(collect, ["an-id"], listen="127.0.0.1:0"),
+    "emulator": emulate,
+}
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize("keys", ["secret, \udce9", "secret\nnew", "\ufeffsecret"])
-async def test_keys_that_cannot_sign_are_rejected(run, tmp_path, command, keys):
+async def test_keys_that_cannot_sign_are_rejected(monkeypatch, tmp_path, command, keys):
     """The message does not show them."""
-    out = ("--out", str(tmp_path / "covers")) if command.startswith("collect") else ()
-    ended = await run(*command.split(), *out, KIE_CALLBACK_KEY=keys)
-    assert (ended.code, ended.out) == (USAGE, "")
-    refusal = "KIE_CALLBACK_KEY must be printable UTF-8 (it is not shown here)"
-    assert ended.usage_error == refusal
+    monkeypatch.setenv("KIE_CALLBACK_KEY", keys)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as rejected:
+        await command()
+    message = "KIE_CALLBACK_KEY must be printable UTF-8 (it is not shown here)"
+    assert str(rejected.value) == message
 
 
 async def test_callbacks_are_counted_by_kind():
