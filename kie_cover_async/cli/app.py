@@ -42,6 +42,9 @@ def _run() -> None:
     except OutputLost as output:
         sys.exit(output.code)
     except (OSError, RuntimeError) as error:
+        # A usage error remains one if stderr cannot be written to.
+        if code := getattr(error.__context__, "exit_code", 0):
+            sys.exit(code)
         # Typer writes the help to stdout, and the completion to files in the home directory.
         if isinstance(error, OSError) and error.filename is None:
             sys.exit(lost(error).code)

@@ -1,16 +1,18 @@
 """The command as a process: its arguments, its output, and how it ends."""
 
+import errno
 import os
 import re
 import sys
 import tomllib
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 import _kie_cover_async_command as shim
 from kie_cover_async import __version__
-from kie_cover_async.cli.app import app
+from kie_cover_async.cli.app import _run, app
 from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, USAGE
 from kie_cover_async.emulator import CoverScript, Fault
 
@@ -359,6 +361,20 @@ async def test_full_disk_is_a_failure_but_the_new_id_is_on_stderr(run, emulator,
     requested, failed = ended.err.splitlines()
     assert requested.startswith("requested; next: kie-cover wait ")
     assert failed == "kie-cover: cannot write to stdout: No space left on device"
+
+
+class FullDisk(StringIO):
+    def write(self, _):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_usage_error_that_cannot_be_written_exits_with_2(monkeypatch):
+    """The disk of stderr may be full."""
+    monkeypatch.setattr(sys, "argv", ["kie-cover", "check", "an-id", "--rate", "0"])
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+    with pytest.raises(SystemExit) as ended:
+        _run()
+    assert ended.value.code == USAGE
 
 
 async def test_help_that_cannot_be_written_is_a_failure(run, full):
