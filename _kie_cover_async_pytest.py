@@ -1,7 +1,7 @@
-"""The pytest plugin: an emulator, a client of it, and time that passes at once.
+"""The pytest plugin: fixtures for an emulator, a client of it, and a clock that jumps.
 
-It stands beside the package and imports it only for a test that uses a fixture, so that other test
-runs do not pay for it.
+It is outside the package and imports it only for a test that uses a fixture, so that other test
+runs do not load it.
 """
 
 import random
@@ -22,8 +22,8 @@ _ANY_KEY = "a-key-for-tests"
 _LOOPS = "_loops_of_pytest_asyncio"
 
 _MARKERS = (
-    "cover_emulator(**settings): with what settings the fixture makes its CoverEmulator",
-    "cover_client(**settings): with what settings the fixture makes its CoverClient",
+    "cover_emulator(**settings): the settings of the fixture's CoverEmulator",
+    "cover_client(**settings): the settings of the fixture's CoverClient",
 )
 _NO_LOOP = (
     "{fixture} lives in the event loop of an async test, and this test has none; pytest-asyncio "
@@ -41,9 +41,9 @@ _NOT_INSTANT = (
 def cover_emulator(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> "Iterator[CoverEmulator]":
-    """A CoverEmulator with the settings of the marker of this name.
+    """Start a CoverEmulator with the settings of the marker of this name.
 
-    KIE_BASE_URL and KIE_API_KEY lead to it, for code that makes a client of its own.
+    KIE_BASE_URL and KIE_API_KEY point to it, for code that makes its own client.
     """
     from kie_cover_async.emulator import CoverEmulator
 
@@ -60,19 +60,19 @@ def cover_emulator(
 def cover_client(
     request: pytest.FixtureRequest, cover_emulator: "CoverEmulator"
 ) -> "Iterator[CoverClient]":
-    """A CoverClient of the emulator, with the settings of the marker of this name."""
+    """Make a CoverClient of the emulator, with the settings of the marker of this name."""
     from kie_cover_async import CoverClient
 
     loop = _loop_of(request)
-    ours = {"api_key": _api_key(request), "base_url": cover_emulator.url}
-    client = CoverClient(**{**ours, **_settings(request, "cover_client")})
+    defaults = {"api_key": _api_key(request), "base_url": cover_emulator.url}
+    client = CoverClient(**{**defaults, **_settings(request, "cover_client")})
     yield client
     loop.run_until_complete(client.aclose())
 
 
 @pytest.fixture
 def instant_time(request: pytest.FixtureRequest) -> "Iterator[InstantTimeLoop]":
-    """The loop of the test, in which waiting takes no time; jitter is the same in every run."""
+    """Return the test's loop, in which waiting takes no time; `random` is seeded."""
     from kie_cover_async.testing import InstantTimeLoop
 
     loop = _loop_of(request)
@@ -85,7 +85,7 @@ def instant_time(request: pytest.FixtureRequest) -> "Iterator[InstantTimeLoop]":
 
 
 def _settings(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:
-    """Of several markers the one nearest to the test has the last word."""
+    """Return the settings of all markers; those nearest to the test override the others."""
     settings: dict[str, Any] = {}
     for mark in reversed(list(request.node.iter_markers(marker))):
         if mark.args:
@@ -99,14 +99,14 @@ def _api_key(request: pytest.FixtureRequest) -> str:
 
 
 def _loop_of(request: pytest.FixtureRequest) -> "AbstractEventLoop":
-    """The loop that will run the test; it stands still meanwhile."""
+    """Return the loop that will run the test; it is not running yet."""
     if "anyio_backend" in request.fixturenames:
-        runs = "anyio"
+        runner = "anyio"
     elif _is_for_pytest_asyncio(request):
-        runs = _loop_scope(request)
+        runner = _loop_scope(request)
     else:
         pytest.fail(_NO_LOOP.format(fixture=request.fixturename), pytrace=False)
-    loop: AbstractEventLoop = request.getfixturevalue(f"_loop_of_{runs}")
+    loop: AbstractEventLoop = request.getfixturevalue(f"_loop_of_{runner}")
     return loop
 
 
@@ -128,7 +128,7 @@ def _running_loop() -> "Callable[[], AsyncIterator[AbstractEventLoop]]":
     async def running_loop() -> "AsyncIterator[AbstractEventLoop]":
         import asyncio
 
-        # Until the end of the test: anyio ends a loop in which nothing is left to be done.
+        # Suspended until the end of the test: anyio closes a loop without tasks.
         yield asyncio.get_running_loop()
 
     return running_loop
@@ -138,7 +138,7 @@ _loop_of_anyio = pytest.fixture(_running_loop(), name="_loop_of_anyio")
 
 
 def _loops_of_pytest_asyncio() -> ModuleType:
-    """A plugin that has a fixture for each scope which the loop of a test may have."""
+    """Return a plugin with a fixture for each scope that the loop of a test may have."""
     import pytest_asyncio
 
     loops = ModuleType(_LOOPS)
@@ -150,7 +150,7 @@ def _loops_of_pytest_asyncio() -> ModuleType:
 
 
 class _InstantTime:
-    """The plugin that is there while a test is collected that asks for instant time."""
+    """The plugin that is registered while a test with `instant_time` is collected."""
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_asyncio_loop_factories(self) -> Mapping[str, "Callable[[], AbstractEventLoop]"]:
@@ -164,7 +164,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
     if "instant_time" not in metafunc.fixturenames:
         yield
         return
-    # Were it always there, pytest-asyncio would ask it for the loops of all tests.
+    # If it were always registered, pytest-asyncio would ask it for the loops of all tests.
     plugin = _InstantTime()
     metafunc.config.pluginmanager.register(plugin)
     yield
@@ -174,6 +174,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
-    # Earlier releases of pytest-asyncio lack this hook, and more that is needed here.
+    # Earlier releases of pytest-asyncio lack this hook and other features that are needed here.
     if hasattr(config.hook, "pytest_asyncio_loop_factories"):
         config.pluginmanager.register(_loops_of_pytest_asyncio())

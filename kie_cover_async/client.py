@@ -29,7 +29,7 @@ from .settings import (
 from .transport import HttpClient, ImageDownloader, Throttle, Transport, share_places
 from .validation import (
     Network,
-    networks,
+    parse_networks,
     short_repr,
     validate_callable,
     validate_http_url,
@@ -76,6 +76,12 @@ class CoverClient:
     :param observer: called with each event of `kie_cover_async.events`; one callable or several.
 
     Raises `TypeError` or `ValueError` naming the argument that cannot be used.
+
+    Example:
+        >>> async with CoverClient() as client:  # the key comes from KIE_API_KEY
+        ...     details = await client.wait_for_cover("first-cover", timeout=600.0)
+        >>> details.state.value, len(details.images)
+        ('SUCCESS', 2)
     """
 
     def __init__(
@@ -129,7 +135,7 @@ class CoverClient:
         )
         self._while_open = self._transport.open_calls.scope
         self.downloader: ImageDownloader = ImageDownloader(
-            self._transport, networks("allow_image_networks", allow_image_networks)
+            self._transport, parse_networks("allow_image_networks", allow_image_networks)
         )
         """How images are fetched, without the key: what a `CoverArchive` uses."""
         self._schedule = validate_schedule(schedule)

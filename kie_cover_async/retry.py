@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 from .errors import DownloadError, KieCoverError, RateLimitedError
 from .schedule import exponential
-from .validation import checked
+from .validation import number_validator
 
 LONGEST_PAUSE = 120.0
 """Seconds: no single refusal stops a rate limiter for longer, whatever its `Retry-After` says."""
@@ -23,11 +23,16 @@ class RetryPolicy:
     `max_attempts` counts the first try too; 1 is no repetition. Pauses are drawn from nothing up to
     a bound that starts at `initial_delay` and doubles up to `max_delay`, both in seconds. After a
     refusal for too many requests the pause is at least what the server named, or the whole bound.
+
+    Example:
+        >>> retry = RetryPolicy(max_attempts=6, initial_delay=1.0, max_delay=60.0)
+        >>> async with CoverClient(retry=retry) as client:
+        ...     credits_left = await client.get_credits()
     """
 
-    max_attempts: int = field(default=4, validator=checked(at_least=1, whole=True))
-    initial_delay: float = field(default=0.5, validator=checked(above=0))
-    max_delay: float = field(default=20.0, validator=checked(above=0))
+    max_attempts: int = field(default=4, validator=number_validator(at_least=1, whole=True))
+    initial_delay: float = field(default=0.5, validator=number_validator(above=0))
+    max_delay: float = field(default=20.0, validator=number_validator(above=0))
 
     def next_pause(self, error: KieCoverError, tries: int) -> float | None:
         """Seconds before a single call goes on after its failure number `tries`; `None`: no more.

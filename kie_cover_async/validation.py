@@ -1,4 +1,4 @@
-"""Refusing bad arguments: the error names the argument, what was given and what is accepted."""
+"""Validation of arguments: errors name the argument, the given value and what is accepted."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -14,27 +14,28 @@ from yarl import URL
 from .errors import InvalidTaskIdError
 
 Network = IPv4Network | IPv6Network
+FieldValidator = Callable[[Any, Any, Any], None]
 
-_SHOWN = 60
-# An origin that needs no parsing by yarl, which costs more than all else that is read of an image.
+_MAX_REPR = 60
+# Origins that need no parsing by yarl, which costs more than the rest of an image record does.
 _PLAIN_ORIGIN = re.compile(
     r"https?://(?:(?!(?i:xn--))[A-Za-z0-9-]{1,63}\.)*(?!(?i:xn--))[A-Za-z0-9-]{0,62}[A-Za-z0-9]"
 )
-# What yarl raises of a text that is no URL; the latter where brackets stand before an @.
-NO_URL = (ValueError, IndexError)
-# As much as could be a password is not shown.
+# yarl raises these for a str that is not a URL; IndexError if brackets precede an @.
+URL_ERRORS = (ValueError, IndexError)
+# Masked in messages: it may contain a password.
 _USER_INFO = re.compile(r"//.*@", re.DOTALL)
-_LARGEST = float_info.max
+_MAX_FLOAT = float_info.max
 
 
 def short_repr(value: object) -> str:
-    """The value's repr, cut to a length that fits a message."""
+    """Return the value's repr, cut to a length that fits a message."""
     try:
-        # A text is cut first, so that the repr of a huge one is never made.
-        text = repr(value[:_SHOWN] if isinstance(value, (str, bytes)) else value)
-    except Exception:  # noqa: BLE001 - whose repr this is, is anybody's guess
+        # A str is cut first, so that the repr of a huge one is never built.
+        text = repr(value[:_MAX_REPR] if isinstance(value, (str, bytes)) else value)
+    except Exception:  # noqa: BLE001 - the caller's class may raise anything
         text = f"a {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return text if len(text) <= _MAX_REPR else f"{text[: _MAX_REPR - 1]}…"
 
 
 def validate_number(
@@ -46,16 +47,16 @@ def validate_number(
     below: float = inf,
     whole: bool = False,
 ) -> None:
-    """Refuse what is no finite number within the bounds, or no whole one."""
-    wanted = _wanted(above, at_least, below, whole)
+    """Raise unless *value* is a finite number (an integer if `whole`) within the bounds."""
+    expected = _describe_number(above, at_least, below, whole)
     if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        raise TypeError(f"{name} must be {wanted}, not {short_repr(value)}")
-    # No `isfinite` here: it fails on a whole number that is past all floats.
-    if not (above < value < below) or value < at_least or abs(value) > _LARGEST:
-        raise ValueError(f"{name} must be {wanted}, not {short_repr(value)}")
+        raise TypeError(f"{name} must be {expected}, not {short_repr(value)}")
+    # Not `isfinite`, which fails on an int that exceeds every float.
+    if not (above < value < below) or value < at_least or abs(value) > _MAX_FLOAT:
+        raise ValueError(f"{name} must be {expected}, not {short_repr(value)}")
 
 
-def _wanted(above: float, at_least: float, below: float, whole: bool) -> str:
+def _describe_number(above: float, at_least: float, below: float, whole: bool) -> str:
     bounds = [
         f"{words} {bound:g}"
         for words, bound in (("above", above), ("of at least", at_least), ("below", below))
@@ -66,8 +67,8 @@ def _wanted(above: float, at_least: float, below: float, whole: bool) -> str:
     ).strip()
 
 
-def checked(**bounds: Any) -> Callable[[Any, Any, Any], None]:
-    """`validate_number` as a validator of an attrs field."""
+def number_validator(**bounds: Any) -> FieldValidator:
+    """Return `validate_number` as a validator of an attrs field."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
         validate_number(attribute.name, value, **bounds)
@@ -75,51 +76,51 @@ def checked(**bounds: Any) -> Callable[[Any, Any, Any], None]:
     return validate
 
 
-def not_below(other: str) -> Callable[[Any, Any, Any], None]:
-    """A validator of an attrs field that refuses a number below that of an earlier field."""
+def at_least_field(other: str) -> FieldValidator:
+    """Return a validator of an attrs field that rejects a number below an earlier field's."""
 
     def validate(instance: Any, attribute: Any, value: Any) -> None:
-        if value < (least := getattr(instance, other)):
-            wanted = f"{attribute.name} must be at least {other}, which is {least:g}"
-            raise ValueError(f"{wanted}, not {short_repr(value)}")
+        if value < (minimum := getattr(instance, other)):
+            expected = f"{attribute.name} must be at least {other}, which is {minimum:g}"
+            raise ValueError(f"{expected}, not {short_repr(value)}")
 
     return validate
 
 
 def is_one_word(value: object) -> TypeGuard[str]:
-    """Whether it is a text that is not empty and has no blanks, control characters or the like."""
+    """Return whether *value* is a non-empty str without blanks and unprintable characters."""
     return isinstance(value, str) and value != "" and value.isprintable() and " " not in value
 
 
-# Thousands of images come from one host.
+# Thousands of images come from the same host.
 @lru_cache(maxsize=64)
 def _is_plain_origin(text: str) -> bool:
     return _PLAIN_ORIGIN.fullmatch(text) is not None
 
 
 def is_http_url(value: object) -> TypeGuard[str]:
-    """Whether it is a text that is an absolute http or https URL."""
+    """Return whether *value* is a str that is an absolute http or https URL."""
     if isinstance(value, str) and value.isascii() and value.isprintable() and " " not in value:
         end = value.find("/", len("https://"))
         if _is_plain_origin(value if end < 0 else value[:end]):
             return True
-    # A URL is taken apart with blanks in it, too, and without the line breaks in it.
+    # yarl also accepts blanks, and drops line breaks.
     if not is_one_word(value):
         return False
     try:
         url = URL(value)
-        # What no resolver takes: a label that is empty, too long, or falsely said to be encoded.
+        # Fails for labels that no resolver accepts: empty, too long, or invalid Punycode.
         (url.raw_host or "").encode("idna")
         return url.scheme in {"http", "https"} and bool(url.host)
-    except NO_URL:
+    except URL_ERRORS:
         return False
 
 
 def validate_task_id(name: str, value: object) -> str:
-    """The id as it is, or `InvalidTaskIdError`.
+    """Return the id unchanged, or raise `InvalidTaskIdError`.
 
-    Any non-empty text without blanks or control characters will do: the API's ids are 32 hex
-    digits, but nothing promises that.
+    Any non-empty str without blanks and control characters is accepted: the API's ids are 32
+    hexadecimal digits, but nothing guarantees that.
     """
     if not is_one_word(value):
         raise InvalidTaskIdError(argument=name, given=short_repr(value))
@@ -127,56 +128,56 @@ def validate_task_id(name: str, value: object) -> str:
 
 
 def validate_http_url(name: str, value: object) -> URL:
-    """The URL, if it is an absolute one of http or https."""
-    given = _USER_INFO.sub("//***@", str(value)) if isinstance(value, (str, URL)) else value
-    refusal = f"{name} must be an absolute http or https URL, not {short_repr(given)}"
+    """Return the URL; raise unless it is an absolute http or https URL."""
+    masked = _USER_INFO.sub("//***@", str(value)) if isinstance(value, (str, URL)) else value
+    message = f"{name} must be an absolute http or https URL, not {short_repr(masked)}"
     if not isinstance(value, (str, URL)):
-        raise TypeError(refusal)
+        raise TypeError(message)
     if not is_http_url(str(value)):
-        raise ValueError(refusal)
+        raise ValueError(message)
     return URL(value)
 
 
-def networks(name: str, value: object) -> tuple[Network, ...]:
-    """Return the networks, each given as a text or as a network of `ipaddress`."""
+def parse_networks(name: str, value: object) -> tuple[Network, ...]:
+    """Return the networks, each given as a str or as a network of `ipaddress`."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be an iterable of networks, not {short_repr(value)}")
-    return tuple(_network(name, each) for each in value)
+    return tuple(_parse_network(name, each) for each in value)
 
 
-def _network(name: str, value: object) -> Network:
-    refusal = f"{name} must be a network such as '198.18.0.0/15', not {short_repr(value)}"
-    # Numbers and bytes would be read as single addresses.
+def _parse_network(name: str, value: object) -> Network:
+    message = f"{name} must be a network such as '198.18.0.0/15', not {short_repr(value)}"
+    # `ip_network` would read numbers and bytes as single addresses.
     if not isinstance(value, (str, IPv4Network, IPv6Network)):
-        raise TypeError(refusal)
+        raise TypeError(message)
     try:
         return ip_network(value)
     except ValueError:
-        raise ValueError(refusal) from None
+        raise ValueError(message) from None
 
 
 def validate_callable(name: str, value: object) -> None:
-    """Refuse what is neither callable nor `None`."""
+    """Raise `TypeError` unless *value* is callable or `None`."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} must be callable, not {short_repr(value)}")
 
 
-def checked_callable(_: Any, attribute: Any, value: Any) -> None:
-    """`validate_callable` as a validator of an attrs field."""
+def callable_validator(_: Any, attribute: Any, value: Any) -> None:
+    """Validate an attrs field by `validate_callable`."""
     validate_callable(attribute.name, value)
 
 
 def validate_plain_callable(name: str, value: object) -> None:
-    """Raise `TypeError` unless the value is callable and nothing would have to await it."""
+    """Raise `TypeError` unless *value* is callable and not async."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {short_repr(value)}")
-    # An object's own call counts; a class, which is called to make one, has that of `type`.
+    # An instance may have an async `__call__`; that of a class is `type.__call__`.
     if any(map(iscoroutinefunction, (value, type(value).__call__))):
         raise TypeError(f"{name} must be a plain function, not the async {short_repr(value)}")
 
 
-def checked_kind(kind: type) -> Callable[[Any, Any, Any], None]:
-    """A validator of an attrs field that refuses what is of another kind."""
+def instance_validator(kind: type) -> FieldValidator:
+    """Return a validator of an attrs field that accepts only instances of `kind`."""
 
     def validate(_: Any, attribute: Any, value: Any) -> None:
         if not isinstance(value, kind):

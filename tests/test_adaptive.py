@@ -21,7 +21,7 @@ from kie_cover_async import AdaptiveSchedule, ExponentialSchedule, RateLimiter, 
 from kie_cover_async.emulator import CoverEmulator
 from kie_cover_async.polling import TaskWatch, Waiter, WaitOptions
 from kie_cover_async.retry import RetryPolicy
-from kie_cover_async.schedule import Learner
+from kie_cover_async.schedule import LearningSchedule
 
 NOON = ScriptedTransport.noon
 
@@ -59,14 +59,14 @@ def lag(schedule, taken):
 # What it knows, and where it therefore polls.
 
 
-def test_untaught():
-    """Before it has seen any cover it polls most often where most covers are said to end."""
+def test_an_untrained_schedule_uses_the_prior():
+    """Before it has learned, it polls most often when most covers are expected to end."""
     schedule = AdaptiveSchedule(jitter=0)
     assert [polls_between(schedule, age, age + 20) for age in (1, 30, 130)] == [1, 4, 3]
 
 
-def test_what_always_takes_as_long():
-    """A cover that takes 47 s, as all others did, is seen at once, by polls that are few."""
+def test_equal_durations_are_found_with_few_polls():
+    """If every cover takes 47 s, the end is seen soon with few polls."""
     schedule = taught(*[47] * 400)
     assert lag(schedule, 47) < 0.5
     assert lag(schedule, 47.4) < 0.5
@@ -74,23 +74,23 @@ def test_what_always_takes_as_long():
     assert polls_between(schedule, 48, 88) <= 7
 
 
-def test_what_takes_either_time():
-    """Between two times that covers are known to take it polls no more than it must."""
+def test_few_polls_are_made_between_two_known_durations():
+    """Between two known durations it polls as rarely as possible."""
     schedule = taught(*[30, 120] * 200)
     assert lag(schedule, 30.1) < 1
     assert lag(schedule, 120.1) < 0.5
     assert {schedule.delay(age) for age in range(32, 105)} == {15}
 
 
-def test_times_in_whole_seconds():
-    """Many equal times are one short moment, which the times after them do not draw out."""
+def test_equal_times_are_one_short_block():
+    """Many equal times form one short block, which later times do not lengthen."""
     for count in (20, 50, 200):
         schedule = taught(*[30] * count, *[120] * count)
         assert schedule.delay(30.01) < schedule.delay(32) / 3
 
 
 def test_covers_faster_than_any_before_are_noticed():
-    """Where nothing was ever seen to end it polls all the same, and so finds out."""
+    """It also polls at ages at which no cover has ended yet."""
     schedule = taught(*[60] * 400, max_delay=1000)
     assert lag(schedule, 5) < 45
     for _ in range(400):
@@ -98,22 +98,22 @@ def test_covers_faster_than_any_before_are_noticed():
     assert lag(schedule, 5) < 0.5
 
 
-def test_a_tail_that_was_never_seen():
-    """Past all that is known, intervals grow with the age, up to the maximum."""
+def test_intervals_grow_beyond_the_longest_known_time():
+    """Beyond all known times, intervals grow with the age, up to the maximum."""
     schedule = taught(*range(20, 60), max_delay=30)
     delays = [schedule.delay(age, 1) for age in (146.1, 300, 600, 900, 1400, 5e6, 1e300)]
     assert delays == pytest.approx([9.51, 13.57, 19.12, 23.39, 29.13, 30, 30], abs=0.01)
 
 
 @pytest.mark.parametrize("age", [-1e300, -5, -0.0])
-def test_a_negative_age(age):
-    """A job from the future is as good as new."""
+def test_a_negative_age_is_zero(age):
+    """A job from the future counts as new."""
     schedule = taught(*[60] * 400, max_delay=1000)
     assert schedule.delay(age) == schedule.delay(0) == pytest.approx(44.9, abs=0.1)
 
 
-def test_the_last_four_hundred_count():
-    """What was long ago is forgotten."""
+def test_the_last_400_times_are_stored():
+    """Older times are dropped."""
     schedule = taught(*[100.0] * 400, *[20.0] * 399)
     assert schedule.dump_state() == {"generation_times": [100.0] + [20.0] * 399}
 
@@ -130,21 +130,21 @@ def test_the_last_four_hundred_count():
         ended(5e9),
     ],
 )
-def test_times_that_tell_nothing(details):
-    """Times that are missing, out of order or an hour apart are left alone."""
+def test_implausible_times_are_ignored(details):
+    """Times that are missing, out of order or an hour apart are ignored."""
     schedule = AdaptiveSchedule()
     schedule.learn(details)
     assert schedule.dump_state() == {"generation_times": []}
 
 
 @pytest.mark.parametrize("taken", [0, 0.25, 3599.999])
-def test_times_that_tell_something(taken):
-    """From nothing to an hour, anything may be how long a cover took."""
+def test_plausible_times_are_recorded(taken):
+    """Any duration from zero to an hour is recorded."""
     assert taught(taken).dump_state() == {"generation_times": [taken]}
 
 
-def test_a_table_is_made_now_and_then():
-    """With much known, one cover more changes nothing; a twentieth more does."""
+def test_the_estimate_is_updated_every_twentieth():
+    """With many known times, one more changes nothing; a twentieth more does."""
     schedule = AdaptiveSchedule(max_delay=60, jitter=0)
     schedule.load_state({"generation_times": [47] * 400})
     before = schedule.delay(20)
@@ -171,7 +171,7 @@ def lag_and_polls(schedule, durations):
         *earlier, last = ages(schedule, taken)
         lags.append(last - taken)
         polls.append(len(earlier) + 1)
-        if isinstance(schedule, Learner):
+        if isinstance(schedule, LearningSchedule):
             schedule.learn(ended(taken))
     return fmean(lags[300:]), fmean(polls[300:])
 
@@ -201,8 +201,8 @@ def test_learning_saves_lag(name, max_delay, poll_cost, share):
     assert own_lag <= share * usual_lag
 
 
-def test_jitter_costs_no_lag():
-    """Jitter of a tenth is dear to nobody."""
+def test_jitter_costs_little_lag():
+    """A jitter of a tenth costs little lag."""
     chance = random.Random(7)
     durations = [DURATIONS["lognormal"](chance) for _ in range(1500)]
     exact, _ = lag_and_polls(AdaptiveSchedule(jitter=0), durations)
@@ -231,21 +231,21 @@ SETTINGS = st.fixed_dictionaries(
 
 @given(HISTORIES, AGES, PRESSURES, SETTINGS)
 def test_no_interval_leaves_its_bounds(history, age, pressure, settings):
-    """Whatever is known, asked and set, the delay is between the minimum and the maximum."""
+    """For any state, age and setting, the delay is between minimum and maximum."""
     delay = taught(*history, **settings).delay(age, pressure)
     assert settings["min_delay"] <= delay <= settings["max_delay"]
 
 
 @given(HISTORIES, AGES, PRESSURES, PRESSURES)
-def test_pressure_lengthens(history, age, one, other):
+def test_pressure_never_shortens_an_interval(history, age, one, other):
     """More pressure never makes an interval shorter."""
     schedule = taught(*history, min_delay=1e-3, max_delay=1e6)
     calm, full = sorted([one, other])
     assert schedule.delay(age, calm) <= schedule.delay(age, full) * (1 + 1e-9)
 
 
-def test_pressure_is_a_factor_of_the_price():
-    """Under a pressure of four a poll has to be worth four times as much."""
+def test_pressure_multiplies_the_poll_cost():
+    """A pressure of four has the effect of four times the poll cost."""
     dear, cheap = (
         AdaptiveSchedule(poll_cost=1.2, jitter=0),
         AdaptiveSchedule(poll_cost=0.3, jitter=0),
@@ -254,8 +254,8 @@ def test_pressure_is_a_factor_of_the_price():
         assert cheap.delay(age, 4.0) == pytest.approx(dear.delay(age))
 
 
-def test_jitter():
-    """Intervals are spread by a tenth to both sides, but never past their bounds."""
+def test_jitter_spreads_intervals_within_the_bounds():
+    """Intervals are spread by a tenth to both sides, but never beyond their bounds."""
     schedule = AdaptiveSchedule()
     exact = AdaptiveSchedule(jitter=0).delay(40)
     delays = [schedule.delay(40) for _ in range(400)]
@@ -269,8 +269,8 @@ def test_jitter():
 
 
 @given(HISTORIES)
-def test_knowledge_is_saved_and_loaded(history):
-    """What one schedule knows another one learns from JSON, and polls at the same times."""
+def test_state_is_saved_and_loaded(history):
+    """The state survives JSON, and the other schedule polls at the same times."""
     teacher, pupil = taught(*history), taught(5.0, 6.0)
     pupil.load_state(json.loads(json.dumps(teacher.dump_state())))
     assert pupil.dump_state() == teacher.dump_state()
@@ -280,15 +280,15 @@ def test_knowledge_is_saved_and_loaded(history):
 
 
 @given(st.lists(SECONDS, max_size=20))
-def test_polls_are_as_they_were(history):
-    """A schedule that goes on from saved state polls when the saved one would have."""
+def test_a_loaded_schedule_polls_like_the_saved_one(history):
+    """A schedule with loaded state polls at the times of the saved one."""
     teacher, pupil = taught(*history), AdaptiveSchedule(jitter=0)
     pupil.load_state(teacher.dump_state())
     assert [pupil.delay(age) for age in range(200)] == [teacher.delay(age) for age in range(200)]
 
 
-def test_knowledge_is_a_copy():
-    """Neither what was saved nor what was loaded changes what is known later."""
+def test_the_state_is_a_copy():
+    """Changing the saved or the loaded dict changes no schedule."""
     schedule = taught(47.0)
     saved = schedule.dump_state()
     saved["generation_times"].append(1.0)
@@ -299,8 +299,8 @@ def test_knowledge_is_a_copy():
     assert schedule.dump_state() == {"generation_times": [47.0, 1.0, 3.0]}
 
 
-def test_too_much_knowledge():
-    """Of more than it can remember it keeps the latest; of none, it begins anew."""
+def test_loading_keeps_the_latest_400_times():
+    """Of too many times the latest are kept; an empty list resets the schedule."""
     schedule = taught(47.0)
     schedule.load_state({"generation_times": list(range(500)), "more": "of a later version"})
     assert schedule.dump_state() == {"generation_times": list(range(100, 500))}
@@ -329,8 +329,8 @@ TIMES = r'state\["generation_times"\]'
         ({"generation_times": [10**400]}, ValueError, rf"{TIMES}\[0\] must be"),
     ],
 )
-def test_knowledge_that_is_none(knowledge, error, said):
-    """What is not of the form it was saved in is refused, with what is wrong and where."""
+def test_invalid_state_is_rejected(knowledge, error, said):
+    """A state of another form is rejected; the error says what is wrong and where."""
     schedule = taught(47.0)
     with pytest.raises(error, match=f"^{said}"):
         schedule.load_state(knowledge)
@@ -356,7 +356,7 @@ def test_knowledge_that_is_none(knowledge, error, said):
     ],
 )
 def test_a_bad_setting_is_named(name, value, error):
-    """A setting that cannot be used is refused by its name, with what is accepted."""
+    """The error for an invalid setting names it and says what is accepted."""
     with pytest.raises(error, match=f"^{name} must be a finite number (above|of at least) 0"):
         AdaptiveSchedule(**{name: value})
 
@@ -369,21 +369,21 @@ def test_a_bad_setting_is_named(name, value, error):
     ],
 )
 def test_bounds_in_the_wrong_order_are_named(settings, said):
-    """A maximum below the minimum is refused, and either may be the default."""
+    """A maximum below the minimum is rejected, even if one is the default."""
     with pytest.raises(ValueError, match=f"^{said}$"):
         AdaptiveSchedule(**settings)
     assert AdaptiveSchedule(min_delay=15).delay(0) == 15
 
 
-def test_settings_are_shown():
-    """Its text shows the settings, and not all that it knows."""
+def test_the_repr_shows_only_settings():
+    """The repr shows the settings, and not the recorded times."""
     text = "AdaptiveSchedule(poll_cost=0.3, min_delay=0.25, max_delay=15.0, jitter=0.1)"
     assert repr(taught(47.0, jitter=0.1)) == text
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, pickled])
-def test_copies_know_the_same(again):
-    """A copy knows what the original knew, and learns by itself from then on."""
+def test_a_copy_has_the_same_times(again):
+    """A copy has the recorded times, and learns separately from then on."""
     schedule = taught(*range(30, 60))
     other = again(schedule)
     assert other.delay(40) == schedule.delay(40)
@@ -392,11 +392,11 @@ def test_copies_know_the_same(again):
     assert len(schedule.dump_state()["generation_times"]) == 30
 
 
-def test_protocols():
+def test_it_is_a_learning_schedule():
     """It is a schedule, and it learns."""
     schedule = AdaptiveSchedule()
     assert isinstance(schedule, Schedule)
-    assert isinstance(schedule, Learner)
+    assert isinstance(schedule, LearningSchedule)
 
 
 # Under a busy rate limiter.
@@ -470,8 +470,8 @@ def well_taught():
 
 
 @pytest.mark.virtual_time
-async def test_a_full_rate_limiter_is_spent_well():
-    """At ten polls a second and two covers it beats by a third any interval that would fit."""
+async def test_at_the_vendors_limits_it_beats_fixed_intervals():
+    """At the vendor's limits its lag is a third less than that of any fixed interval."""
     crowd = Crowd(well_taught())
     fixed = [await Crowd(Every(seconds)).mean_lag() for seconds in (11, 12.5, 14)]
     assert await crowd.mean_lag() <= 0.65 * min(fixed)
@@ -479,8 +479,8 @@ async def test_a_full_rate_limiter_is_spent_well():
 
 
 @pytest.mark.virtual_time
-async def test_the_price_rises_until_the_polls_fit():
-    """Under pressure there are fewer polls, so that the queue stays short for all others, too."""
+async def test_pressure_keeps_the_queue_short():
+    """Under pressure there are fewer polls, so that the queue stays short."""
     crowd, heedless = Crowd(well_taught()), Crowd(Heedless(well_taught()))
     lag, heedless_lag = await crowd.mean_lag(), await heedless.mean_lag()
     assert lag < heedless_lag
@@ -488,8 +488,8 @@ async def test_the_price_rises_until_the_polls_fit():
 
 
 @pytest.mark.virtual_time
-async def test_waits_teach_it():
-    """Every wait that ends tells the schedule how long its cover took."""
+async def test_finished_waits_are_learned():
+    """Every finished wait records how long its cover took."""
     schedule = AdaptiveSchedule()
     crowd = Crowd(schedule, count=20)
     await crowd.mean_lag()
@@ -503,8 +503,8 @@ async def test_waits_teach_it():
 EXAMPLE = Path(__file__).parents[1] / "docs" / "examples" / "remember_times.py"
 
 
-async def test_times_are_remembered_from_run_to_run(monkeypatch, tmp_path, capsys):
-    """The example of a memory in a file knows the covers of the runs before."""
+async def test_the_example_restores_times_in_the_next_run(monkeypatch, tmp_path, capsys):
+    """The example that stores times in a file restores those of earlier runs."""
     main = runpy.run_path(str(EXAMPLE))["main"]
     memory = tmp_path / "cover-times.json"
     async with CoverEmulator(generation_time=0.0) as emulator:

@@ -24,7 +24,7 @@ LAYERS = [
         "client archive callbacks emulator testing",
         "polling bulk",
         "transport",
-        "api signature retry rate_limiter settings inbox",
+        "api retry rate_limiter settings inbox",
         "models errors schedule events validation fair_queue cancel_scope descriptors _version",
     )
 ]
@@ -50,7 +50,7 @@ HOMES = {
     r"cattrs?\..+": {"api"},
     r"orjson\..+": {"api"},
     r"backoff\..+": {"schedule", "retry"},
-    r"hmac\..+": {"signature", "emulator"},  # each checks the other
+    r"hmac\..+": {"callbacks", "emulator"},  # each checks the other
     r"sqlite3\..+": {"archive"},
     r"(typer|click|rich)\..+": {"cli"},
     r"_?pytest(_asyncio)?\..*": set(),  # the plugin stands beside the package

@@ -145,7 +145,7 @@ async def turns(number: int = 5) -> None:
 
 
 def test_an_outcome_is_details_or_an_error():
-    """An outcome is ok where there is no error; its result is the details, or raises."""
+    """An outcome without an error is ok; its result is the details, or raises the error."""
     details, error = CoverDetails(task_id="a"), ServerError(code=500)
     good, bad = CoverOutcome(task_id="a", details=details), CoverOutcome(task_id="a", error=error)
     assert (good.ok, good.result()) == (True, details)
@@ -155,15 +155,15 @@ def test_an_outcome_is_details_or_an_error():
     assert caught.value is error
 
 
-async def test_outcomes_come_as_they_are_done():
-    """The first outcome is that of the id that was done first, and comes at that moment."""
+async def test_outcomes_arrive_in_order_of_completion():
+    """Each outcome arrives when its id is done."""
     seen: dict[str, float] = {}
     await note(stream(["slow", "quick", "middling"], Work(slow=5, quick=1, middling=3)), seen)
     assert list(seen.items()) == [("quick", 1), ("middling", 3), ("slow", 5)]
 
 
-async def test_outcomes_in_order():
-    """Where order is asked for, an outcome comes when all before it have come."""
+async def test_ordered_outcomes_keep_the_input_order():
+    """With `ordered`, an outcome arrives when all earlier ids are done."""
     seen: dict[str, float] = {}
     work = Work(slow=5, quick=1, middling=3)
     await note(stream(["quick", "slow", "middling"], work, ordered=True), seen)
@@ -172,8 +172,8 @@ async def test_outcomes_in_order():
 
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("limit", [1, 7, 1000])
-async def test_every_item_has_its_outcome(limit, ordered):
-    """Whatever the limit, there is one outcome for each item, for each of equal ones too."""
+async def test_every_item_has_one_outcome(limit, ordered):
+    """Whatever the limit, each item has one outcome, equal items too."""
     task_ids = [str(n % 40) for n in range(100)]
     work = Work(**{str(n): n % 5 for n in range(40)})
     seen = await ids_of(stream(task_ids, work, limit=limit, ordered=ordered))
@@ -182,7 +182,7 @@ async def test_every_item_has_its_outcome(limit, ordered):
 
 
 async def test_expected_failures_are_data():
-    """An error of the package is its id's outcome, without a traceback, and ends nothing."""
+    """A `KieCoverError` is its id's outcome, without a traceback, and ends nothing."""
     error = ServerError(code=500)
     by_id = {outcome.task_id: outcome async for outcome in stream(["a", "b", "c"], Work(b=error))}
     assert {task_id: outcome.ok for task_id, outcome in by_id.items()} == {
@@ -195,20 +195,20 @@ async def test_expected_failures_are_data():
 
 
 @pytest.mark.parametrize("source", ["an id", b"bytes", 5, None, [].append])
-async def test_what_is_no_source_of_ids(source):
-    """One text would be read letter by letter: it is refused at once, as is what has no items."""
+async def test_non_iterable_and_str_sources_are_rejected(source):
+    """A str and a value that is not iterable are rejected immediately."""
     with pytest.raises(TypeError, match="task_ids must be an iterable of ids, not"):
         stream(source)
 
 
 @pytest.mark.parametrize("source", [list, dict.fromkeys, set, iter, lambda ids: Queue(*ids)])
-async def test_ids_from_anywhere(source):
-    """Any iterable will do, and any async iterable."""
+async def test_any_iterable_is_a_source(source):
+    """Any iterable and any async iterable is accepted."""
     assert sorted(await ids_of(stream(source(["a", "b", "c", "d"])))) == ["a", "b", "c", "d"]
 
 
-async def test_nothing_starts_before_it_is_asked_for():
-    """A stream that nobody iterates draws no id and starts no task."""
+async def test_nothing_starts_before_the_first_iteration():
+    """A stream that is not iterated draws no id and starts no task."""
     lines, feed, work = Lines(), Feed("a"), Work()
     streams = [stream(iter(lines), work), stream(feed(), work)]
     await turns()
@@ -220,13 +220,13 @@ async def test_nothing_starts_before_it_is_asked_for():
 
 
 @pytest.mark.parametrize("source", [list, Feed()], ids=["iterable", "async iterable"])
-async def test_no_ids(source):
+async def test_no_ids_give_no_outcomes(source):
     """Without ids there are no outcomes."""
     assert await ids_of(stream(source())) == []
 
 
-async def test_after_the_end_is_the_end():
-    """A stream that has ended stays so."""
+async def test_an_ended_stream_stays_ended():
+    """After its end, a stream raises `StopAsyncIteration` each time."""
     outcomes = stream(["a"])
     assert await ids_of(outcomes) == ["a"]
     for _ in range(2):
@@ -236,23 +236,23 @@ async def test_after_the_end_is_the_end():
 
 
 @pytest.mark.parametrize("source", [list, lambda lines: Feed(*lines)()], ids=["plain", "async"])
-async def test_so_many_at_once(source):
-    """As many ids as the limit says are worked on at once, and no more."""
+async def test_the_limit_bounds_concurrency(source):
+    """As many ids as the limit are in work at the same time, and no more."""
     work = Work()
     assert len(await ids_of(stream(source(Lines(20)), work, limit=4))) == 20
     assert work.most_at_once == 4
     assert now() == 5
 
 
-async def test_few_workers():
-    """There is no task for each id: those that there are go on to the next one."""
+async def test_workers_are_reused():
+    """There are only as many tasks as the limit; each continues with the next id."""
     work = Work()
     await ids_of(stream(Lines(1000), work, limit=10))
     assert len(work.tasks) == 10
 
 
-async def test_work_begins_one_by_one():
-    """Ten thousand workers do not begin in one go, in which nobody else would have a turn."""
+async def test_workers_start_one_per_loop_iteration():
+    """Ten thousand workers do not start in one iteration of the event loop."""
     outcomes = stream(Lines(), work := Work(), limit=10_000)
     first = asyncio.create_task(outcomes.__anext__())
     await turns(100)
@@ -264,7 +264,7 @@ async def test_work_begins_one_by_one():
 
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_a_slow_consumer_slows_the_source(ordered):
-    """Of a million ids no more are drawn than have room: twice the limit beyond those taken."""
+    """At most twice the limit of ids are drawn in advance of the consumer."""
     lines = Lines()
     async with stream(lines, limit=5, ordered=ordered) as outcomes:
         for taken in range(1, 50):
@@ -274,8 +274,8 @@ async def test_a_slow_consumer_slows_the_source(ordered):
     assert lines.drawn > 50
 
 
-async def test_a_slow_consumer_of_an_async_source():
-    """An async source, too, is drawn from only when there is somebody to work on it."""
+async def test_a_slow_consumer_slows_an_async_source():
+    """An async source is read only while a worker is free."""
     feed = Feed(*map(str, range(1000)))
     async with stream(feed(), work := Work(), limit=5) as outcomes:
         for taken in range(1, 50):
@@ -285,8 +285,8 @@ async def test_a_slow_consumer_of_an_async_source():
             assert len(feed.drawn) - len(work.begun) <= 1
 
 
-async def test_order_has_a_window():
-    """An id that takes for ever does not let the others run away: they wait for it."""
+async def test_order_is_kept_within_a_window():
+    """While one id takes very long, at most twice the limit of others are drawn."""
     lines = Lines()
     async with stream(lines, Work(**{"3": 1000}), limit=5, ordered=True) as outcomes:
         assert [(await anext(outcomes)).task_id for _ in range(2)] == ["1", "2"]
@@ -297,8 +297,8 @@ async def test_order_has_a_window():
         ]
 
 
-async def test_ids_that_come_slowly():
-    """Each id of a slow source is worked on as it comes, and the source is closed at its end."""
+async def test_a_slow_source_is_processed_as_it_yields():
+    """Each id is processed when it is yielded, and the source is closed at its end."""
     feed = Feed("a", "b", "c", seconds=10)
     seen: dict[str, float] = {}
     await note(stream(feed(), Work(a=15)), seen)
@@ -306,8 +306,8 @@ async def test_ids_that_come_slowly():
     assert feed.closed
 
 
-async def test_an_async_source_lives_in_one_task():
-    """What it has around its `yield`, a timeout or a task group, belongs to the task it is in."""
+async def test_an_async_source_is_read_in_one_task():
+    """A timeout or a task group around a `yield` stays in one task."""
     feed = Feed(*map(str, range(100)))
     await ids_of(stream(feed(), limit=10))
     assert len(feed.tasks) == 1
@@ -315,8 +315,8 @@ async def test_an_async_source_lives_in_one_task():
 
 @pytest.mark.parametrize("source", [Lines, Feed(*map(str, range(1000)))], ids=["plain", "async"])
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_leaving_early_leaves_nothing(source, ordered):
-    """After its block nothing runs any more, and nothing comes any more."""
+async def test_leaving_the_block_stops_everything(source, ordered):
+    """After the block no task runs, and no outcome arrives."""
     work = Work(**{"2": 60})
     async with stream(source(), work, ordered=ordered) as outcomes:
         await anext(outcomes)
@@ -338,8 +338,8 @@ class Held:
 
 
 @pytest.mark.parametrize("source", [Held(), Feed(*map(str, range(1000)))], ids=["plain", "async"])
-async def test_leaving_early_closes_the_source(source):
-    """A generator is closed before the block is left, so what it holds is let go."""
+async def test_leaving_the_block_closes_the_source(source):
+    """A generator is closed before the block is left."""
     async with stream(source()) as outcomes:
         await anext(outcomes)
     assert source.closed
@@ -361,16 +361,16 @@ class Counted:
         return str(self.asked)
 
 
-async def test_a_source_ends_once():
-    """A source that has come to its end is not asked again."""
+async def test_an_exhausted_source_is_not_read_again():
+    """A source that has ended is not asked for another id."""
     source = Counted(10)
     assert len(await ids_of(stream(source, limit=4))) == 10
     assert source.asked == 11
 
 
 @pytest.mark.parametrize("source", [Lines, Feed(*map(str, range(1000)))], ids=["plain", "async"])
-async def test_work_goes_on_without_the_consumer(source):
-    """While the consumer is elsewhere work goes on, until there is no room for more outcomes."""
+async def test_work_continues_until_the_window_is_full(source):
+    """Without a consumer, work continues until no room for outcomes is left."""
     async with stream(source(), work := Work(), limit=3) as outcomes:
         await anext(outcomes)
         await asyncio.sleep(100)
@@ -378,15 +378,30 @@ async def test_work_goes_on_without_the_consumer(source):
         assert work.now_at == 0
 
 
-async def test_what_ends_together_ends_before_more_begins():
-    """Outcomes that are there in the same moment are had before anything new is begun."""
+async def test_a_worker_continues_without_waiting_for_the_consumer():
+    """A worker whose id is done starts the next one immediately."""
     async with stream(Lines(), work := Work(), limit=3) as outcomes:
         await anext(outcomes)
-        assert (work.now_at, len(work.begun)) == (0, 3)
+        assert (now(), work.now_at, len(work.begun)) == (1, 3, 6)
 
 
-async def test_an_error_of_the_consumer():
-    """What the consumer raises passes through, after everything was stopped."""
+async def test_ids_that_fail_without_suspending_do_not_block_the_loop():
+    """After an error, a worker lets other tasks run before it takes the next id."""
+    task_ids = list(Lines(100))
+    work = Work(**dict.fromkeys(task_ids, ServerError(code=500)))
+    outcomes = stream(task_ids, work, limit=100)
+    first = asyncio.create_task(outcomes.__anext__())
+    begun = []
+    for _ in range(5):
+        await asyncio.sleep(0)
+        begun.append(len(work.begun))
+    await first
+    await outcomes.aclose()
+    assert max(later - earlier for earlier, later in pairwise(begun)) < 10
+
+
+async def test_an_error_of_the_consumer_stops_everything():
+    """The consumer's own error propagates after everything has stopped."""
 
     async def fail(outcomes: OutcomeStream) -> None:
         async with outcomes:
@@ -398,8 +413,8 @@ async def test_an_error_of_the_consumer():
     assert (work.now_at, tasks()) == (0, NOBODY)
 
 
-async def test_a_deadline_for_all():
-    """A deadline for the whole call is the caller's own."""
+async def test_a_timeout_around_the_iteration_stops_everything():
+    """The caller's `asyncio.timeout` bounds the whole call."""
     seen: dict[str, float] = {}
 
     async def consume(outcomes: OutcomeStream) -> None:
@@ -413,8 +428,8 @@ async def test_a_deadline_for_all():
     assert (work.now_at, tasks()) == (0, NOBODY)
 
 
-async def test_a_stream_that_is_dropped():
-    """A stream that nobody holds any more cancels what it started."""
+async def test_a_dropped_stream_cancels_its_tasks():
+    """A stream without references cancels the tasks that it started."""
     work = Work(**{"2": 60})
     await anext(stream(Lines(), work))
     assert work.now_at
@@ -422,13 +437,13 @@ async def test_a_stream_that_is_dropped():
     assert (work.now_at, tasks(), pending_timers()) == (0, NOBODY, [])
 
 
-async def test_a_stream_that_is_dropped_by_another_thread():
-    """The garbage collector runs where it likes, and tasks are cancelled in their own loop."""
+async def test_a_stream_dropped_in_another_thread_cancels_its_tasks():
+    """The garbage collector may run in any thread; tasks are cancelled in their loop."""
     asyncio.get_running_loop().set_debug(True)
     work = Work(**{"2": 60, "3": 60})
     held = [stream(Lines(), work)]
     await anext(held[0])
-    assert work.now_at == 2
+    assert work.now_at == 3
     dropping = Thread(target=held.clear)
     dropping.start()
     dropping.join()
@@ -436,8 +451,8 @@ async def test_a_stream_that_is_dropped_by_another_thread():
     assert (work.now_at, tasks()) == (0, NOBODY)
 
 
-def test_a_stream_that_outlives_its_loop():
-    """When the loop has gone, and with it all tasks, there is nothing to be said."""
+def test_a_stream_may_outlive_its_loop():
+    """Dropping a stream after its loop was closed does nothing."""
     held = []
 
     async def begin() -> None:
@@ -451,19 +466,19 @@ def test_a_stream_that_outlives_its_loop():
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
-async def test_a_stream_is_not_copied(again):
-    """A copy is refused, nothing is left of it, and the stream goes on."""
+async def test_a_stream_cannot_be_copied(again):
+    """Copying raises `TypeError`, and the stream continues."""
     outcomes = stream(["a", "b"])
     await anext(outcomes)
-    with pytest.raises(TypeError, match="an OutcomeStream is not to be pickled or copied"):
+    with pytest.raises(TypeError, match="an OutcomeStream cannot be pickled or copied"):
         again(outcomes)
     gc.collect()
     assert await ids_of(outcomes) == ["b"]
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_bug_is_raised(ordered):
-    """What is no expected failure is raised after everything was stopped, and is the end."""
+async def test_a_bug_is_raised_after_everything_stopped(ordered):
+    """An unexpected exception stops everything and ends the iteration."""
     work = Work(bad=BUG, slow=60)
     outcomes = stream(["good", "slow", "fine", "bad", "never"], work, limit=2, ordered=ordered)
     seen: dict[str, float] = {}
@@ -476,8 +491,8 @@ async def test_a_bug_is_raised(ordered):
     assert await ids_of(outcomes) == []
 
 
-async def test_what_was_done_before_the_bug_is_not_lost():
-    """Outcomes that are there already come before the bug is raised."""
+async def test_outcomes_before_a_bug_are_not_lost():
+    """Outcomes that are ready arrive before the bug is raised."""
     outcomes = stream(["a", "b", "bad"], Work(bad=BUG), limit=1)
     assert (await anext(outcomes)).task_id == "a"
     await asyncio.sleep(5)
@@ -494,8 +509,8 @@ def broken() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("source", [broken, Feed("a", BUG)], ids=["plain", "async"])
-async def test_a_bug_of_the_source(source):
-    """What a source raises is raised from the iteration, after what it gave before."""
+async def test_a_bug_of_the_source_is_raised(source):
+    """An exception of the source is raised after the outcomes of its ids."""
     seen: dict[str, float] = {}
     with pytest.raises(ZeroDivisionError):
         await note(stream(source(), limit=1), seen)
@@ -503,15 +518,15 @@ async def test_a_bug_of_the_source(source):
     assert tasks() == NOBODY
 
 
-async def test_a_bug_that_looks_like_the_end():
-    """A stray `StopAsyncIteration` of the work does not pass for the end of the outcomes."""
+async def test_a_stray_stop_async_iteration_is_an_error():
+    """A `StopAsyncIteration` of the work is not taken for the end of the stream."""
     with pytest.raises(RuntimeError, match="StopAsyncIteration") as caught:
         await ids_of(stream(["a", "b"], Work(a=StopAsyncIteration())))
     assert isinstance(caught.value.__cause__, StopAsyncIteration)
 
 
-async def test_a_worker_that_is_cancelled_by_others():
-    """An id never goes missing: where a worker is cancelled from outside, the iteration fails."""
+async def test_a_worker_cancelled_from_outside_is_an_error():
+    """If a worker is cancelled from outside, the iteration fails: no id is lost silently."""
     outcomes = stream(["a", "b"], work := Work(a=60, b=60))
     first = asyncio.create_task(outcomes.__anext__())
     await turns()
@@ -521,8 +536,8 @@ async def test_a_worker_that_is_cancelled_by_others():
     assert tasks() == NOBODY
 
 
-async def test_a_bug_that_looks_like_a_cancellation():
-    """A cancellation from within the work is none of who iterates, who is told where it was."""
+async def test_a_stray_cancellation_is_an_error():
+    """A `CancelledError` from within the work does not cancel the consumer."""
     stray = asyncio.CancelledError("stray")
     with pytest.raises(RuntimeError, match="CancelledError") as caught:
         await ids_of(stream(["a", "b"], Work(a=stray, b=60)))
@@ -532,8 +547,8 @@ async def test_a_bug_that_looks_like_a_cancellation():
     assert tasks() == NOBODY
 
 
-def test_nothing_is_said_when_all_tasks_are_cancelled(caplog):
-    """The end of the loop cancels workers and whoever iterates, and that is no bug."""
+def test_ending_the_loop_logs_no_error(caplog):
+    """The end of the loop cancels workers and consumers, and nothing is logged."""
     consumers = []
 
     async def begin() -> None:
@@ -549,8 +564,8 @@ def test_nothing_is_said_when_all_tasks_are_cancelled(caplog):
     assert caplog.records == []
 
 
-async def test_a_client_that_is_closed():
-    """The end of the client is the end of the iteration, and is raised once."""
+async def test_closing_the_client_ends_the_iteration():
+    """The `ClientClosedError` is raised once and ends the iteration."""
     closed = ClientClosedError(task_id="b")
     outcomes = stream(["a", "b", "c"], Work(a=60, b=closed, c=ClientClosedError()))
     with pytest.raises(ClientClosedError) as caught:
@@ -559,8 +574,8 @@ async def test_a_client_that_is_closed():
     assert await ids_of(outcomes) == []
 
 
-async def test_the_source_ends_with_the_client():
-    """A client that is closed while nothing comes of the source ends the iteration at once."""
+async def test_closing_the_client_ends_the_source():
+    """Closing the client ends a source that yields nothing."""
     feed, open_calls = Feed("a", seconds=60), OpenCalls()
     asyncio.get_running_loop().call_later(5, open_calls.close)
     with pytest.raises(ClientClosedError):
@@ -578,16 +593,16 @@ class Stubborn(Work):
             raise BUG from None
 
 
-async def test_a_bug_in_the_end(caplog):
-    """What fails while it is stopped has nobody to be raised to, and is logged."""
+async def test_a_bug_while_stopping_is_logged(caplog):
+    """An exception while the stream is being stopped is logged."""
     async with stream(["a", "b"], Stubborn(a=1, b=5)) as outcomes:
         assert (await anext(outcomes)).task_id == "a"
     [entry] = caplog.records
     assert (entry.levelno, entry.exc_info[1]) == (logging.ERROR, BUG)
 
 
-async def test_a_bug_that_nobody_waited_for(caplog):
-    """A bug that came after the last outcome that was taken is logged."""
+async def test_a_bug_after_the_last_taken_outcome_is_logged(caplog):
+    """A bug that the consumer did not wait for is logged."""
     async with stream(["a", "b", "bad"], Work(a=1, b=2, bad=BUG), limit=2) as outcomes:
         await anext(outcomes)
         await asyncio.sleep(5)
@@ -595,8 +610,8 @@ async def test_a_bug_that_nobody_waited_for(caplog):
     assert (entry.levelno, entry.exc_info[1]) == (logging.ERROR, BUG)
 
 
-async def test_several_consumers():
-    """Consumers share the outcomes: each one is had by one of them, and all come to the end."""
+async def test_consumers_share_the_outcomes():
+    """Each outcome goes to one consumer, and all consumers reach the end."""
     outcomes = stream(Lines(50), limit=10)
 
     async def consume() -> list[str]:
@@ -611,8 +626,8 @@ async def test_several_consumers():
     assert sorted(map(int, chain(*seen))) == list(range(1, 51))
 
 
-async def test_several_consumers_and_a_bug():
-    """A bug is raised to one of the consumers, and the others come to the end."""
+async def test_one_of_several_consumers_gets_the_bug():
+    """One consumer gets the bug, and the others reach the end."""
     outcomes = stream(["bad"], Work(bad=BUG))
     results = await asyncio.gather(*[ids_of(outcomes) for _ in range(3)], return_exceptions=True)
     assert sorted(results, key=repr) == sorted([BUG, [], []], key=repr)
@@ -620,8 +635,8 @@ async def test_several_consumers_and_a_bug():
 
 @pytest.mark.parametrize("moment", [WHILE_WAITING, AS_IT_WAKES])
 @pytest.mark.parametrize("wait", range(5))
-async def test_a_consumer_that_is_cancelled_loses_nothing(wait, moment):
-    """One of two consumers is cancelled, wherever it waits: the other has all the outcomes."""
+async def test_a_cancelled_consumer_loses_no_outcome(wait, moment):
+    """If one of two consumers is cancelled, the other gets the remaining outcomes."""
     outcomes = stream(Lines(20), limit=3)
     cancelled: dict[str, float] = {}
     interrupted = InterruptedAt(wait, moment, note(outcomes, cancelled))
@@ -631,8 +646,8 @@ async def test_a_consumer_that_is_cancelled_loses_nothing(wait, moment):
     assert tasks() == NOBODY
 
 
-async def test_closing_from_within():
-    """A listener may close the stream that called it, and everything comes to an end."""
+async def test_work_may_close_the_stream():
+    """The work may close its own stream, which then ends."""
     seen = []
 
     async def close(task_id: str) -> CoverDetails:
@@ -645,8 +660,8 @@ async def test_closing_from_within():
     assert (now(), seen, tasks()) == (1, ["1"], NOBODY)
 
 
-async def test_closing_at_once():
-    """A stream that is closed by its very first work begins nothing more."""
+async def test_closing_in_the_first_work_starts_nothing_more():
+    """If the first work closes the stream, no other work starts."""
     begun = []
 
     async def close(task_id: str) -> CoverDetails:
@@ -659,8 +674,8 @@ async def test_closing_at_once():
     assert (begun, tasks()) == (["a"], NOBODY)
 
 
-async def test_closing_ends_who_waits():
-    """A consumer in another task comes to the end when the stream is closed; twice is once."""
+async def test_closing_ends_waiting_consumers():
+    """Closing ends a consumer that waits in another task; closing twice is harmless."""
     outcomes = stream(Lines(), Work(**{"1": 60, "2": 60, "3": 60}))
     waiting = asyncio.create_task(ids_of(outcomes))
     await asyncio.sleep(1)
@@ -669,8 +684,8 @@ async def test_closing_ends_who_waits():
     assert now() == 1
 
 
-async def test_eager_tasks():
-    """Where tasks begin in the moment in which they are made, all is as it is elsewhere."""
+async def test_eager_tasks_change_nothing():
+    """With an eager task factory, all outcomes arrive."""
     loop = asyncio.get_running_loop()
     loop.set_task_factory(getattr(asyncio, "eager_task_factory", None))
     task_ids = list(Lines(5000))
@@ -756,8 +771,8 @@ def waiting(timeout: float | None = 900.0, interval: float = 5.0) -> WaitOptions
     )
 
 
-async def test_ids_that_can_be_none():
-    """A bad id is an outcome like any other, with the id as it was given."""
+async def test_invalid_ids_are_outcomes():
+    """An invalid id has an outcome with the id as given."""
     harness = PollHarness(finished, rate_limiter=RateLimiter.unlimited())
     given = ["a", "", None, "b c", 5, ["d"]]
     for outcomes in (harness.check(given), harness.wait(given)):
@@ -767,15 +782,15 @@ async def test_ids_that_can_be_none():
 
 
 async def test_equal_ids_share_polls():
-    """An id that is in work several times at once is polled once, and each has its outcome."""
+    """An id that is in work several times is polled once, and each item has its outcome."""
     harness = PollHarness(finished, rate_limiter=RateLimiter.unlimited())
     seen = await ids_of(harness.check(["a"] * 50 + ["b"] * 50))
     assert Counter(seen) == {"a": 50, "b": 50}
     assert sorted(task_id for _, task_id in harness.http_client.sent) == ["a", "b"]
 
 
-async def test_a_failed_cover():
-    """To a poll, a failed cover is a record like any other; a wait for it has failed."""
+async def test_a_failed_cover_is_ok_for_a_check_but_not_for_a_wait():
+    """`check_covers` returns the record of a failed cover; `wait_for_covers` an error."""
     harness = PollHarness(failed, rate_limiter=RateLimiter.unlimited())
     [polled] = [outcome async for outcome in harness.check(["a"])]
     assert polled.ok
@@ -784,8 +799,8 @@ async def test_a_failed_cover():
     assert isinstance(waited.error, CoverFailedError)
 
 
-async def test_each_wait_has_its_own_time():
-    """The clock of each id starts when its first poll leaves, however long that took."""
+async def test_each_wait_has_its_own_timeout():
+    """The timeout of each id starts when its first poll is sent."""
     harness = PollHarness(generating, rate_limiter=RateLimiter(1, per=1.0))
     ended = []
     async for outcome in harness.wait(map(str, range(20)), timeout=3.0):
@@ -798,8 +813,8 @@ async def test_each_wait_has_its_own_time():
     assert harness.is_empty()
 
 
-async def test_so_many_waits_at_once():
-    """Beyond the most that are waited for at once an id has to wait for its first poll."""
+async def test_the_limit_bounds_concurrent_waits():
+    """More ids than the limit wait for their first poll."""
     harness = PollHarness(generating, rate_limiter=RateLimiter.unlimited())
     first_polls: dict[str, float] = {}
     async for _ in harness.wait(map(str, range(6)), limit=2, timeout=10.0):
@@ -830,8 +845,8 @@ ANSWER, SLOT = 0.1, 0.1
 
 # One place in flight has to come free, and one slot.
 @pytest.mark.parametrize("bulk", [PollHarness.check, PollHarness.wait])
-async def test_ten_thousand_ids_delay_one_call_by_little(bulk):
-    """A single call beside a bulk call leaves within two slots, also for an id of the bulk's."""
+async def test_a_bulk_call_delays_a_single_call_by_two_slots(bulk):
+    """A single call next to a bulk call is sent within two slots, even for one of its ids."""
     harness = PollHarness(finished, rate_limiter=RateLimiter(10, per=1.0))
     calls = [harness.poller.fetch("one"), harness.poller.fetch("10000")]
     assert (
@@ -840,7 +855,7 @@ async def test_ten_thousand_ids_delay_one_call_by_little(bulk):
     assert harness.is_empty()
 
 
-async def test_ten_thousand_ids_delay_a_wait_by_little():
+async def test_a_bulk_call_delays_a_wait_by_two_slots():
     """A bulk call and all waits together take turns."""
     harness = PollHarness(finished, rate_limiter=RateLimiter(10, per=1.0))
     calls = [harness.poller.wait("one", waiting()), harness.poller.wait("10000", waiting())]
@@ -851,7 +866,7 @@ async def test_ten_thousand_ids_delay_a_wait_by_little():
 
 
 async def test_all_waits_are_one_flow():
-    """Waits of two bulk calls and single waits poll in the order in which their polls are due."""
+    """Waits of two bulk calls and single waits poll in the order in which they are due."""
     harness = PollHarness(finished, rate_limiter=RateLimiter(10, per=1.0))
     large = asyncio.create_task(ids_of(harness.wait(f"large{n}" for n in range(50))))
     await asyncio.sleep(1)
@@ -864,7 +879,7 @@ async def test_all_waits_are_one_flow():
 
 
 async def test_bulk_calls_take_turns():
-    """Two bulk calls share the rate limiter evenly, whichever came first and has more ids."""
+    """Two bulk calls share the rate limiter evenly, whichever started first or has more ids."""
     harness = PollHarness(finished, rate_limiter=RateLimiter(10, per=1.0))
     large = asyncio.create_task(ids_of(harness.check(f"large{n}" for n in range(1000))))
     await asyncio.sleep(5)
@@ -880,8 +895,8 @@ async def test_bulk_calls_take_turns():
         await large
 
 
-async def test_one_refusal_stops_all():
-    """After one 429 nothing leaves for as long as it says, and then no more than before."""
+async def test_one_refusal_pauses_all_polls():
+    """After a 429 nothing is sent for its `Retry-After`, and then no faster than before."""
     refusals = {"50": iter([refused(Retry_After="5")])}
     harness = PollHarness(
         lambda task_id: next(refusals.get(task_id, iter(())), finished(task_id)),
@@ -898,8 +913,8 @@ async def test_one_refusal_stops_all():
     assert gaps[0] > 0.009
 
 
-async def test_pauses_grow_while_refusals_go_on():
-    """While the server refuses everybody hardly anything is sent, and no wait is lost to it."""
+async def test_pauses_grow_during_refusals():
+    """While the server refuses, almost nothing is sent, and no wait is lost."""
     harness = PollHarness(
         lambda task_id: finished(task_id) if now() >= 30 else refused(),
         rate_limiter=RateLimiter(10, per=1.0),
@@ -912,8 +927,8 @@ async def test_pauses_grow_while_refusals_go_on():
     assert now() < 30 + 20 + 100 / 10 + 1
 
 
-async def test_nothing_is_left_of_a_bulk_that_was_left():
-    """Leaving a bulk of waits gives back every place, every turn and every timer."""
+async def test_leaving_a_bulk_of_waits_leaves_nothing():
+    """Leaving a bulk of waits frees every slot, queue entry and timer."""
     harness = PollHarness(generating, rate_limiter=RateLimiter(10, per=1.0))
     async with harness.wait(map(str, range(1000))) as outcomes:
         with suppress(TimeoutError):

@@ -9,6 +9,7 @@ import attrs
 import pytest
 from support.pickling import pickled
 
+import kie_cover_async
 from kie_cover_async import (
     ApiError,
     AuthenticationError,
@@ -110,14 +111,14 @@ def facts(error):
     return {fact.name: getattr(error, fact.name) for fact in attrs.fields(type(error))}
 
 
-def test_the_examples_are_total():
-    """Every class of the tree has its example here, and a name on the package's face."""
+def test_every_error_class_has_an_example():
+    """Every class has an example here and is exported by the package."""
     assert EXAMPLES.keys() == tree(KieCoverError)
-    assert {kind.__name__ for kind in EXAMPLES} == set(errors.__all__)
+    assert {kind.__name__ for kind in EXAMPLES} <= set(kie_cover_async.__all__)
 
 
-def test_the_tree_is_as_it_is_drawn():
-    """The drawing names every class, under its parent, and marks those that are transient."""
+def test_the_drawn_tree_is_true():
+    """The drawing has every class under its parent, and marks the transient ones."""
     drawn, branch = {}, []
     for indent, name, rest in re.findall(
         r"^    ([│├└─ ]*)(\w+Error)(.*)$", errors.__doc__, re.MULTILINE
@@ -133,8 +134,8 @@ def test_the_tree_is_as_it_is_drawn():
     }
 
 
-def test_transient():
-    """These conditions may be over soon, and no others."""
+def test_which_errors_are_transient():
+    """These conditions may pass soon, and no others."""
     assert {kind for kind in EXAMPLES if kind.transient} == {
         TransportError,
         InvalidResponseError,
@@ -153,21 +154,21 @@ def test_transient():
         (CoverTimeoutError, OSError),
     ],
 )
-def test_also_a_builtin(kind, also):
-    """Who catches the built-in catches ours."""
+def test_some_errors_are_also_builtin_errors(kind, also):
+    """Catching the built-in error catches ours."""
     with pytest.raises(also):
         raise example(kind)
 
 
 @every_class
 def test_the_message_is_made_from_the_facts(kind):
-    """A message tells the facts of its class first, then those that all errors share."""
+    """A message has the facts of its class first, then those that all errors share."""
     assert str(example(kind)) == EXAMPLES[kind][1] + REST
 
 
 @every_class
-def test_what_is_not_known_is_not_told(kind):
-    """Without an id, a request and a doubt the message has no word of them."""
+def test_unknown_facts_are_left_out_of_the_message(kind):
+    """The message leaves out a missing id, request id and doubt."""
     assert str(kind(**EXAMPLES[kind][0])) == EXAMPLES[kind][1]
 
 
@@ -190,8 +191,8 @@ def test_the_repr_shows_every_fact(kind):
     ],
     ids=["copy", "deepcopy", "own", *range(pickle.HIGHEST_PROTOCOL + 1)],
 )
-def test_copied_and_pickled(kind, again):
-    """A copy is another error of the class, with the facts, and of the message."""
+def test_errors_can_be_copied_and_pickled(kind, again):
+    """A copy is another error of the class, with the same facts and message."""
     error = example(kind)
     error.add_note("seen by somebody")
     error.hung_on = "by somebody else"
@@ -204,7 +205,7 @@ def test_copied_and_pickled(kind, again):
 
 @every_class
 def test_args_hold_the_message_and_survive_json(kind):
-    """A backend that stores `args` as JSON, as Celery does, keeps the words of an error."""
+    """A backend that stores `args` as JSON, as Celery does, keeps the message."""
     error = example(kind)
     stored = json.loads(json.dumps({"exc_type": kind.__name__, "exc_message": error.args}))
     assert stored == {"exc_type": kind.__name__, "exc_message": [str(error)]}
@@ -212,7 +213,7 @@ def test_args_hold_the_message_and_survive_json(kind):
 
 @every_class
 def test_args_follow_the_facts(kind):
-    """A fact that is set later stands in `args` as in the message."""
+    """A fact that is set later is in `args` as in the message."""
     error = kind(**EXAMPLES[kind][0])
     error.task_id = "task-1"
     assert error.args == (str(error),)
@@ -221,7 +222,7 @@ def test_args_follow_the_facts(kind):
 
 @every_class
 def test_args_can_be_assigned(kind):
-    """Code that puts its own words into `args` finds them there; a copy has the message again."""
+    """Assigned `args` are returned; a copy has the message again."""
     error = example(kind)
     error.args = ("while drawing", *error.args)
     assert error.args == ("while drawing", str(error))
@@ -229,7 +230,7 @@ def test_args_can_be_assigned(kind):
 
 
 def test_a_copy_has_a_traceback_of_its_own():
-    """Raising the copy leaves the original as it was."""
+    """Raising the copy leaves the original's traceback unchanged."""
     error = example(ServerError)
     with pytest.raises(ServerError):
         raise error.copy()
@@ -238,21 +239,21 @@ def test_a_copy_has_a_traceback_of_its_own():
 
 @every_class
 def test_errors_are_equal_by_identity(kind):
-    """Two errors of the same facts are two, and either can be a key."""
+    """Two errors with equal facts differ, and either can be a key."""
     assert example(kind) != example(kind)
     assert len({example(kind), example(kind)}) == 2
 
 
-def test_facts_can_be_learnt_later():
-    """The id is put in by whoever knows it, and stands in the message from then on."""
+def test_facts_can_be_set_later():
+    """The id can be set later, and is in the message from then on."""
     error = ServerError(code=500)
     error.task_id = "task-1"
     assert str(error) == "ServerError 500; task task-1"
 
 
 @pytest.mark.parametrize("kind", [ApiError, TransportError, CoverFailedError])
-def test_facts_are_named_and_needed(kind):
-    """No error takes a fact by position, or does without one that makes it."""
+def test_facts_are_keyword_only_and_required(kind):
+    """Facts are keyword-only, and those without a default are required."""
     with pytest.raises(TypeError):
         kind()
     with pytest.raises(TypeError):
@@ -268,8 +269,8 @@ def test_facts_are_named_and_needed(kind):
         (RateLimitedError(code=429, retry_after=0.0), "RateLimitedError 429 (asked to wait 0 s)"),
     ],
 )
-def test_an_error_without_a_text(error, message):
-    """Where the API said nothing the code has to do."""
+def test_an_api_error_without_a_message_shows_its_code(error, message):
+    """Without a message of the API, the code is shown."""
     assert str(error) == message
 
 
@@ -288,8 +289,8 @@ def test_an_error_without_a_text(error, message):
         ),
     ],
 )
-def test_a_failed_cover_says_why(seen, message):
-    """The message has what the record says, and nothing where it says nothing."""
+def test_a_failed_cover_shows_its_error(seen, message):
+    """The message has the record's error code and message, if any."""
     assert str(CoverFailedError(details=CoverDetails(task_id="a", **seen))) == message
 
 
@@ -304,8 +305,8 @@ def test_a_failed_cover_says_why(seen, message):
         (None, "an unknown flag None"),
     ],
 )
-def test_a_timeout_names_what_was_last_seen(flag, seen):
-    """A flag that nobody knows is named as it stood there."""
+def test_a_timeout_shows_the_last_state(flag, seen):
+    """The message has the last state, or the unknown flag."""
     last = CoverDetails(task_id="a", success_flag=flag)
     error = CoverTimeoutError(polls=1, waited=900.0, details=last)
     assert str(error) == f"no cover after 900.0 s and 1 poll, last seen {seen}"
@@ -325,7 +326,7 @@ HOSTILE = "red\x1b[31m\r\nand \ud800\x00 more\u2028end"
     ],
 )
 def test_a_message_is_one_printable_line(error):
-    """What a server sends cannot colour a terminal, forge a line of a log or fail to be printed."""
+    """Text from a server cannot colour a terminal or forge a log line."""
     assert str(error).isprintable()
     assert "red [31m and more end" in str(error)
     "".join(traceback.format_exception(error)).encode()
@@ -344,6 +345,6 @@ def test_a_message_is_one_printable_line(error):
     ids=["msg", "request_id", "error_message", "flag"],
 )
 def test_a_message_is_of_bounded_length(error):
-    """A megabyte in a fact is cut in the message."""
+    """A fact of a megabyte is cut in the message."""
     assert len(str(error)) < 600
     assert "xxx…" in str(error)

@@ -21,7 +21,7 @@ def outcomes(pytester):
 
 
 def test_a_clean_test_passes(outcomes):
-    """Tasks that are done and sockets that are closed are no leak."""
+    """Finished tasks and closed sockets are not leaks."""
     result = outcomes("""
         import asyncio
 
@@ -40,7 +40,7 @@ def test_a_clean_test_passes(outcomes):
 
 
 def test_a_pending_task_is_named(outcomes):
-    """A task that nobody waited for fails the test with its name."""
+    """A task that was not awaited fails the test with its name."""
     result = outcomes("""
         import asyncio
 
@@ -53,7 +53,7 @@ def test_a_pending_task_is_named(outcomes):
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_an_open_socket_is_named(outcomes, kind):
-    """A socket that a test of either kind left open fails it with the socket's address."""
+    """An open socket fails a test of either kind with the socket's address."""
     result = outcomes(f"""
         import pytest
         import socket
@@ -76,7 +76,7 @@ def test_an_open_socket_is_named(outcomes, kind):
 
 
 def test_an_unretrieved_error_is_named(outcomes):
-    """An error that ended a task unheard fails the test with that error."""
+    """An error that was not retrieved fails the test with that error."""
     result = outcomes("""
         import asyncio
 
@@ -92,7 +92,7 @@ def test_an_unretrieved_error_is_named(outcomes):
 
 
 def test_an_unclosed_session_is_named(outcomes):
-    """A session that nobody closed fails the very test that forgot it, even in a cycle."""
+    """An unclosed session fails the test that made it, even in a reference cycle."""
     result = outcomes("""
         import aiohttp
 

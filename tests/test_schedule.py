@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.pickling import pickled
 
 from kie_cover_async import ExponentialSchedule, Schedule
-from kie_cover_async.schedule import Learner, exponential
+from kie_cover_async.schedule import LearningSchedule, exponential
 
 EXACT = ExponentialSchedule(jitter=0)
 
@@ -25,7 +25,7 @@ def ages(schedule, until):
 
 
 def test_the_series_begins_with_its_first_value():
-    """What a generator of backoff's yields to be primed is not part of the series."""
+    """The value that primes backoff's generator is not part of the series."""
     assert list(islice(exponential(2, 1.5, 15), 8)) == [2, 3, 4.5, 6.75, 10.125, 15, 15, 15]
 
 
@@ -39,8 +39,8 @@ def test_the_series_begins_with_its_first_value():
         (2, 1e300, 15, [2] + [15] * 7),
     ],
 )
-def test_the_series_never_passes_its_longest(first, factor, longest, series):
-    """The series grows up to the longest, stays there, and has no end."""
+def test_the_series_never_exceeds_its_maximum(first, factor, longest, series):
+    """The series grows up to the maximum and stays there forever."""
     values = exponential(first, factor, longest)
     assert list(islice(values, 8)) == pytest.approx(series, rel=1e-12)
     assert max(islice(values, 400)) <= longest
@@ -49,8 +49,8 @@ def test_the_series_never_passes_its_longest(first, factor, longest, series):
 # When the default schedule polls.
 
 
-def test_polls_of_a_wait_from_the_beginning():
-    """A wait polls after 2 s, 3 s, 4.5 s, and from then on every 6 s."""
+def test_default_polls_of_a_new_job():
+    """A wait polls after 2 s, 3 s, 4.5 s, and then every 6 s."""
     assert ages(EXACT, 39) == [0, 2, 5, 9.5, 15.5, 21.5, 27.5, 33.5, 39.5]
 
 
@@ -73,18 +73,18 @@ def test_polls_of_a_wait_from_the_beginning():
         (1e300, 6),
     ],
 )
-def test_the_interval_in_force(age, interval):
-    """The interval goes by the job's age: each is in force from halfway to its planned poll."""
+def test_the_interval_depends_on_the_age(age, interval):
+    """Each interval applies from halfway before its planned poll."""
     assert EXACT.delay(age, 1) == interval
 
 
-def test_a_resumed_wait_goes_on_at_the_long_interval():
-    """A wait that is taken up at 80 s does not begin again at two."""
+def test_a_resumed_wait_uses_the_long_interval():
+    """A wait that is resumed at 80 s does not start at two seconds again."""
     assert EXACT.delay(80, 1) == 6
 
 
-def test_longer_intervals_are_in_force_from_halfway_too():
-    """With a greater maximum the series goes on, and each interval has its range of ages."""
+def test_longer_intervals_start_halfway_too():
+    """With a greater maximum, each further interval has its range of ages."""
     schedule = ExponentialSchedule(max_delay=15, jitter=0)
     planned = [0, 2, 5, 9.5, 16.25, 26.375, 41.375, 56.375, 71.375]
     assert ages(schedule, 70) == planned
@@ -103,8 +103,8 @@ def test_pressure_stretches_the_intervals_in_proportion(age, pressure, interval)
 
 
 @pytest.mark.parametrize("pressure", [1, 1.5, 1000])
-def test_pressure_leaves_intervals_above_30_s_alone(pressure):
-    """An interval that is longer than 30 s by itself is not shortened, nor stretched further."""
+def test_pressure_does_not_change_intervals_above_30_s(pressure):
+    """An interval that is longer than 30 s is neither shortened nor stretched."""
     schedule = ExponentialSchedule(initial_delay=40, max_delay=60, jitter=0)
     assert schedule.delay(80, pressure) == 60
     assert schedule.delay(0, pressure) == min(40 * pressure, 60)
@@ -113,26 +113,26 @@ def test_pressure_leaves_intervals_above_30_s_alone(pressure):
 @pytest.mark.parametrize(
     ("pressure", "shortest", "longest"), [(2, 10.8, 12), (4, 21.6, 24), (1000, 27, 30)]
 )
-def test_stretched_intervals_have_their_jitter(pressure, shortest, longest):
-    """Under pressure intervals are spread, too, up to the maximum as it is stretched."""
+def test_stretched_intervals_have_jitter(pressure, shortest, longest):
+    """Stretched intervals are spread, too, up to the stretched maximum."""
     delays = [ExponentialSchedule().delay(80, pressure) for _ in range(400)]
     assert shortest <= min(delays) < shortest * 1.05
     assert longest / 1.05 < max(delays) <= longest
 
 
 def test_a_factor_of_one_is_a_constant_interval():
-    """Nothing grows, at any age."""
+    """With a factor of 1, the interval is the same at any age."""
     schedule = ExponentialSchedule(initial_delay=5, factor=1, jitter=0)
     assert {schedule.delay(age, 1) for age in (0, 1, 5, 80, 1e6)} == {5}
 
 
-def test_an_initial_interval_above_the_maximum():
-    """The maximum has the last word, so it alone may be set."""
+def test_the_maximum_bounds_the_initial_delay():
+    """The maximum also bounds the initial delay."""
     assert ExponentialSchedule(max_delay=0.5, jitter=0).delay(0, 1) == 0.5
 
 
-def test_slow_growth_ends_somewhere():
-    """A series that would take days to reach its maximum stays at the interval it came to."""
+def test_slow_growth_stops_at_some_interval():
+    """A series that would take days to reach its maximum stops growing."""
     schedule = ExponentialSchedule(initial_delay=1, factor=1.00001, max_delay=15, jitter=0)
     last = schedule.delay(1e9, 1)
     assert last == pytest.approx(1.00001**10_000)
@@ -140,8 +140,8 @@ def test_slow_growth_ends_somewhere():
     assert 1 <= schedule.delay(100, 1) < schedule.delay(5000, 1) < last
 
 
-def test_fast_growth_is_at_its_maximum_at_once():
-    """A factor past all bounds is two intervals, and no error."""
+def test_fast_growth_reaches_its_maximum_immediately():
+    """A huge factor gives two intervals, and no error."""
     schedule = ExponentialSchedule(factor=1e300, jitter=0)
     assert [schedule.delay(age, 1) for age in (0, 2, 80)] == [2, 6, 6]
 
@@ -155,8 +155,8 @@ def test_fast_growth_is_at_its_maximum_at_once():
         {"initial_delay": 1e308, "factor": 1e308, "max_delay": 1e308},
     ],
 )
-def test_growth_past_all_floats_ends_at_the_maximum(settings):
-    """No settings that are accepted make an interval that cannot be computed."""
+def test_growth_beyond_all_floats_ends_at_the_maximum(settings):
+    """Every accepted setting gives an interval that can be computed."""
     schedule = ExponentialSchedule(**settings, jitter=0)
     assert all(0 < schedule.delay(age, 1) <= schedule.max_delay for age in (0, 1, 1e300, 1e308))
     assert schedule._intervals[-1] == schedule.max_delay
@@ -169,7 +169,7 @@ def test_growth_past_all_floats_ends_at_the_maximum(settings):
     ("age", "shortest", "longest"),
     [(0, 1.8, 2.2), (2, 2.7, 3.3), (5, 4.05, 4.95), (9.5, 5.4, 6), (80, 5.4, 6)],
 )
-def test_jitter(age, shortest, longest):
+def test_jitter_spreads_intervals_within_the_maximum(age, shortest, longest):
     """Intervals are spread by a tenth to both sides, but never above the maximum."""
     schedule = ExponentialSchedule()
     delays = [schedule.delay(age, 1) for _ in range(400)]
@@ -177,14 +177,14 @@ def test_jitter(age, shortest, longest):
     assert longest / 1.05 < max(delays) <= longest
 
 
-def test_jittered_polls_keep_to_the_plan():
-    """A poll that comes a little early or late is followed by the interval meant for it."""
+def test_jittered_polls_keep_the_planned_intervals():
+    """A poll that is a little early or late is followed by its planned interval."""
     for _ in range(50):
         gaps = [late - early for early, late in pairwise(ages(ExponentialSchedule(), 12))]
         assert gaps[:4] == pytest.approx([2, 3, 4.5, 6], rel=0.1001)
 
 
-def test_no_jitter():
+def test_without_jitter_a_delay_is_exact():
     """Without jitter a delay is exact."""
     assert {EXACT.delay(0, 1) for _ in range(50)} == {2.0}
 
@@ -219,13 +219,13 @@ def test_no_interval_leaves_its_bounds(settings, age, pressure):
 @pytest.mark.parametrize(
     ("age", "delay"), [(0, 47), (10, 37), (41, 6), (44, 6), (47, 6), (80, 6), (-3, 47)]
 )
-def test_not_before(age, delay):
-    """No poll but the first is made before that age; then the intervals are as ever."""
+def test_not_before_delays_the_second_poll(age, delay):
+    """Only the first poll is made before that age; then the intervals are as usual."""
     assert ExponentialSchedule(jitter=0, not_before=47).delay(age, 1) == delay
 
 
 def test_jitter_does_not_undercut_not_before():
-    """The earliest age is never anticipated."""
+    """Jitter never makes a poll earlier than `not_before`."""
     schedule = ExponentialSchedule(jitter=0.9, not_before=47)
     assert all(age + schedule.delay(age, 1) >= 47 for age in range(47) for _ in range(20))
 
@@ -254,13 +254,13 @@ def test_jitter_does_not_undercut_not_before():
     ],
 )
 def test_a_bad_setting_is_named(name, value, error):
-    """A setting that cannot be used is refused by its name, with what is accepted."""
+    """The error for an invalid setting names it and says what is accepted."""
     with pytest.raises(error, match=f"^{name} must be a finite number (above|of at least) [01]"):
         ExponentialSchedule(**{name: value})
 
 
-def test_settings_are_named():
-    """No setting is taken by position."""
+def test_settings_are_keyword_only():
+    """No setting is positional."""
     with pytest.raises(TypeError, match="positional"):
         ExponentialSchedule(2.0)
 
@@ -268,7 +268,7 @@ def test_settings_are_named():
 @pytest.mark.parametrize("used", [False, True])
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickled])
 def test_a_schedule_is_a_value(used, again):
-    """A schedule is equal to its copies, can be a key, and cannot be changed, used or not."""
+    """A schedule equals its copies, can be a key, and is immutable."""
     schedule = ExponentialSchedule(initial_delay=3, jitter=0)
     if used:
         schedule.delay(0, 1)
@@ -289,12 +289,12 @@ class Listening:
         self.heard = details
 
 
-def test_protocols():
-    """What can say when to poll again is a schedule; what also wants to hear is a learner."""
+def test_schedules_match_their_protocols():
+    """A schedule has `delay`; a learning schedule also has `learn`."""
     assert isinstance(EXACT, Schedule)
-    assert not isinstance(EXACT, Learner)
+    assert not isinstance(EXACT, LearningSchedule)
     listening = Listening()
     assert isinstance(listening, Schedule)
-    assert isinstance(listening, Learner)
+    assert isinstance(listening, LearningSchedule)
     listening.learn("all there is")
     assert (listening.delay(0, 1), listening.heard) == (1.0, "all there is")

@@ -7,9 +7,9 @@ from yarl import URL
 
 from kie_cover_async import InvalidTaskIdError
 from kie_cover_async.validation import (
-    checked,
     is_http_url,
     is_one_word,
+    number_validator,
     short_repr,
     validate_callable,
     validate_http_url,
@@ -48,8 +48,8 @@ def nested(depth):
     ],
     ids=range(12),
 )
-def test_shown(value, text):
-    """What stands in a message is a repr of at most sixty characters, whatever was given."""
+def test_a_repr_in_a_message_is_short(value, text):
+    """A repr in a message has at most sixty characters, whatever the value."""
     assert short_repr(value) == text
     assert len(short_repr(value)) <= 60
 
@@ -67,15 +67,15 @@ def test_shown(value, text):
         (10**100, {"whole": True}),
     ],
 )
-def test_a_number_within_its_bounds(value, bounds):
-    """A number that is fit passes, and so does a setting."""
+def test_a_number_within_its_bounds_is_accepted(value, bounds):
+    """A valid number passes, also as a field."""
     validate_number("it", value, **bounds)
-    checked(**bounds)(None, attrs.fields(Sample).share, value)
+    number_validator(**bounds)(None, attrs.fields(Sample).share, value)
 
 
 @attrs.frozen
 class Sample:
-    share: float = attrs.field(default=0.5, validator=checked(at_least=0, below=1))
+    share: float = attrs.field(default=0.5, validator=number_validator(at_least=0, below=1))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ class Sample:
         (10**400, {}, f"it must be a finite number, not 1{'0' * 58}…"),
     ],
 )
-def test_a_number_out_of_its_bounds(value, bounds, message):
+def test_a_number_out_of_bounds_is_rejected(value, bounds, message):
     """The error names the argument, what is accepted and what was given."""
     with pytest.raises(ValueError, match="must be") as caught:
         validate_number("it", value, **bounds)
@@ -112,22 +112,22 @@ def test_a_number_out_of_its_bounds(value, bounds, message):
     "value", [None, "1", b"1", True, False, 1j, [1], Fraction(1)], ids=short_repr
 )
 @pytest.mark.parametrize("whole", [False, True])
-def test_no_number(value, whole):
-    """What only looks like a number is none: no text, and no truth value."""
+def test_a_str_or_bool_is_not_a_number(value, whole):
+    """A str and a bool are rejected."""
     with pytest.raises(TypeError) as caught:
         validate_number("it", value, whole=whole)
     kind = "whole" if whole else "finite"
     assert str(caught.value) == f"it must be a {kind} number, not {value!r}"
 
 
-def test_a_fraction_is_no_whole_number():
-    """Nor is a float, even one without decimals."""
+def test_a_float_is_not_a_whole_number():
+    """A float is rejected, even one without decimals."""
     with pytest.raises(TypeError, match=r"it must be a whole number, not 1\.0"):
         validate_number("it", 1.0, whole=True)
 
 
-def test_a_checked_field_is_named():
-    """A setting that is refused is called by its own name."""
+def test_a_rejected_field_is_named():
+    """The error names the attrs field."""
     with pytest.raises(ValueError, match="share must be a finite number of at least 0 and below 1"):
         Sample(share=1)
 
@@ -137,8 +137,8 @@ NO_WORDS = ["", " ", "a b", "a\n", "\ta", "a\u00a0b", "\u2028", "\ud800", "\x00"
 
 
 @pytest.mark.parametrize("value", WORDS, ids=short_repr)
-def test_a_task_id(value):
-    """An id is any word, and comes back as it is."""
+def test_a_valid_task_id_is_returned(value):
+    """Any word is a task id, and is returned unchanged."""
     assert validate_task_id("task_id", value) is value
     assert is_one_word(value)
 
@@ -146,8 +146,8 @@ def test_a_task_id(value):
 @pytest.mark.parametrize(
     "value", [*NO_WORDS, None, 7, True, b"abc", ["abc"], {"taskId": "abc"}], ids=short_repr
 )
-def test_no_task_id(value):
-    """Anything else is refused in words that name the argument, and nothing is sent."""
+def test_an_invalid_task_id_is_rejected(value):
+    """The error names the argument, and nothing is sent."""
     with pytest.raises(InvalidTaskIdError) as caught:
         validate_task_id("music_task_id", value)
     wanted = "a non-empty str without blanks or control characters"
@@ -171,8 +171,8 @@ def test_no_task_id(value):
         "https://bücher.example./",
     ],
 )
-def test_an_http_url(value):
-    """A URL may be a text or taken apart already."""
+def test_an_http_url_is_accepted(value):
+    """A URL may be a str or a `URL`."""
     assert validate_http_url("base_url", value) == URL(value)
     assert validate_http_url("base_url", URL(value)) == URL(value)
     assert is_http_url(value)
@@ -200,8 +200,8 @@ def test_an_http_url(value):
     ],
     ids=short_repr,
 )
-def test_no_http_url(value):
-    """A text that is no absolute URL of http or https is refused, and not mended."""
+def test_an_invalid_url_is_rejected(value):
+    """A str that is not an absolute http or https URL is rejected, and not repaired."""
     with pytest.raises(ValueError, match="image_url") as caught:
         validate_http_url("image_url", value)
     expected = f"image_url must be an absolute http or https URL, not {value!r}"
@@ -216,8 +216,8 @@ def test_no_http_url(value):
     ["h..i", ".h", "h" * 64, f"{'h' * 64}.i", "xn--", "i.XN--.h", "xn--.ö", "[::1]@", "u@[::1]@"],
 )
 @pytest.mark.parametrize("rest", ["", "/path", "/ö"])
-def test_no_host(host, rest):
-    """A host that resolvers and URL parsers stumble over makes no URL."""
+def test_an_invalid_host_is_rejected(host, rest):
+    """A host that resolvers or URL parsers do not accept makes the URL invalid."""
     value = f"https://{host}{rest}"
     with pytest.raises(ValueError, match="image_url must be an absolute") as caught:
         validate_http_url("image_url", value)
@@ -226,27 +226,27 @@ def test_no_host(host, rest):
 
 
 @pytest.mark.parametrize("value", [None, 7, True, b"https://h", ["https://h"]])
-def test_no_text_is_no_url(value):
-    """What is neither a text nor a URL is an error of type."""
+def test_a_url_of_another_type_is_a_type_error(value):
+    """A value that is neither str nor `URL` raises `TypeError`."""
     with pytest.raises(TypeError, match="image_url must be an absolute http or https URL, not"):
         validate_http_url("image_url", value)
     assert not is_http_url(value)
 
 
-def test_a_relative_url_that_was_taken_apart():
-    """A `URL` has to be absolute, too."""
+def test_a_relative_url_object_is_rejected():
+    """A `URL` must be absolute, too."""
     with pytest.raises(ValueError, match="image_url must be an absolute"):
         validate_http_url("image_url", URL("/path"))
 
 
 @pytest.mark.parametrize("value", [None, print, Sample, lambda: None])
-def test_a_callable(value):
-    """A hook is anything that can be called, or none."""
+def test_a_callable_or_none_is_accepted(value):
+    """A hook is any callable, or `None`."""
     validate_callable("on_update", value)
 
 
 @pytest.mark.parametrize("value", [7, "print", [print], Sample()])
-def test_no_callable(value):
-    """Anything else is refused before it would have been called."""
+def test_a_hook_that_is_not_callable_is_rejected(value):
+    """Other values are rejected before they would be called."""
     with pytest.raises(TypeError, match="on_update must be callable, not "):
         validate_callable("on_update", value)

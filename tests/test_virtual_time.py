@@ -8,13 +8,13 @@ from support.virtual_time import Deadlock, VirtualTimeLoop, now
 pytestmark = pytest.mark.virtual_time
 
 
-async def test_time_begins_at_zero():
-    """The clock of every test stands at 0 when it begins."""
+async def test_time_starts_at_zero():
+    """The clock of every test starts at 0."""
     assert now() == 0
 
 
 async def test_an_hour_takes_no_time():
-    """A sleep ends at exactly its moment, and nobody has waited for it."""
+    """A sleep ends at exactly its time, and takes no real time."""
     started = time.perf_counter()
     await asyncio.sleep(3600)
     assert now() == 3600
@@ -22,7 +22,7 @@ async def test_an_hour_takes_no_time():
 
 
 async def test_a_deadline_is_exact():
-    """A timeout fires at its very moment, whatever was slept before."""
+    """A timeout fires at exactly its time, after any other sleep."""
     await asyncio.sleep(0.1)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout_at(1 / 3):
@@ -31,14 +31,14 @@ async def test_a_deadline_is_exact():
 
 
 async def test_a_cancelled_timer_does_not_move_the_clock():
-    """The clock jumps to the next timer that is still wanted."""
+    """The clock jumps to the next timer that is not cancelled."""
     asyncio.get_running_loop().call_later(5, pytest.fail).cancel()
     await asyncio.sleep(7)
     assert now() == 7
 
 
-async def test_tasks_meet_in_the_order_of_their_timers():
-    """What is ready runs before the clock goes on, so timers fire one moment at a time."""
+async def test_timers_fire_in_their_order():
+    """Ready callbacks run before the clock jumps."""
     seen = []
 
     async def note(delay: float) -> None:
@@ -55,7 +55,7 @@ def run(coroutine):
 
 
 def test_a_deadlock_is_an_error():
-    """Where nothing can ever happen again the run ends, and names who waits."""
+    """If no timer is set, the run ends and names the waiting tasks."""
 
     async def wait_for_ever():
         await asyncio.Event().wait()
@@ -64,7 +64,7 @@ def test_a_deadlock_is_an_error():
         run(wait_for_ever())
 
 
-def test_there_are_no_sockets():
+def test_sockets_are_an_error():
     """A socket in virtual time is an error, not a race."""
     ours, theirs = socket.socketpair()
 
@@ -75,7 +75,7 @@ def test_there_are_no_sockets():
         run(listen())
 
 
-def test_there_are_no_threads():
+def test_threads_are_an_error():
     """A thread in virtual time is an error, not a race."""
     with pytest.raises(RuntimeError, match="thread"):
         run(asyncio.to_thread(print))

@@ -1,4 +1,4 @@
-"""What a nightly job may do with an archive."""
+"""Check an archive, as a nightly job may do."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from kie_cover_async.archive import CoverArchive
 async def main(folder: str, table: str) -> None:
     async with CoverArchive(folder) as archive:
         for cover in await archive.expiring(within=timedelta(days=3)):
-            print("not saved yet, and soon gone:", cover.task_id, cover.error or "")
+            print("not saved yet, and expiring:", cover.task_id, cover.error or "")
         report = await archive.verify()
         for finding in report.findings:
             print(finding.problem, finding.image.path)

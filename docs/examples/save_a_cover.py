@@ -1,4 +1,4 @@
-"""Wait for a cover and have its images on disk."""
+"""Wait for a cover and save its images."""
 
 import asyncio
 import sys

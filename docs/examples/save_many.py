@@ -1,4 +1,4 @@
-"""Wait for many covers and save each as it comes; started again, it goes on where it was."""
+"""Wait for many covers and save each as it completes; a restart continues where it stopped."""
 
 import asyncio
 import sys
@@ -7,11 +7,11 @@ from kie_cover_async import CoverClient, CoverOutcome, KieCoverError
 from kie_cover_async.archive import CoverArchive, is_final
 
 
-async def keep(client: CoverClient, archive: CoverArchive, outcome: CoverOutcome) -> None:
+async def save(client: CoverClient, archive: CoverArchive, outcome: CoverOutcome) -> None:
     try:
         saved = await archive.save(client, outcome.result())
     except KieCoverError as error:
-        # A wrong key, an empty account and a bad line leave it pending, for the next run.
+        # After a wrong key, an empty account or a network error the next run tries again.
         if is_final(error, outcome.details):
             await archive.mark_failed(outcome.task_id, error)
         print(outcome.task_id, error, file=sys.stderr)
@@ -21,11 +21,11 @@ async def keep(client: CoverClient, archive: CoverArchive, outcome: CoverOutcome
 
 async def main(folder: str, *task_ids: str) -> None:
     async with CoverClient() as client, CoverArchive(folder) as archive:
-        await archive.add(task_ids)  # from here on nothing of them is lost
+        await archive.add(task_ids)  # from here on no id is lost
         waiting = [cover.task_id for cover in await archive.pending()]
         async with asyncio.TaskGroup() as saving, client.wait_for_covers(waiting) as outcomes:
             async for outcome in outcomes:
-                saving.create_task(keep(client, archive, outcome))
+                saving.create_task(save(client, archive, outcome))
 
 
 if __name__ == "__main__":

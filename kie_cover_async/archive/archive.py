@@ -1,10 +1,10 @@
-"""`CoverArchive`: the images of covers in a folder, with a record of them."""
+"""`CoverArchive`: the images of covers in a folder, and a record of them."""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,42 +13,50 @@ from kie_cover_async.descriptors import affordable
 from kie_cover_async.models import RETENTION, CoverDetails
 from kie_cover_async.validation import short_repr, validate_number, validate_task_id
 
-from .backup import back_up
-from .export import export
-from .failures import failures_of
-from .files import problem_with
-from .pages import Pages
-from .record import EXPIRING, FAILED, NAME, PENDING, SAVED, Record
-from .saving import Client, Saver
-from .tables import check_integrity
-from .threads import Threads
-from .values import ArchivedCover, ImageProblem, SavedImage, VerificationReport
+from . import covers
+from .covers import CoverPages
+from .database import NAME, ArchiveDatabase, check_integrity
+from .executors import ArchiveExecutors
+from .export import back_up, export
+from .files import find_problem
+from .models import ArchivedCover, ImageProblem, SavedImage, VerificationReport
+from .saving import Client, ImageSaver
 
 T = TypeVar("T")
 
-# A save is not to wait until more images than these, two of each, were read again.
-_VERIFIED_AT_A_TIME = 32
-_LONGEST_NOTE = 500
+# Covers. A save waits until the images of so many, two of each, are read.
+_VERIFIED_PER_PAGE = 32
+_MAX_ERROR_LENGTH = 500
 
 
 class CoverArchive:
-    """A folder of covers' images, each complete or absent, and a record of what is there.
+    """A folder of cover images, each complete or absent, and a record of what is there.
 
-    Use it inside `async with`, which makes the folder where it is missing; at the end it waits for
-    any `save` that is running. Two archives on one folder, in one process or in two, do not spoil
-    each other. The end of the process at any moment costs no more than what was being downloaded.
+    Use it inside `async with`, which creates the folder if it is missing and, at the end, waits for
+    every running `save`. Two archives on one folder, in one process or in two, do no harm to each
+    other. If the process ends at any moment, only the downloads in progress are lost.
 
-    Saves go on while it lists, verifies or exports many covers: it reads 500 at one moment, and the
-    next ones a little later. What is added or changes meanwhile may be in the list or not.
+    Saves continue while the archive lists, verifies or exports many covers: these read 500 covers
+    at one moment, and the next ones a little later. A cover that is added or changes meanwhile may
+    be included or not.
 
-    :param folder: where the images are, and the record `covers.sqlite3`; on a local disk.
-    :param max_image_bytes: bytes; more is refused.
-    :param max_concurrent_downloads: how many images are fetched at the same time; fewer if the
-        process may open few files (`ulimit -n`), which a warning says.
+    :param folder: holds the images and the record, `covers.sqlite3`; must be on a local disk.
+    :param max_image_bytes: bytes; a larger image is refused.
+    :param max_concurrent_downloads: images that are fetched at the same time; fewer if the process
+        may open few files (`ulimit -n`), and a warning says so.
 
-    What cannot be used is refused: an argument by `TypeError` or `ValueError`, a folder that is
-    none or cannot be written to by `OSError`, a record that cannot be read by `DamagedRecordError`,
-    which every method may raise that reads it.
+    Bad arguments raise `TypeError` or `ValueError`. Opening raises `OSError` if the folder is not a
+    folder or cannot be written to, and `ValueError` if the record is another program's database or
+    of a later version. Every method that reads a record that cannot be read raises
+    `DamagedRecordError`.
+
+    Example:
+        >>> from kie_cover_async.archive import CoverArchive
+        >>> async with CoverClient() as client, CoverArchive("covers") as archive:
+        ...     details = await client.wait_for_cover("first-cover")
+        ...     saved = await archive.save(client, details)
+        >>> [image.path.name for image in saved.images]
+        ['first-cover-1.png', 'first-cover-2.png']
     """
 
     def __init__(
@@ -58,29 +66,27 @@ class CoverArchive:
         max_image_bytes: int = 64 << 20,
         max_concurrent_downloads: int = 16,
     ) -> None:
+        downloads = max_concurrent_downloads
         validate_number("max_image_bytes", max_image_bytes, at_least=1, whole=True)
-        validate_number(
-            "max_concurrent_downloads", max_concurrent_downloads, at_least=1, whole=True
-        )
-        self._folder = _a_path("folder", folder)
+        validate_number("max_concurrent_downloads", downloads, at_least=1, whole=True)
+        self._folder = _validate_path("folder", folder)
         self._max_image_bytes = max_image_bytes
-        # Of each a connection and a file.
-        self._max_concurrent_downloads = affordable(max_concurrent_downloads, "downloads", each=2)
-        self._saver: Saver | None = None
+        # Each needs a connection and a file.
+        self._max_concurrent_downloads = affordable(downloads, "downloads", each=2)
+        self._saver: ImageSaver | None = None
 
     def __repr__(self) -> str:
         return f"<CoverArchive {self._folder} {'closed' if self._saver is None else 'open'}>"
 
     async def __aenter__(self) -> Self:
         if self._saver is not None:
-            raise RuntimeError("this CoverArchive is open already")
-        threads = Threads(self._folder)
-        await threads.open()
-        self._saver = Saver(
-            self._folder,
-            threads,
+            raise RuntimeError("this CoverArchive is already open")
+        executors = ArchiveExecutors(self._folder)
+        await executors.open()
+        self._saver = ImageSaver(
+            executors=executors,
             max_image_bytes=self._max_image_bytes,
-            max_concurrent_downloads=self._max_concurrent_downloads,
+            download_slots=asyncio.Semaphore(self._max_concurrent_downloads),
         )
         return self
 
@@ -88,173 +94,173 @@ class CoverArchive:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Begin nothing any more, wait for what is running, and give the folder back."""
+        """Refuse new calls, wait for those that are running, and close the folder."""
         saver, self._saver = self._saver, None
         if saver is not None:
-            await saver.threads.aclose()
+            await saver.executors.aclose()
 
     @property
     def folder(self) -> Path:
-        """Where the images are."""
+        """The folder that holds the images."""
         return self._folder
 
     async def add(self, task_ids: Iterable[str]) -> list[str]:
-        """Note these covers as pending, for good when this returns; those that were not known."""
-        ids = _ids(task_ids)
-        return await self._ask(lambda record: record.add(ids))
+        """Add covers as pending, and return the ids that are new.
+
+        Once this returns, neither a crash nor a power failure loses them.
+        """
+        ids = _validate_ids(task_ids)
+        return await self._query(lambda database: covers.add(database, ids))
 
     async def save(self, client: Client, details: CoverDetails) -> ArchivedCover:
-        """Have all images of this cover on disk, and return what is known of it.
+        """Save all images of this cover, and return what the archive knows of it.
 
-        What lies there already and whole is not fetched again, in the record or not. A link that
-        is refused with 403, 404 or 410 is renewed once by `get_download_url`; if the API refuses to
-        renew it, the host's answer stands.
+        An image that is in the folder and complete is not fetched again, whether it is recorded or
+        not. A link that the host refuses with 403, 404 or 410 is renewed once by
+        `get_download_url`.
 
-        All images are tried; then the first error is raised, what was saved is kept and noted, and
-        the cover is pending; unless another archive has brought meanwhile what this one could not
-        have, so that all images are here after all. Raises `DownloadError` for an image that cannot
-        be had or is none, what `get_download_url` raises, `OSError` where the disk refuses, and
-        `ValueError` for a cover without images.
+        All images are tried. Then the first error is raised, the images that were saved are
+        recorded, and the cover is pending. No error is raised if another archive has saved the
+        missing images meanwhile.
+
+        Raises `DownloadError` if an image cannot be fetched or is not an image, the errors of
+        `get_download_url`, `OSError` from the disk, and `ValueError` for a cover without images. If
+        the API refuses to renew a link, the error is the host's answer.
         """
         if not isinstance(details, CoverDetails):
             raise TypeError(f"details must be CoverDetails, not {short_repr(details)}")
         validate_task_id("details.task_id", details.task_id)
         if not details.is_success:
-            raise ValueError(
-                f"details must be of a cover with images, not of {short_repr(details)}"
-            )
-        saver = self._open_saver()
-        with saver.threads.in_use():
+            said = short_repr(details)
+            raise ValueError(f"details must be of a cover with images, not of {said}")
+        with self._in_use() as saver:
             return await saver.save(client, details)
 
     async def mark_failed(self, task_id: str, error: Exception) -> None:
-        """Note that there will be no cover, and why; it is not pending any more.
+        """Record that there will be no cover, and why; it is no longer pending.
 
-        `is_final` says of an error whether that is so.
-
-        One that is saved stays so: another process may have had it meanwhile.
+        `is_final` tells for which errors that is right. A cover that is saved stays saved: another
+        process may have saved it meanwhile.
         """
         validate_task_id("task_id", task_id)
         if not isinstance(error, Exception):
             raise TypeError(f"error must be an exception, not {short_repr(error)}")
         details = getattr(error, "details", None)
-        is_of_it = isinstance(details, CoverDetails) and details.task_id == task_id
-        said = f"{type(error).__name__}: {error}"[:_LONGEST_NOTE]
-        await self._ask(lambda record: record.fail(task_id, said, details if is_of_it else None))
+        if not isinstance(details, CoverDetails) or details.task_id != task_id:
+            details = None
+        said = f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH]
+        await self._query(lambda database: covers.mark_failed(database, task_id, said, details))
 
     async def mark_pending(self, task_ids: Iterable[str] | None = None) -> list[str]:
-        """Make these covers pending again, or all that failed; those of them that were not."""
-        ids = None if task_ids is None else _ids(task_ids)
-        return await self._ask(lambda record: record.retry(ids))
+        """Make these covers, or all failed ones, pending again; return those that were not."""
+        ids = None if task_ids is None else _validate_ids(task_ids)
+        return await self._query(lambda database: covers.mark_pending(database, ids))
 
     async def find(self, task_id: str) -> ArchivedCover | None:
-        """What is known of this cover, if anything."""
-        id_ = validate_task_id("task_id", task_id)
-        covers = await self._ask(lambda record: record.covers("WHERE task_id = ?", id_))
-        return covers[0] if covers else None
+        """Return what the archive knows of this cover, or `None`."""
+        validate_task_id("task_id", task_id)
+        return await self._query(lambda database: covers.find(database, task_id))
 
     async def pending(self) -> list[ArchivedCover]:
-        """The covers that are still to be saved, as they were added."""
-        return await self._listed(PENDING)
+        """Return the covers that are not saved yet, in the order they were added."""
+        return await self._list(covers.PENDING)
 
     async def failed(self) -> list[ArchivedCover]:
-        """The covers that `mark_failed` was called for, as they were added."""
-        return await self._listed(FAILED)
+        """Return the covers that `mark_failed` was called for, in the order they were added."""
+        return await self._list(covers.FAILED)
 
     async def saved(self) -> list[ArchivedCover]:
-        """The covers all of whose images are here, as they were added."""
-        return await self._listed(SAVED)
+        """Return the covers whose images were all saved, in the order they were added."""
+        return await self._list(covers.SAVED)
 
     async def expiring(self, within: timedelta = timedelta(days=3)) -> list[ArchivedCover]:
-        """The covers not saved whose images are deleted this soon, or were; the soonest first.
+        """Return the covers that are not saved and whose images expire soon, or have expired.
 
-        Where it is not known when a job was done, it is counted from when its id was added.
+        The most urgent comes first. If the time when a job ended is unknown, the time when its id
+        was added counts instead.
         """
         if not isinstance(within, timedelta):
             raise TypeError(f"within must be a timedelta, not {short_repr(within)}")
-        covers = await self._listed(EXPIRING, time.time() + within.total_seconds())
-        return sorted(covers, key=lambda cover: cover.expires_at or cover.added_at + RETENTION)
+        found = await self._list(covers.EXPIRING, time.time() + within.total_seconds())
+        return sorted(found, key=lambda cover: cover.expires_at or cover.added_at + RETENTION)
 
     async def verify(self) -> VerificationReport:
         """Read all recorded images, compare them with their hashes, and check the record itself.
 
-        Nothing is changed by it, and an image that cannot be read is a finding like any other; a
-        record that cannot be read is a `DamagedRecordError`. To have what was found again, `save`
-        the cover; `mark_pending` makes it pending, for whoever works through what is.
+        This changes nothing. An image that cannot be read is reported like one that is missing; a
+        record that cannot be read raises `DamagedRecordError`. To fetch a reported image again,
+        `save` its cover, or make it pending by `mark_pending` and save it with the others.
         """
-        threads = self._open_saver().threads
-        findings: list[ImageProblem | None] = []
-        with threads.in_use():
-            async for covers in Pages(threads, size=_VERIFIED_AT_A_TIME):
+        problems: list[ImageProblem | None] = []
+        with self._in_use() as saver:
+            on_files = saver.executors.on_files
+            async for page in CoverPages(saver.executors, size=_VERIFIED_PER_PAGE):
                 checks = [
-                    threads.begin(partial(_look_at, cover.task_id, image))
-                    for cover in covers
+                    on_files(_check_image, cover.task_id, image)
+                    for cover in page
                     for image in cover.images
                 ]
-                findings += await asyncio.gather(*checks)
-            await threads.begin(self._check_record)
-        return VerificationReport(checked=len(findings), findings=tuple(filter(None, findings)))
+                problems += await asyncio.gather(*checks)
+            await on_files(check_integrity, self._folder / NAME)
+        return VerificationReport(checked=len(problems), findings=tuple(filter(None, problems)))
 
     async def export(self, path: str | PathLike[str]) -> int:
-        """Write the whole record down, and return how many covers that are.
+        """Write the whole record to a file, and return how many covers it has.
 
-        A `path` ending in `.jsonl` gets a line of JSON for each cover, one in `.csv` a row for each
-        image; any other is a `ValueError`. What was there stays until the new file is whole.
+        If `path` ends in `.jsonl`, the file has a line of JSON for each cover; if in `.csv`, a row
+        for each image; any other suffix raises `ValueError`. An existing file is replaced only once
+        the new one is complete.
         """
-        target = _a_path("path", path)
-        threads = self._open_saver().threads
-        with threads.in_use():
-            return await export(target, threads)
+        target = _validate_path("path", path)
+        with self._in_use() as saver:
+            return await export(target, saver.executors)
 
     async def backup(self, path: str | PathLike[str]) -> None:
-        """Copy the record to a new file, while this archive and others go on.
+        """Copy the record to a new file while this archive and others continue.
 
-        The copy is complete or absent, and has all that was noted before this was called. It is one
-        SQLite file: put into a folder as `covers.sqlite3`, beside the images, it is their record.
+        The copy is complete or absent, and has everything that was recorded before this call. It is
+        one SQLite file: in another folder, named `covers.sqlite3` and next to the images, it is
+        their record.
 
         Never copy or read `covers.sqlite3` as a plain file in a process that has the archive open:
-        on POSIX systems that drops SQLite's locks, and what other processes note may be lost.
+        on POSIX systems that drops SQLite's locks, and what other processes write may be lost.
 
-        Raises `FileExistsError` if there is a file already, and `OSError` if the copy cannot be
-        written.
+        Raises `FileExistsError` if the file exists, and `OSError` if the copy cannot be written.
         """
-        target = _a_path("path", path)
-        threads = self._open_saver().threads
-        with threads.in_use():
-            await threads.ask(Record.check_place)
-            await back_up(self._folder / NAME, target, threads)
+        target = _validate_path("path", path)
+        with self._in_use() as saver:
+            await saver.executors.query(ArchiveDatabase.check_files)
+            await back_up(self._folder / NAME, target, saver.executors)
 
-    def _check_record(self) -> None:
-        path = self._folder / NAME
-        with failures_of(path):
-            check_integrity(path)
+    async def _list(self, condition: str, *values: Any) -> list[ArchivedCover]:
+        with self._in_use() as saver:
+            pages = CoverPages(saver.executors, condition, values)
+            return [cover async for page in pages for cover in page]
 
-    async def _listed(self, condition: str, *values: Any) -> list[ArchivedCover]:
-        threads = self._open_saver().threads
-        with threads.in_use():
-            return [cover async for page in Pages(threads, condition, *values) for cover in page]
+    async def _query(self, function: Callable[[ArchiveDatabase], T]) -> T:
+        with self._in_use() as saver:
+            return await saver.executors.query(function)
 
-    async def _ask(self, question: Callable[[Record], T]) -> T:
-        return await self._open_saver().threads.ask(question)
-
-    def _open_saver(self) -> Saver:
+    @contextmanager
+    def _in_use(self) -> Iterator[ImageSaver]:
         if self._saver is None:
             raise RuntimeError("this CoverArchive is not open: use it inside `async with`")
-        return self._saver
+        with self._saver.executors.in_use():
+            yield self._saver
 
 
-def _look_at(task_id: str, image: SavedImage) -> ImageProblem | None:
-    problem = problem_with(image)
+def _check_image(task_id: str, image: SavedImage) -> ImageProblem | None:
+    problem = find_problem(image)
     return ImageProblem(task_id=task_id, image=image, problem=problem) if problem else None
 
 
-def _a_path(name: str, value: object) -> Path:
+def _validate_path(name: str, value: object) -> Path:
     if not isinstance(value, (str, PathLike)) or value == "":
         raise TypeError(f"{name} must be a path, not {short_repr(value)}")
     return Path(value)
 
 
-def _ids(task_ids: Iterable[str]) -> list[str]:
+def _validate_ids(task_ids: Iterable[str]) -> list[str]:
     if isinstance(task_ids, (str, bytes)) or not isinstance(task_ids, Iterable):
         raise TypeError(f"task_ids must be an iterable of ids, not {short_repr(task_ids)}")
     return [validate_task_id("task_ids", each) for each in task_ids]

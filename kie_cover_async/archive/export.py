@@ -1,73 +1,60 @@
-"""The record as a text for other programs: JSON lines or CSV."""
+"""Copies of the record: as JSON lines or CSV for other programs, and as a backup."""
 
-import asyncio
 import csv
 import json
-from collections.abc import Callable, Iterable
+import os
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from datetime import datetime
+from errno import EEXIST
 from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from kie_cover_async.api import unstructure_details
 from kie_cover_async.validation import short_repr
 
-from .pages import Pages
-from .parts import part_files
-from .threads import Threads
-from .values import ArchivedCover, SavedImage
+from .covers import CoverPages
+from .executors import ArchiveExecutors
+from .files import sync_folder
+from .models import ArchivedCover, SavedImage
 
-_IMAGE = ("number", "file", "url", "sha256", "size", "media_type", "width", "height")
 _COVER = ("task_id", "state", "added_at", "expires_at", "error")
+_IMAGE = ("number", "file", "url", "sha256", "size", "media_type", "width", "height")
 _COLUMNS = _COVER + _IMAGE
 # A spreadsheet evaluates a cell that begins with one of the first seven (OWASP, "CSV injection").
-# The apostrophe is here so that removing one always restores the text.
+# The apostrophe is included so that removing one always restores the text.
 _ESCAPED = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
 
 
-@frozen
-class _Kind:
-    """A kind of file: what it begins with, and what some covers are in it."""
+async def export(path: Path, executors: ArchiveExecutors) -> int:
+    """Write all covers to *path*, replacing it once complete, and return how many there are.
 
-    head: str
-    lines: Callable[[list[ArchivedCover]], str]
-
-
-async def export(path: Path, threads: Threads) -> int:
-    """Write all covers aside, and put the file in the place of what was there; how many there are.
-
-    Raises `ValueError` where the name's ending is of no known kind.
+    Raises:
+        ValueError: The suffix is unknown.
     """
-    kind, part, count = _kind_of(path), next(part_files(path.parent)), 0
-
-    def write(covers: list[ArchivedCover]) -> None:
-        # A lone surrogate, which JSON may hold, becomes its escape there.
-        part.write([kind.lines(covers).encode("utf-8", "backslashreplace")], anew=False)
-
-    try:
-        await threads.begin(partial(part.write, [kind.head.encode()], anew=True))
-        async for covers in Pages(threads):
-            await threads.begin(partial(write, covers))
-            count += len(covers)
-        await threads.begin(partial(part.keep_as, path))
-    except BaseException:
-        # A thread may be at it still, and this comes after it, cancelled again or not.
-        await asyncio.shield(threads.begin(part.discard))
-        raise
-    return count
-
-
-def _kind_of(path: Path) -> _Kind:
     if (kind := _KINDS.get(path.suffix.lower())) is None:
         known = " or ".join(_KINDS)
         raise ValueError(f"path must end in {known}, and not be {short_repr(str(path))}")
-    return kind
+    (head, lines), count = kind, 0
+
+    def write(covers: list[ArchivedCover]) -> None:
+        # A lone surrogate, which JSON may hold, is written as its escape.
+        part.write([lines(covers).encode("utf-8", "backslashreplace")])
+
+    async with executors.part_file(path.parent) as part:
+        await executors.on_files(part.write, [head.encode()])
+        async for covers in CoverPages(executors):
+            await executors.on_files(write, covers)
+            count += len(covers)
+        await executors.on_files(part.keep, path)
+    return count
 
 
 def _json_lines(covers: Iterable[ArchivedCover]) -> str:
-    """A line for each cover."""
+    """Return a line for each cover."""
     return "".join(f"{json.dumps(_json(cover), ensure_ascii=False)}\n" for cover in covers)
 
 
@@ -77,37 +64,61 @@ def _json(cover: ArchivedCover) -> dict[str, Any]:
     return {**_cover_fields(cover), "details": details, "images": images}
 
 
-def _table_rows(covers: Iterable[ArchivedCover]) -> str:
-    """A row for each image, and one for each cover that has none."""
+def _csv_rows(covers: Iterable[ArchivedCover]) -> str:
+    """Return a row for each image, and one for each cover without images."""
     text = StringIO(newline="")
     rows = csv.DictWriter(text, _COLUMNS)
     for cover in covers:
         for image in cover.images or (None,):
             cells = {**_cover_fields(cover), **(_image_fields(image) if image else {})}
-            rows.writerow({name: _escaped(value) for name, value in cells.items()})
+            rows.writerow({name: _escape(value) for name, value in cells.items()})
     return text.getvalue()
 
 
-def _escaped(value: Any) -> Any:
-    """Mark a text with an apostrophe if a spreadsheet would take it for a formula."""
+def _escape(value: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would treat as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_ESCAPED) else value
 
 
 def _cover_fields(cover: ArchivedCover) -> dict[str, Any]:
-    fields = {name: getattr(cover, name) for name in _COVER}
-    for name in ("added_at", "expires_at"):
-        if fields[name] is not None:
-            fields[name] = fields[name].isoformat(timespec="seconds")
-    return fields
+    return {name: _printed(getattr(cover, name)) for name in _COVER}
+
+
+def _printed(value: Any) -> Any:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
 
 
 def _image_fields(image: SavedImage) -> dict[str, Any]:
-    return {name: getattr(image, name) for name in _IMAGE if name != "file"} | {
-        "file": image.path.name
-    }
+    fields = {name: getattr(image, name) for name in _IMAGE if name != "file"}
+    return fields | {"file": image.path.name}
 
 
+# The text that a file begins with, and the function that formats covers, by suffix.
 _KINDS = {
-    ".jsonl": _Kind("", _json_lines),
-    ".csv": _Kind(",".join(_COLUMNS) + "\r\n", _table_rows),
+    ".jsonl": ("", _json_lines),
+    ".csv": (",".join(_COLUMNS) + "\r\n", _csv_rows),
 }
+
+
+async def back_up(record: Path, target: Path, executors: ArchiveExecutors) -> None:
+    """Copy the record to a new file, which appears once it is complete.
+
+    Raises:
+        FileExistsError: The file exists.
+        OSError: Either file cannot be used; the message names both.
+    """
+    async with executors.part_file(target.parent) as part:
+        await executors.on_files(part.keep, target, partial(_copy, record, target))
+    await executors.on_files(sync_folder, target.parent)
+
+
+def _copy(record: Path, target: Path, part: Path) -> None:
+    if os.path.lexists(target):
+        raise FileExistsError(EEXIST, "a backup does not replace a file", str(target))
+    try:
+        with closing(sqlite3.connect(record)) as source, closing(sqlite3.connect(part)) as copy:
+            source.backup(copy)
+            # Write-ahead logging needs two more files, and cannot be read from a read-only disk.
+            copy.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise OSError(f"{record} cannot be copied to {target}: {error}") from error

@@ -1,181 +1,171 @@
-"""What kind of image a file holds, by its bytes: whether it is whole, and its size in pixels.
+"""What kind of image a file holds, by its bytes: whether it is complete, and its size in pixels.
 
-No pixel is decoded. A container states how it is divided, and all of that is checked: the chunks of
-a PNG with their checksums, the segments of a JPEG up to its end marker, the chunks of a WebP and
-the length of all of them.
+Pixels are not decoded. A container states its structure, and all of that is checked: the chunks of
+a PNG with their checksums, the segments of a JPEG up to its end marker, and the chunks of a WebP
+with their lengths.
 """
 
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator
-from struct import error as struct_error
-from struct import unpack
-from typing import Protocol
+from typing import BinaryIO
 from zlib import crc32
 
 from attrs import frozen
 
 SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 
-# A square of 10,000; covers have about a hundredth of it. Decoded, these are 400 MB.
+# 10,000 x 10,000, which takes 400 MB when decoded. Covers have about a hundredth of it.
 MAX_PIXELS: int = 100_000_000
 # Chunks or segments: each takes microseconds, and a file of 64 MiB could have 16 million of them.
 MAX_PARTS: int = 200_000
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-# The frame headers, which have the size; not the tables that stand between them.
+# The frame headers, which hold the size; the other three markers in this range are tables.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# These have no length after them.
+# Markers without a length.
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _SCAN, _END = 0xDA, 0xD9
-# Within a scan FF is followed by a zero or by the number of a restart.
+# Within a scan, FF is followed by a zero or a restart number.
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-# Few large blocks for a checksum, since other threads may run between two of them; small ones for a
-# scan, since a file may have many scans.
+# Large blocks for a checksum, since between two blocks the thread may lose the interpreter lock;
+# small ones for a scan, since a file may have many scans.
 _CHECKSUM_BLOCK, _SCAN_BLOCK = 1 << 20, 1 << 16
 
 
-class ReadableFile(Protocol):
-    """What is used of a file."""
-
-    def read(self, size: int = ..., /) -> bytes:
-        """The next bytes."""
-
-    def seek(self, offset: int, whence: int = ..., /) -> int:
-        """Go elsewhere."""
-
-    def tell(self) -> int:
-        """Where that is."""
-
-
 @frozen(kw_only=True)
-class Format:
-    """The kind of an image, by its media type, and its size in pixels."""
+class ImageInfo:
+    """The media type of an image, and its size in pixels."""
 
     media_type: str
     width: int
     height: int
 
 
-class NoImageError(Exception):
-    """The file holds no whole image; the text says why."""
+class InvalidImageError(Exception):
+    """The file holds no complete image; the message says why."""
 
 
-def read_format(file: ReadableFile) -> Format:
-    """What the file holds; raises `NoImageError`."""
+def read_image_info(file: BinaryIO) -> ImageInfo:
+    """Check the image that the file holds, and return what kind of image it is.
+
+    Raises:
+        InvalidImageError: The file holds no complete image.
+    """
     file.seek(0)
     head = file.read(16)
     try:
-        media_type, size_of = _kind(head)
-        width, height = size_of(file)
-    except struct_error:
-        raise NoImageError("the image is cut off") from None
+        media_type, read_size = _identify(head)
+        width, height = read_size(file)
+    except struct.error:
+        raise InvalidImageError("the image is cut off") from None
     if not (width and height):
-        raise NoImageError("the image has no pixels")
+        raise InvalidImageError("the image has no pixels")
     if width * height > MAX_PIXELS:
-        raise NoImageError(f"{width} x {height} pixels are more than {MAX_PIXELS}")
-    return Format(media_type=media_type, width=width, height=height)
+        raise InvalidImageError(f"{width} x {height} pixels are more than {MAX_PIXELS}")
+    return ImageInfo(media_type=media_type, width=width, height=height)
 
 
-def _kind(head: bytes) -> tuple[str, Callable[[ReadableFile], tuple[int, int]]]:
+def _identify(head: bytes) -> tuple[str, Callable[[BinaryIO], tuple[int, int]]]:
     if head.startswith(_PNG):
         return "image/png", _png
     if head.startswith(_JPEG):
         return "image/jpeg", _jpeg
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "image/webp", _webp
-    raise NoImageError(_what_else(head))
+    raise InvalidImageError(_describe(head))
 
 
-def _what_else(head: bytes) -> str:
+def _describe(head: bytes) -> str:
     if not head:
         return "the file is empty"
     if head.lstrip()[:1] == b"<":
         return "it is a page, not an image"
-    return "it is no PNG, JPEG or WebP"
+    return "it is not a PNG, JPEG or WebP"
 
 
-def _png(file: ReadableFile) -> tuple[int, int]:
-    """Return the size that the first chunk states, if all up to the end are as they state."""
+def _png(file: BinaryIO) -> tuple[int, int]:
+    """Return the size that the first chunk states, after checking all chunks."""
     file.seek(len(_PNG))
-    length, kind, width, height = unpack(">I4sII", file.read(16))
+    length, kind, width, height = struct.unpack(">I4sII", file.read(16))
     if (length, kind) != (13, b"IHDR"):
-        raise NoImageError("the PNG has no header")
+        raise InvalidImageError("the PNG has no header")
     file.seek(len(_PNG))
     has_data = False
     for _ in range(MAX_PARTS):
-        length, kind = unpack(">I4s", file.read(8))
+        length, kind = struct.unpack(">I4s", file.read(8))
         checksum = _checksum(file, length, crc32(kind))
-        if unpack(">I", file.read(4)) != (checksum,):
-            raise NoImageError(f"the PNG is damaged: the checksum of {kind!r} is wrong")
+        if struct.unpack(">I", file.read(4)) != (checksum,):
+            raise InvalidImageError(f"the PNG is damaged: the checksum of {kind!r} is wrong")
         has_data = has_data or (kind == b"IDAT" and length > 0)
         if kind == b"IEND":
             if not has_data:
-                raise NoImageError("the PNG has no image data")
+                raise InvalidImageError("the PNG has no image data")
             return width, height
     raise _too_many_parts()
 
 
-def _checksum(file: ReadableFile, length: int, checksum: int) -> int:
-    """Return the checksum of this many more bytes after those that it is of already."""
+def _checksum(file: BinaryIO, length: int, checksum: int) -> int:
+    """Return *checksum*, continued over the next *length* bytes."""
     while length:
         block = file.read(min(length, _CHECKSUM_BLOCK))
         if not block:
-            raise NoImageError("the image is cut off")
+            raise InvalidImageError("the image is cut off")
         checksum, length = crc32(block, checksum), length - len(block)
     return checksum
 
 
-def _jpeg(file: ReadableFile) -> tuple[int, int]:
-    """Return the size that the frame header states, if there are segments up to the end marker."""
+def _jpeg(file: BinaryIO) -> tuple[int, int]:
+    """Return the size that the frame header states, after checking all segments."""
     width = height = 0
     has_data = False
     file.seek(2)
     for _ in range(MAX_PARTS):
-        start, marker = unpack("BB", file.read(2))
+        start, marker = struct.unpack("BB", file.read(2))
         if start != 0xFF:
-            raise NoImageError("the JPEG is damaged")
+            raise InvalidImageError("the JPEG is damaged")
         if marker == 0xFF:
-            # A fill byte, of which any number may stand before a marker.
+            # A fill byte; any number of them may precede a marker.
             file.seek(-1, os.SEEK_CUR)
         elif marker == _END:
             if not has_data:
-                raise NoImageError("the JPEG has no image data")
+                raise InvalidImageError("the JPEG has no image data")
             return width, height
         elif marker not in _STANDALONE:
             content = _segment(file)
             if marker in _FRAMES:
-                _, height, width = unpack(">BHH", content[:5])
+                _, height, width = struct.unpack(">BHH", content[:5])
             if marker == _SCAN:
                 has_data = True
                 _skip_scan(file)
     raise _too_many_parts()
 
 
-def _segment(file: ReadableFile) -> bytes:
-    """Return the segment after the marker, without the length that it begins with."""
-    [length] = unpack(">H", file.read(2))
+def _segment(file: BinaryIO) -> bytes:
+    """Return the segment after a marker, without the length that it begins with."""
+    [length] = struct.unpack(">H", file.read(2))
     content = file.read(length - 2) if length >= 2 else b""
     if len(content) != length - 2:
-        raise NoImageError("the image is cut off" if length > 2 else "the JPEG is damaged")
+        raise InvalidImageError("the image is cut off" if length > 2 else "the JPEG is damaged")
     return content
 
 
-def _skip_scan(file: ReadableFile) -> None:
-    """Go on to the marker that ends the compressed data."""
+def _skip_scan(file: BinaryIO) -> None:
+    """Move to the marker that ends the compressed data."""
     block = b""
     while more := file.read(_SCAN_BLOCK):
-        # The last byte may be the first half of the marker.
+        # The last byte of a block may be the first half of the marker.
         block = block[-1:] + more
         if found := _AFTER_SCAN.search(block):
             file.seek(found.start() - len(block), os.SEEK_CUR)
             return
-    raise NoImageError("the image is cut off")
+    raise InvalidImageError("the image is cut off")
 
 
-def _webp(file: ReadableFile) -> tuple[int, int]:
-    """Return the size that its chunks state, if they are as long as all together."""
+def _webp(file: BinaryIO) -> tuple[int, int]:
+    """Return the size that the chunks state, after checking their lengths."""
     sizes = set()
     has_data = False
     for kind, head in _webp_chunks(file):
@@ -183,56 +173,56 @@ def _webp(file: ReadableFile) -> tuple[int, int]:
             sizes.add(_WEBP_SIZES[kind](head))
         has_data = has_data or kind in _WEBP_DATA
     if not sizes:
-        raise NoImageError("the WebP has no header")
+        raise InvalidImageError("the WebP has no header")
     if not has_data:
-        raise NoImageError("the WebP has no image data")
+        raise InvalidImageError("the WebP has no image data")
     if len(sizes) > 1:
-        raise NoImageError("the WebP is damaged: it states two sizes")
+        raise InvalidImageError("the WebP is damaged: it states two sizes")
     return sizes.pop()
 
 
-def _webp_chunks(file: ReadableFile) -> Iterator[tuple[bytes, bytes]]:
+def _webp_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
     """Yield the kind and the first bytes of each chunk."""
     file.seek(4)
-    [length] = unpack("<I", file.read(4))
+    [length] = struct.unpack("<I", file.read(4))
     at, end = 12, 8 + length
     if file.seek(0, os.SEEK_END) < end:
-        raise NoImageError("the image is cut off")
+        raise InvalidImageError("the image is cut off")
     for _ in range(MAX_PARTS):
         if at >= end:
             return
         file.seek(at)
-        kind, length = unpack("<4sI", file.read(8))
+        kind, length = struct.unpack("<4sI", file.read(8))
         at += 8 + length
         if at > end:
-            raise NoImageError("the WebP is damaged: its length is wrong")
+            raise InvalidImageError("the WebP is damaged: its length is wrong")
         yield kind, file.read(min(length, 10))
-        # A chunk begins at an even place; some writers do not count what is filled in at the end.
+        # Chunks begin at even offsets; some writers do not count the padding of the last one.
         at += at % 2
     raise _too_many_parts()
 
 
 def _lossy_size(head: bytes) -> tuple[int, int]:
-    start, wide, high = unpack("<3x3sHH", head)
+    start, wide, high = struct.unpack("<3x3sHH", head)
     if start != b"\x9d\x01\x2a":
-        raise NoImageError("the WebP is damaged")
+        raise InvalidImageError("the WebP is damaged")
     return wide & 0x3FFF, high & 0x3FFF
 
 
 def _lossless_size(head: bytes) -> tuple[int, int]:
-    start, bits = unpack("<BI", head[:5])
+    start, bits = struct.unpack("<BI", head[:5])
     if start != 0x2F:
-        raise NoImageError("the WebP is damaged")
+        raise InvalidImageError("the WebP is damaged")
     return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
 
 
 def _canvas_size(head: bytes) -> tuple[int, int]:
-    wide, high = unpack("<4x3s3s", head)
+    wide, high = struct.unpack("<4x3s3s", head)
     return 1 + int.from_bytes(wide, "little"), 1 + int.from_bytes(high, "little")
 
 
-def _too_many_parts() -> NoImageError:
-    return NoImageError(f"the image has more than {MAX_PARTS} parts")
+def _too_many_parts() -> InvalidImageError:
+    return InvalidImageError(f"the image has more than {MAX_PARTS} parts")
 
 
 _WEBP_SIZES = {b"VP8 ": _lossy_size, b"VP8L": _lossless_size, b"VP8X": _canvas_size}

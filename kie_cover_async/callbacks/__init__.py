@@ -1,13 +1,12 @@
-"""Hearing that a cover has ended, instead of asking.
+"""Callbacks: being notified that a cover has ended, instead of polling for it.
 
-`inbox` receives callbacks and wakes waits, `memory` is what it remembers of them, `verification`
-joins a body to its signature, and `web` answers for aiohttp.web. `bounded_log` keeps a flood of
-refusals from filling the log.
+`inbox` receives callbacks and wakes waits, `signature` signs and verifies them, and `web` answers
+them in aiohttp.web.
 """
 
 from kie_cover_async.api import CoverCallback, parse_callback
 
 from .inbox import CallbackInbox
-from .verification import sign_callback, verify_signature
+from .signature import sign_callback, verify_signature
 
 __all__ = ["CallbackInbox", "CoverCallback", "parse_callback", "sign_callback", "verify_signature"]

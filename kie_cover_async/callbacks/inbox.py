@@ -1,19 +1,24 @@
-"""`CallbackInbox`: callbacks come in, and who subscribed is told."""
+"""`CallbackInbox`: receives callbacks, and notifies the subscribers of their task ids."""
 
 import asyncio
 import logging
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from aiohttp import web
+from attrs import define, field
 
 from kie_cover_async.api import CoverCallback, parse_callback
-from kie_cover_async.signature import Headers, Keys, a_keyring, verify
 from kie_cover_async.validation import validate_number, validate_task_id
 
-from .memory import Memory
-from .verification import TOLERANCE
+from .signature import DEFAULT_TOLERANCE, Headers, Keys, parse_keys, verify_task_id
 from .web import callback_routes
+
+# Seconds. Callbacks come seconds before their wait; the vendor repeats them within minutes.
+_RETENTION = 3600.0
+_MAX_IDS = 10_000
+_MAX_CONTENTS = 4
 
 _log = logging.getLogger(__name__)
 
@@ -24,15 +29,22 @@ class CallbackInbox:
         inbox = CallbackInbox(keys="the account's webhookHmacKey")
         client = CoverClient(inbox=inbox)
 
-    A callback is a reason to poll and never the result: a wait that is woken makes one poll, and
-    returns what that shows. Callbacks that come before anybody waits are remembered for an hour,
-    for the last ten thousand ids. Make one for each event loop, and use it there.
+    A callback is a reason to poll and never the result: a wait that is woken polls once, and
+    returns what the poll shows. Callbacks that arrive before their wait starts are remembered for
+    an hour, for the last ten thousand ids. Make one inbox for each event loop, and use it there.
 
     :param keys: the account's `webhookHmacKey`, or several keys while they are being changed;
-        `None` takes callbacks without a signature, so that anybody can cost you a poll a second.
-    :param fallback_poll_interval: seconds between the polls of a wait that has not been called, in
-        case its callback is lost.
-    :param tolerance: how many seconds a signature's timestamp may be away from now, either way.
+        `None` accepts callbacks without a signature, so that anyone can cost you a poll a second.
+    :param fallback_poll_interval: seconds between the polls of a wait that has received no
+        callback, in case it is lost.
+    :param tolerance: how many seconds a signature's timestamp may differ from now, either way.
+
+    Example:
+        >>> from kie_cover_async.callbacks import CallbackInbox, sign_callback
+        >>> inbox = CallbackInbox(["the-webhookHmacKey"])
+        >>> body = b'{"data": {"taskId": "first-cover"}}'
+        >>> inbox.receive(sign_callback("first-cover", "the-webhookHmacKey"), body).task_id
+        'first-cover'
     """
 
     def __init__(
@@ -40,14 +52,14 @@ class CallbackInbox:
         keys: Keys | None = None,
         *,
         fallback_poll_interval: float = 30.0,
-        tolerance: float = TOLERANCE,
+        tolerance: float = DEFAULT_TOLERANCE,
     ) -> None:
         validate_number("fallback_poll_interval", fallback_poll_interval, at_least=0)
         validate_number("tolerance", tolerance, at_least=0)
-        self._keyring = None if keys is None else a_keyring(keys)
+        self._keyring = None if keys is None else parse_keys(keys)
         self._tolerance = tolerance
         self.fallback_poll_interval: float = fallback_poll_interval
-        self._memory = Memory()
+        self._recent = RecentCallbacks()
         self._listeners: dict[str, dict[object, Callable[[], object]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -56,42 +68,41 @@ class CallbackInbox:
         return f"<CallbackInbox of {signed} callbacks, {len(self._listeners)} ids awaited>"
 
     def receive(self, headers: Headers, body: bytes | str | Mapping[str, Any]) -> CoverCallback:
-        """Take a callback as it was posted, in whatever framework, and wake who waits for it.
+        """Receive a callback as it was posted, in any framework, and wake the waits for its id.
 
-        One that was received before, in the same words, wakes nobody again. Raises
-        `InvalidResponseError` where the body has no task id, and `SignatureError` where there are
-        keys and none of them has signed it.
+        A repeated callback with the same content wakes nothing. Raises `InvalidResponseError` if
+        the body has no task id, and `SignatureError` if there are keys and none has signed it.
         """
         loop = self._bound_loop()
         callback = parse_callback(body)
         if self._keyring is not None:
-            verify(callback.task_id, headers, self._keyring, tolerance=self._tolerance)
-        # Repetitions are dropped by what they say: the vendor repeats what was not answered.
-        if self._memory.repeats(callback.task_id, hash(callback), loop.time()):
-            _log.debug("callback for %s once more: dropped", callback.task_id)
+            verify_task_id(callback.task_id, headers, self._keyring, tolerance=self._tolerance)
+        # Deduplicated by content: the vendor repeats a callback that was not answered.
+        if self._recent.is_duplicate(callback.task_id, hash(callback), loop.time()):
+            _log.debug("callback for %s was repeated: dropped", callback.task_id)
         else:
-            self._tell(callback.task_id)
+            self._notify_listeners(callback.task_id)
         return callback
 
     def notify(self, task_id: str) -> None:
-        """Wake who waits for this id: a callback that reached another process, say.
+        """Wake the waits for this id, for example after a callback that reached another process.
 
-        To be called in the event loop; from another thread by `loop.call_soon_threadsafe`.
+        Call it in the event loop; from another thread by `loop.call_soon_threadsafe`.
         """
         validate_task_id("task_id", task_id)
-        self._memory.note(task_id, self._bound_loop().time())
-        self._tell(task_id)
+        self._recent.add(task_id, self._bound_loop().time())
+        self._notify_listeners(task_id)
 
     def subscribe(self, task_id: str, listener: Callable[[], object]) -> Callable[[], object]:
-        """Have `listener` called at each callback for this id, at once where there was one.
+        """Call `listener` at each callback for this id, and now if there already was one.
 
-        Returns what ends the subscription. The listener is called in the event loop, so it must be
+        Returns the function that unsubscribes. The listener is called in the event loop: it must be
         quick, and must not raise. A client's waits subscribe by themselves.
         """
-        known = self._memory.knows(task_id, self._bound_loop().time())
+        has_callback = self._recent.contains(task_id, self._bound_loop().time())
         token = object()
         self._listeners.setdefault(task_id, {})[token] = listener
-        if known:
+        if has_callback:
             listener()
 
         def unsubscribe() -> None:
@@ -103,14 +114,14 @@ class CallbackInbox:
         return unsubscribe
 
     def routes(self, path: str) -> list[web.RouteDef]:
-        """For `app.add_routes(inbox.routes("/callbacks/…"))` of aiohttp.web.
+        """Return the routes for `app.add_routes(inbox.routes("/callbacks/…"))` of aiohttp.web.
 
-        A callback is answered with 200, one with a bad signature with 401, a body that cannot be
-        read with 400, one of more than 64 KiB with 413, and one that does not come with 408.
+        A callback is answered with 200, one with a bad signature with 401, an unreadable body with
+        400, one of more than 64 KiB with 413, and one that does not arrive in time with 408.
         """
         return callback_routes(path, self.receive)
 
-    def _tell(self, task_id: str) -> None:
+    def _notify_listeners(self, task_id: str) -> None:
         listeners = [*self._listeners.get(task_id, {}).values()]
         _log.debug("callback for %s: %d are waiting", task_id, len(listeners))
         for listener in listeners:
@@ -132,3 +143,43 @@ class CallbackInbox:
                 "loop.call_soon_threadsafe(inbox.notify, task_id) with its own loop"
             )
         return loop
+
+
+@define(eq=False)
+class _Received:
+    at: float
+    contents: deque[int] = field(factory=lambda: deque(maxlen=_MAX_CONTENTS))
+
+
+class RecentCallbacks:
+    """The callbacks of the last hour, for ten thousand ids at most. Times are `loop.time()`."""
+
+    def __init__(self) -> None:
+        self._received: OrderedDict[str, _Received] = OrderedDict()
+
+    def contains(self, task_id: str, now: float) -> bool:
+        """Return whether there was a callback for this id."""
+        self._expire(now)
+        return task_id in self._received
+
+    def is_duplicate(self, task_id: str, content: int, now: float) -> bool:
+        """Return whether this id had a callback with the same content; record it if not."""
+        contents = self.add(task_id, now).contents
+        if content in contents:
+            return True
+        contents.append(content)
+        return False
+
+    def add(self, task_id: str, now: float) -> _Received:
+        """Record a callback for this id."""
+        self._expire(now)
+        received = self._received.setdefault(task_id, _Received(now))
+        received.at = now
+        self._received.move_to_end(task_id)
+        if len(self._received) > _MAX_IDS:
+            self._received.popitem(last=False)
+        return received
+
+    def _expire(self, now: float) -> None:
+        while self._received and now - next(iter(self._received.values())).at >= _RETENTION:
+            self._received.popitem(last=False)

@@ -13,9 +13,8 @@ from aiohttp import web
 from attrs import frozen
 from yarl import URL
 
-from kie_cover_async.callbacks.bounded_log import BoundedLog
-from kie_cover_async.callbacks.web import Receive, callback_routes
-from kie_cover_async.signature import is_key
+from kie_cover_async.callbacks.signature import is_key
+from kie_cover_async.callbacks.web import BoundedLog, Receive, callback_routes
 from kie_cover_async.validation import is_http_url, short_repr
 
 from .output import LOGGER_NAME, UsageError, say

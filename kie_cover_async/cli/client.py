@@ -24,7 +24,7 @@ from kie_cover_async.settings import (
     resolve_base_url,
 )
 from kie_cover_async.transport import HttpClient
-from kie_cover_async.validation import NO_URL, is_http_url, validate_number
+from kie_cover_async.validation import URL_ERRORS, is_http_url, validate_number
 
 from .output import UsageError, usage_errors
 
@@ -140,7 +140,7 @@ def _is_readable(proxy: str) -> bool:
     try:
         url = URL(proxy)
         f"{url.user}{url.password}".encode("latin-1")  # as aiohttp sends it
-    except NO_URL:
+    except URL_ERRORS:
         return False
     return ":" not in (url.user or "")
 

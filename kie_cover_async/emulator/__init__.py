@@ -1,11 +1,11 @@
-"""The API in miniature on a free port, with scripted covers and faults."""
+"""An emulator of the API on a free port, with scripted covers and faults."""
 
-from kie_cover_async.emulator.callbacks import CallbackPlan, SentCallback
-from kie_cover_async.emulator.faults import Fault
-from kie_cover_async.emulator.gateway import ReceivedRequest
-from kie_cover_async.emulator.limits import Limits
-from kie_cover_async.emulator.scripts import CoverScript
-from kie_cover_async.emulator.server import CoverEmulator
+from .callbacks import CallbackPlan, SentCallback
+from .faults import Fault
+from .gateway import ReceivedRequest
+from .jobs import CoverScript
+from .server import CoverEmulator
+from .service import Limits
 
 __all__ = [
     "CallbackPlan",

@@ -1,35 +1,61 @@
-"""What stands before the service, as Cloudflare does: it reads requests, notes them, lets faults
-happen, and adds the header fields.
-"""
+"""The HTTP side, as Cloudflare is for the API: reads requests, applies faults, sends answers."""
 
 import asyncio
+import gzip
+import json
+import socket
+import struct
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from email.utils import formatdate
 from random import Random
+from typing import Any, NamedTuple
 
-from aiohttp import web
-from attrs import define, field, frozen
+from aiohttp import HttpVersion11, web
+from aiohttp.web_protocol import RequestHandler
+from attrs import define, evolve, field, frozen
 
-from kie_cover_async.emulator import accepted, answers
-from kie_cover_async.emulator.answers import JSON_TYPE, Answer
-from kie_cover_async.emulator.delivery import deliver
-from kie_cover_async.emulator.faults import Fault, FaultPlan
-from kie_cover_async.emulator.images import png
-from kie_cover_async.emulator.jobs import Duration, Moment, drawn
-from kie_cover_async.emulator.origin import Connection
-from kie_cover_async.emulator.service import Call, Service, read_call
+from . import suno, values
+from .faults import Answer, Fault, FaultPlan
+from .images import png
+from .jobs import Instant
+from .service import UNKNOWN, Call, Service
+from .values import Duration, draw
+
+ENDPOINTS = suno.ENDPOINTS
+
+Request = web.BaseRequest
+Response = web.StreamResponse
+
+_HOST = "127.0.0.1"
+_JSON_TYPE = "application/json;charset=UTF-8"
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+@frozen
+class Connection:
+    number: int
+    transport: asyncio.Transport
+    peer: tuple[str, int]
+
+
+class _Incoming(NamedTuple):
+    request: Request
+    connection: Connection
+    now: Instant
+    body: bytes
 
 
 @frozen(kw_only=True)
 class ReceivedRequest:
     """One request as it arrived.
 
-    `endpoint` is one of `CoverEmulator.ENDPOINTS`, or empty for a path the API does not have;
-    `task_id` is the job's id, on `generate` the song's. `received` is in `loop.time()`, `peer` the
-    client's address and port. Requests with the same `connection` came over the same one.
-    `fault` is what went wrong with the answer on purpose, by a rule or by the job's script.
+    `endpoint` is one of `CoverEmulator.ENDPOINTS`, or empty for a path that the API does not have;
+    `task_id` is the job's id, or the song's on `generate`. `received` is in `loop.time()`, `peer`
+    the client's address and port. Requests with the same `connection` arrived over the same one.
+    `fault` is the fault of the answer, by a rule or by the job's script.
     """
 
     endpoint: str
@@ -45,108 +71,210 @@ class ReceivedRequest:
     fault: Fault | None
 
 
-@define(kw_only=True)
+@define
 class Gateway:
     service: Service
-    faults: FaultPlan
-    dice: Random
-    latency: Duration = field(validator=accepted.duration)
-    clock_offset: float = field(validator=accepted.shift)
-    image_size: int = field(validator=accepted.number_of_times)
-    keep_requests: bool = field(validator=accepted.yes_or_no)
-    requests: list[ReceivedRequest] = field(factory=list)
-    polls: Counter[str | None] = field(factory=Counter)
+    seed: int | str
+    latency: Duration = field(validator=values.duration)
+    clock_offset: float = field(validator=values.offset)
+    image_size: int = field(validator=values.count)
+    keep_requests: bool = field(validator=values.boolean)
+    faults: FaultPlan = field(init=False)
+    rng: Random = field(init=False)
+    requests: list[ReceivedRequest] = field(factory=list, init=False)
+    polls: Counter[str | None] = field(factory=Counter, init=False)
 
-    def now(self) -> Moment:
+    def __attrs_post_init__(self) -> None:
+        self.faults = FaultPlan(Random(f"{self.seed}/faults"))
+        self.rng = Random(f"{self.seed}/answers")
+
+    def now(self) -> Instant:
         loop_time = asyncio.get_running_loop().time()
-        # By which the loop's clock is ahead of the machine's: nothing, or what a test leapt over.
-        leapt = loop_time - time.monotonic()
-        return Moment(loop_time, time.time() + leapt + self.clock_offset)
+        # A test's loop may be ahead of the machine's clock.
+        ahead = loop_time - time.monotonic()
+        return Instant(loop_time, time.time() + ahead + self.clock_offset)
 
-    async def serve_api(
-        self, request: web.BaseRequest, connection: Connection
-    ) -> web.StreamResponse:
-        now = self.now()
-        body = await request.read()
-        call = read_call(request.method, request.path, request.query, request.headers, body)
-        planned = self.faults.choose(call.endpoint, call.task_id)
-        answer, fault = self.service.answer(call, planned, now)
-        self._note(request, connection, call, fault, body=body, received=now.loop)
-        return await self._deliver(request, connection, answer, fault)
+    async def serve_api(self, request: Request, connection: Connection) -> Response:
+        incoming = _Incoming(request, connection, self.now(), await request.read())
+        call = _parse_call(request, incoming.body)
+        endpoint = ENDPOINTS.get((request.method, request.path), UNKNOWN)
+        fault = self.faults.choose(endpoint.name, call.task_id)
+        answer = self.service.answer(endpoint, call, fault, incoming.now)
+        if endpoint.kind == "poll":
+            self.polls[call.task_id] += 1
+        fault = fault or answer.fault
+        self._record(incoming, endpoint.name, call.task_id, fault)
+        return await self._respond(incoming, answer, fault)
 
-    async def serve_image(
-        self, request: web.BaseRequest, connection: Connection
-    ) -> web.StreamResponse:
-        received = self.now().loop
-        authorization = request.headers.get("Authorization")
+    async def serve_image(self, request: Request, connection: Connection) -> Response:
+        incoming = _Incoming(request, connection, self.now(), await request.read())
         task_id = self.service.images.get(request.path)
         fault = self.faults.choose("image", task_id)
-        call = Call("image", authorization or "", task_id)
-        body = await request.read()
-        self._note(request, connection, call, fault, body=body, received=received)
-        if authorization is not None:
-            return await self._deliver(request, connection, answers.image_refused(403), fault)
-        if task_id is None:
-            return await self._deliver(request, connection, answers.image_refused(404), fault)
-        image = png(request.path, self.image_size)
-        return await self._deliver(request, connection, answers.image(image), fault)
+        self._record(incoming, "image", task_id, fault)
+        status = 403 if "Authorization" in request.headers else 404 if task_id is None else 200
+        image = png(request.path, self.image_size) if status == 200 else b""
+        content_type = "image/png" if image else "text/plain"
+        answer = Answer(image, status, {"Content-Type": content_type}, is_text=False)
+        return await self._respond(incoming, answer, fault)
 
-    def _note(
-        self,
-        request: web.BaseRequest,
-        connection: Connection,
-        call: Call,
-        fault: Fault | None,
-        *,
-        body: bytes,
-        received: float,
+    def _record(
+        self, incoming: _Incoming, endpoint: str, task_id: str | None, fault: Fault | None
     ) -> None:
-        if call.endpoint == "record-info":
-            self.polls[call.task_id] += 1
         if not self.keep_requests:
             return
-        seen = ReceivedRequest(
-            endpoint=call.endpoint,
+        request = incoming.request
+        received = ReceivedRequest(
+            endpoint=endpoint,
             method=request.method,
             path=request.path,
             query=request.query,
             headers=request.headers,
-            body=body,
-            task_id=call.task_id,
-            received=received,
-            connection=connection.number,
-            peer=connection.peer,
+            body=incoming.body,
+            task_id=task_id,
+            received=incoming.now.loop,
+            connection=incoming.connection.number,
+            peer=incoming.connection.peer,
             fault=fault,
         )
-        self.requests.append(seen)
+        self.requests.append(received)
 
-    async def _deliver(
-        self,
-        request: web.BaseRequest,
-        connection: Connection,
-        answer: Answer,
-        fault: Fault | None,
-    ) -> web.StreamResponse:
-        pause = drawn(self.latency, self.dice) + (fault.delay if fault else 0.0)
-        if pause > 0:
-            await asyncio.sleep(pause)
+    async def _respond(self, incoming: _Incoming, answer: Answer, fault: Fault | None) -> Response:
+        delay = draw(self.latency, self.rng) + (fault.delay if fault else 0.0)
+        if delay > 0:
+            await asyncio.sleep(delay)
         wall_time = self.now().wall
         if fault is not None:
-            answer = fault.spoil(answer, wall_time)
-        headers = self._headers(request, answer, wall_time)
-        answer = Answer(answer.body, answer.status, headers, answer.is_text)
-        return await deliver(request, connection.transport, answer, fault)
+            answer = fault.apply_to(answer, wall_time)
+        headers = self._headers(incoming.request, answer, wall_time)
+        answer = _compress(incoming.request, evolve(answer, headers=headers))
+        return await _send(incoming.request, incoming.connection.transport, answer, fault)
 
-    def _headers(
-        self, request: web.BaseRequest, answer: Answer, wall_time: float
-    ) -> dict[str, str]:
+    def _headers(self, request: Request, answer: Answer, wall_time: float) -> dict[str, str]:
         headers = {
             "Date": formatdate(wall_time, usegmt=True),
-            "Content-Type": JSON_TYPE,
+            "Content-Type": _JSON_TYPE,
             "Server": "cloudflare",
-            "Cf-Ray": f"{self.dice.getrandbits(64):016x}-FRA",
+            "Cf-Ray": f"{self.rng.getrandbits(64):016x}-FRA",
         }
         if answer.is_text and "JSESSIONID" not in request.headers.get("Cookie", ""):
-            session = f"{self.dice.getrandbits(128):032X}"
+            session = f"{self.rng.getrandbits(128):032X}"
             headers["Set-Cookie"] = f"JSESSIONID={session}; Path=/; HttpOnly"
         return {**headers, **answer.headers}
+
+
+def _parse_call(request: Request, body: bytes) -> Call:
+    authorization = request.headers.get("Authorization", "")
+    if request.method == "GET":
+        return Call(authorization, request.query.get("taskId"))
+    fields = _json_object(body)
+    task_id = fields.get("taskId") if fields else None
+    return Call(authorization, task_id if isinstance(task_id, str) else None, fields)
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _compress(request: Request, answer: Answer) -> Answer:
+    accepted = request.headers.get("Accept-Encoding", "")
+    if not (answer.is_text and answer.body and "gzip" in accepted):
+        return answer
+    headers = {**answer.headers, "Content-Encoding": "gzip"}
+    return evolve(answer, body=gzip.compress(answer.body, 1, mtime=0), headers=headers)
+
+
+async def _send(
+    request: Request, transport: asyncio.Transport, answer: Answer, fault: Fault | None
+) -> Response:
+    """Return the response; for a reset or a stall, break off and wait to be cancelled.
+
+    The handler is cancelled when its connection is lost.
+    """
+    if fault is None or fault.connection is None:
+        response = web.Response(body=answer.body, status=answer.status, headers=answer.headers)
+        if answer.is_text and request.version >= HttpVersion11:
+            response.enable_chunked_encoding()
+        return response
+    if fault.midway:
+        await _write_half(request, answer)
+    if fault.connection == "reset":
+        _reset(transport)
+    while True:
+        await asyncio.get_running_loop().create_future()
+
+
+async def _write_half(request: Request, answer: Answer) -> None:
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    response.content_length = max(1, len(answer.body))
+    with suppress(ConnectionError):  # the client has left already
+        await response.prepare(request)
+        await response.write(answer.body[: len(answer.body) // 2])
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close the connection without lingering, which sends a TCP reset."""
+    connection = transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
+
+
+Serve = Callable[[Request, Connection], Awaitable[Response]]
+
+
+class Origin(web.Server):
+    """One listening socket on 127.0.0.1; `serve` gets each request with its connection."""
+
+    def __init__(self, serve: Serve, numbers: Iterator[int]) -> None:
+        # Cancelling handlers ends a stall: when the client leaves, and in close().
+        super().__init__(self._handle, handler_cancellation=True, access_log=None)
+        self._open: dict[RequestHandler, Connection] = {}
+        self._serve = serve
+        self._numbers = numbers
+        self._is_closed = False
+        self._socket: socket.socket | None = None
+        self._runner = web.ServerRunner(self)
+
+    async def listen(self, port: int) -> int:
+        """Listen on the port, or a free one for 0, and return it."""
+        self._socket = socket.create_server((_HOST, port), backlog=1024)
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._socket).start()
+        return int(self._socket.getsockname()[1])
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._socket is not None:
+            await self._stop_accepting(self._socket)
+        for site in self._runner.sites:
+            await site.stop()
+        for connection in self._open.values():
+            connection.transport.abort()
+        await self._runner.cleanup()
+        if self._socket is not None:
+            # The site closes it only if starting was not cancelled.
+            self._socket.close()
+
+    async def _stop_accepting(self, listening: socket.socket) -> None:
+        # asyncio loses a connection whose server is closed between accepting and making it: accept
+        # no new one, and let the last one be made.
+        with suppress(NotImplementedError):  # on Windows, where this does not happen
+            asyncio.get_running_loop().remove_reader(listening)
+        await asyncio.sleep(0)
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        peer = transport.get_extra_info("peername")
+        self._open[handler] = Connection(next(self._numbers), transport, peer)
+        super().connection_made(handler, transport)
+        if self._is_closed:
+            transport.abort()
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        del self._open[handler]
+        super().connection_lost(handler, exc)
+
+    async def _handle(self, request: Request) -> Response:
+        return await self._serve(request, self._open[request.protocol])

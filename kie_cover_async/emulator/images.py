@@ -11,7 +11,7 @@ _EIGHT_BIT_RGB = b"\x08\x02\x00\x00\x00"
 
 @lru_cache(maxsize=256)
 def png(name: str, size: int) -> bytes:
-    """A square PNG, `size` pixels wide: a gradient between two colours drawn from `name`."""
+    """Return a square PNG, `size` pixels wide: a gradient between two colours drawn from `name`."""
     header = struct.pack(">II", size, size) + _EIGHT_BIT_RGB
     pixels = zlib.compress(_gradient(name, size), level=1)
     chunks = _chunk(b"IHDR", header), _chunk(b"IDAT", pixels), _chunk(b"IEND", b"")
@@ -19,15 +19,15 @@ def png(name: str, size: int) -> bytes:
 
 
 def _gradient(name: str, size: int) -> bytes:
-    dice = Random(name)
-    here, there = dice.randbytes(3), dice.randbytes(3)
+    rng = Random(name)
+    first, last = rng.randbytes(3), rng.randbytes(3)
     steps = 2 * size
     strip = bytes(
         (a * (steps - step) + b * step) // steps
         for step in range(steps)
-        for a, b in zip(here, there, strict=True)
+        for a, b in zip(first, last, strict=True)
     )
-    # Every row is the same strip, one pixel further on, behind a zero for "no filter".
+    # Every row is the same strip, shifted by one more pixel, after a zero for "no filter".
     return b"".join(b"\0" + strip[3 * row : 3 * (row + size)] for row in range(size))
 
 

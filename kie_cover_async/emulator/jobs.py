@@ -1,53 +1,121 @@
-"""A cover job, and what its record says at a moment that is given."""
+"""Cover jobs: the scripts that they follow, and their state at a given time."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from hashlib import blake2b
 from random import Random
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
-from attrs import define, field
+from attrs import define, field, frozen
+from attrs.validators import in_, optional
 
-from kie_cover_async.emulator import accepted
-from kie_cover_async.emulator.scripts import STATUSES, CoverScript, Stage, Status
+from . import values
+from .faults import Fault
+from .values import Duration, draw
 
-Duration = float | tuple[float, float] | Callable[[Random], float]
+Stage = Literal["missing", "pending", "generating", "bare-success", "success", "failure"]
+End = Literal["success", "failure", "never"]
 
-_FLAGS: Final[dict[str, int]] = {
-    "pending": 0,
-    "generating": 2,
-    "bare-success": 1,
-    "success": 1,
-    "failure": 3,
-}
-_ENDED: Final = ("bare-success", "success", "failure")
+TERMINAL_STAGES: Final = ("bare-success", "success", "failure")
 
 
-class Moment(NamedTuple):
+class Instant(NamedTuple):
     """One instant on both clocks, in seconds: `loop` for progress, `wall` for what is written."""
 
     loop: float
     wall: float
 
-    def before(self, seconds: float) -> "Moment":
-        return Moment(self.loop - seconds, self.wall - seconds)
+    def before(self, seconds: float) -> "Instant":
+        return Instant(self.loop - seconds, self.wall - seconds)
+
+
+class Status(NamedTuple):
+    """The result of one poll of a job: the stage of its record, and a fault of the answer."""
+
+    stage: Stage
+    fault: Fault | None = None
+
+
+STATUSES: Final[dict[str, Status]] = {
+    **{stage: Status(stage) for stage in get_args(Stage)},
+    "429": Status("generating", Fault.rate_limited()),
+    "500": Status("generating", Fault.server_error()),
+}
+ScriptedStatus = str | Fault | tuple[str, Fault]
+
+
+def _parse_status(status: ScriptedStatus) -> Status:
+    if isinstance(status, Fault):
+        return Status("generating", status)
+    if isinstance(status, tuple):
+        return Status(_parse_status(status[0]).stage, status[1])
+    if status not in STATUSES:
+        raise ValueError(
+            f"no status is called {status!r}; there are {', '.join(STATUSES)} and faults"
+        )
+    return STATUSES[status]
+
+
+def _parse_statuses(statuses: Iterable[ScriptedStatus] | None) -> tuple[Status, ...]:
+    if isinstance(statuses, str):
+        statuses = [status.strip() for status in statuses.split(",")]
+    return tuple(map(_parse_status, statuses or ()))
+
+
+@frozen(kw_only=True)
+class CoverScript:
+    """The course of one job.
+
+    By time: the job is invisible (`data: null`) for `visible_after` seconds, is being generated
+    until `seconds` after its creation, and then ends as `end` says. If either is `None`, the
+    emulator's own setting is used.
+
+    Or poll by poll: `statuses` scripts the answers one by one, and the last is repeated. Each is
+    `missing` (`data: null`), `pending` (flag 0), `generating` (flag 2), `success`, `failure`
+    (flag 3), `bare-success` (flag 1, no images yet), `429`, `500`, a `Fault` that happens while the
+    cover is being generated, or a pair such as `("success", Fault.truncated_json())`. If all are
+    words, they may be one str: `statuses="pending, generating, 429, success"`.
+
+    `images` is the number of images of a success; `error_code` and `error_message` are written
+    into the record of a failure.
+
+    The callback is sent at the end. With scripted statuses, that is when the first `success` or
+    `failure` has been polled; or `seconds` after the creation if they are given here, whatever the
+    statuses say by then.
+    """
+
+    seconds: float | None = field(default=None, validator=optional(values.seconds))
+    end: End = field(default="success", validator=in_(("success", "failure", "never")))
+    images: int = field(default=2, validator=values.count_or_zero)
+    visible_after: float | None = field(default=None, validator=optional(values.seconds))
+    statuses: tuple[Status, ...] = field(default=None, converter=_parse_statuses)
+    error_code: int | str | None = 501
+    error_message: str | None = "Cover generation failed"
+
+
+def parse_script(script: CoverScript | str) -> CoverScript:
+    """Return the script itself, or the one whose statuses a str names."""
+    if isinstance(script, str):
+        return CoverScript(statuses=script)
+    values.validate("script", script, values.instance(CoverScript, "a script that is not a str"))
+    return script
 
 
 @define(kw_only=True)
 class Job:
-    """One job; `polls` counts the answers its record has given."""
+    """One job; `polls` counts how often its record has been polled."""
 
     task_id: str
     music_task_id: str
     script: CoverScript
     seconds: float
     visible_after: float
-    created: Moment
+    created: Instant
     callback_url: str | None = None
     polls: int = 0
     ended_after: float | None = None
 
     @property
-    def outcome(self) -> Literal["success", "failure", "never"]:
+    def outcome(self) -> End:
         """How it ends, or has ended."""
         for status in self.script.statuses:
             if status.stage in ("success", "failure"):
@@ -59,18 +127,23 @@ class Job:
         """Whether it ends when it is polled, and not at a time that is known before."""
         return bool(self.script.statuses) and self.script.seconds is None
 
+    @property
+    def end_time(self) -> float:
+        """Unix seconds at which it ended; those of its creation until then."""
+        return self.created.wall + (self.ended_after or 0.0)
+
     def end(self) -> None:
-        """Has it ended from now on, if it has not yet."""
+        """End the job now, unless it has ended."""
         if self.ended_after is None:
             self.ended_after = self.seconds
 
-    def poll(self, now: Moment) -> Status:
-        """What the next poll meets; counts it."""
+    def poll(self, now: Instant) -> Status:
+        """Return the status for this poll, and count the poll."""
         age = now.loop - self.created.loop
         scripted = self.script.statuses
         status = scripted[min(self.polls, len(scripted) - 1)] if scripted else self._stage_at(age)
         self.polls += 1
-        if status.stage in _ENDED and self.ended_after is None:
+        if status.stage in TERMINAL_STAGES and self.ended_after is None:
             self.ended_after = age if scripted else self.seconds
         return status
 
@@ -82,95 +155,61 @@ class Job:
         return STATUSES[self.script.end]
 
     def image_paths(self) -> list[str]:
-        """Paths as the vendor's image host has them: Unix seconds and 32 hexadecimal digits."""
-        done = int(self.created.wall + (self.ended_after or 0.0))
-        return [
-            f"/s/{done}_{blake2b(f'{self.task_id}/{n}'.encode(), digest_size=16).hexdigest()}.png"
-            for n in range(self.script.images)
-        ]
-
-    def image_urls(self, origin: str) -> list[str]:
-        return [origin + path for path in self.image_paths()]
-
-    def record(self, stage: Stage, image_url: str) -> dict[str, Any] | None:
-        """The field `data` of the answer, its members in the order they were recorded in."""
-        if stage == "missing":
-            return None
-        has_failed = stage == "failure"
-        return {
-            "taskId": self.task_id,
-            "parentTaskId": self.music_task_id,
-            "completeTime": self._complete_time() if stage in _ENDED else None,
-            "response": self._response(stage, image_url),
-            "successFlag": _FLAGS[stage],
-            "errorCode": self.script.error_code if has_failed else None,
-            "errorMessage": self.script.error_message if has_failed else None,
-            "createTime": int(self.created.wall * 1000),
-        }
-
-    def _complete_time(self) -> int:
-        return int((self.created.wall + (self.ended_after or 0.0)) * 1000)
-
-    def _response(self, stage: Stage, image_url: str) -> dict[str, list[str]] | None:
-        if stage == "success":
-            return {"images": self.image_urls(image_url)}
-        return {"images": []} if stage == "bare-success" else None
+        """Return paths as on the vendor's image host: Unix seconds and 32 hexadecimal digits."""
+        names = (f"{self.task_id}/{n}".encode() for n in range(self.script.images))
+        hashes = (blake2b(name, digest_size=16).hexdigest() for name in names)
+        return [f"/s/{int(self.end_time)}_{each}.png" for each in hashes]
 
 
-@define(kw_only=True)
-class Studio:
-    """Makes jobs. What is drawn for a song depends on the seed and the song's id alone, so that
-    the order in which concurrent requests arrive changes nothing.
+@define
+class JobFactory:
+    """Creates jobs.
+
+    The random choices for a song depend only on the seed and the song's id, so that the order in
+    which concurrent requests arrive changes nothing.
     """
 
     seed: int | str
-    generation_time: Duration = field(validator=accepted.duration)
-    visible_after: float = field(validator=accepted.pause)
-    failure_rate: float = field(validator=accepted.share)
-    stuck_rate: float = field(validator=accepted.share)
-    scripts: dict[str, CoverScript] = field(factory=dict)
+    generation_time: Duration = field(validator=values.duration)
+    visible_after: float = field(validator=values.seconds)
+    failure_rate: float = field(validator=values.share)
+    stuck_rate: float = field(validator=values.share)
+    scripts: dict[str, CoverScript] = field(factory=dict, init=False)
 
     @stuck_rate.validator
-    def _leaves_room(self, _: Any, rate: float) -> None:
+    def _validate_sum(self, _: Any, rate: float) -> None:
         if self.failure_rate + rate > 1:
             shares = f"not {self.failure_rate!r} and {rate!r}"
             raise ValueError(f"failure_rate and stuck_rate must be at most 1 together, {shares}")
 
-    def new_job(
+    def create(
         self,
         music_task_id: str,
-        created: Moment,
+        created: Instant,
         *,
         script: CoverScript | None = None,
         task_id: str | None = None,
         callback_url: str | None = None,
     ) -> Job:
-        dice = Random(f"{self.seed}/{music_task_id}")
-        own_id, end = f"{dice.getrandbits(128):032x}", self._end(dice.random())
+        rng = Random(f"{self.seed}/{music_task_id}")
+        own_id, end = f"{rng.getrandbits(128):032x}", self._end(rng.random())
         script = script or self.scripts.get(music_task_id) or CoverScript(end=end)
-        seconds, unseen = script.seconds, script.visible_after
+        seconds, visible_after = script.seconds, script.visible_after
         return Job(
             task_id=task_id or own_id,
             music_task_id=music_task_id,
             script=script,
-            seconds=drawn(self.generation_time, dice) if seconds is None else seconds,
-            visible_after=self.visible_after if unseen is None else unseen,
+            seconds=draw(self.generation_time, rng) if seconds is None else seconds,
+            visible_after=self.visible_after if visible_after is None else visible_after,
             created=created,
             callback_url=callback_url,
         )
 
     def song_id(self, number: int) -> str:
-        """An id for a song that nobody named."""
+        """Return an id for a song that has none."""
         return f"{Random(f'{self.seed}/song/{number}').getrandbits(128):032x}"
 
-    def _end(self, roll: float) -> Literal["success", "failure", "never"]:
-        if roll < self.failure_rate:
+    def _end(self, choice: float) -> End:
+        if choice < self.failure_rate:
             return "failure"
-        return "never" if roll < self.failure_rate + self.stuck_rate else "success"
-
-
-def drawn(duration: Duration, dice: Random) -> float:
-    """Seconds: the number itself, one out of the range, or what the callable makes of the dice."""
-    if callable(duration):
-        return duration(dice)
-    return dice.uniform(*duration) if isinstance(duration, tuple) else duration
+        return "never" if choice < self.failure_rate + self.stuck_rate else "success"

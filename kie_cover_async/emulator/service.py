@@ -1,170 +1,150 @@
-"""What the emulated service knows, and what it answers by it. No clock is read and nothing sent."""
+"""The state of the emulated service: its account, jobs, songs and images, and its limits.
 
-import json
-from collections.abc import Collection, Mapping
-from typing import Any, Literal, Protocol
+It reads no clock and sends nothing. Routes, such as `suno`, answer requests with it.
+"""
 
-from attrs import define, field, frozen, validators
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, NamedTuple
 
-from kie_cover_async.emulator import accepted, answers
-from kie_cover_async.emulator.answers import Answer
-from kie_cover_async.emulator.faults import Fault
-from kie_cover_async.emulator.jobs import Job, Moment, Studio
-from kie_cover_async.emulator.limits import LimitKeeper
-from kie_cover_async.emulator.scripts import Status
+from attrs import asdict, define, field, frozen
+from attrs.validators import in_, optional
 
-ENDPOINTS = {
-    ("GET", "/api/v1/suno/cover/record-info"): "record-info",
-    ("POST", "/api/v1/suno/cover/generate"): "generate",
-    ("GET", "/api/v1/chat/credit"): "credit",
-    ("POST", "/api/v1/common/download-url"): "download-url",
-}
-_DUPLICATE_MESSAGES = {"400": "Cover already generated", "409": "Cover record already exists"}
+from . import values
+from .callbacks import CallbackSender
+from .faults import Answer, Fault, envelope, rate_limited, server_error, to_json
+from .jobs import Instant, Job, JobFactory
+
+Window = tuple[int, float]
+"""A number of requests, and the seconds in which they may come."""
 
 
 @frozen
 class Call:
-    """A request, read as far as answering needs it; `fields` is `None` where it is no object."""
+    """The parts of a request that decide its answer; `fields` is `None` if it has no JSON object.
 
-    endpoint: str
+    `task_id` is the job's id, or the song's for a submit.
+    """
+
     authorization: str
     task_id: str | None = None
     fields: Mapping[str, Any] | None = None
 
 
-def read_call(
-    method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
-) -> Call:
-    endpoint = ENDPOINTS.get((method, path), "")
-    authorization = headers.get("Authorization", "")
-    if method == "GET":
-        return Call(endpoint, authorization, query.get("taskId"))
-    fields = _json_object(body)
-    task_id = fields.get("taskId") if fields else None
-    return Call(endpoint, authorization, task_id if isinstance(task_id, str) else None, fields)
+class Endpoint(NamedTuple):
+    """One endpoint of a route: its name, and the function that answers it."""
+
+    name: str
+    answer: "Callable[[Service, Call, Instant], Answer]"
+    kind: Literal["poll", "submit", "other"] = "other"
 
 
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
+# The API's own answer for an unknown path is not recorded.
+UNKNOWN = Endpoint("", lambda *_: envelope(404, "Not Found", status=404))
 
 
-class Watcher(Protocol):
-    """Whoever is told what becomes of jobs."""
+@frozen(kw_only=True)
+class Limits:
+    """How many requests the service takes from its account; the defaults are the vendor's.
 
-    def job_added(self, job: Job) -> None: ...
+    Each limit is a number and the seconds of a sliding window: `(10, 1.0)` takes a request if fewer
+    than ten were taken in the second before it. `None` is no limit. `submits` is for `generate`,
+    `polls` for all other requests to the API; images have no limit.
+    """
 
-    def job_seen_ended(self, job: Job) -> None: ...
+    polls: Window | None = field(default=(10, 1.0), validator=values.window)
+    submits: Window | None = field(default=(20, 10.0), validator=values.window)
 
 
-@define(kw_only=True)
+class SlidingWindow:
+    """The times of the requests that were taken, and the number of those that were refused.
+
+    A refused request does not count: it delays no later one.
+    """
+
+    def __init__(self, window: Window | None) -> None:
+        self.window = window
+        self.refusals = 0
+        self._taken: deque[float] = deque()
+
+    def take(self, now: float) -> bool:
+        """Return whether the service takes a request at this time, and count it."""
+        if self.window is None:
+            return True
+        number, seconds = self.window
+        while self._taken and self._taken[0] <= now - seconds:
+            self._taken.popleft()
+        if len(self._taken) >= number:
+            self.refusals += 1
+            return False
+        self._taken.append(now)
+        return True
+
+
+@define
 class Service:
-    studio: Studio
-    limits: LimitKeeper
-    api_key: str | None = field(repr=False, validator=validators.optional(accepted.key("api_key")))
-    unknown_songs: Collection[str] = field(validator=accepted.ids)
-    duplicates: Literal["400", "409"] = field(validator=validators.in_(_DUPLICATE_MESSAGES))
-    duplicate_reveals_task_id: bool = field(validator=accepted.yes_or_no)
-    price: float = field(validator=accepted.amount)
-    credits: float = field(validator=accepted.amount)
-    image_url: str = ""
-    jobs: dict[str, Job] = field(factory=dict)
-    songs: dict[str, str] = field(factory=dict)
-    images: dict[str, str] = field(factory=dict)
-    # Set once both are made, since the watcher needs the service too.
-    watcher: Watcher = field(init=False)
+    job_factory: JobFactory
+    limits: Limits | None = field(validator=optional(values.instance(Limits, "limits")))
+    api_key: str | None = field(repr=False, validator=optional(values.key("api_key")))
+    unknown_songs: Collection[str] = field(validator=values.ids)
+    duplicates: Literal["400", "409"] = field(validator=in_(("400", "409")))
+    duplicate_reveals_task_id: bool = field(validator=values.boolean)
+    price: float = field(validator=values.amount)
+    credits: float = field(validator=values.amount)
+    image_url: str = field(default="", init=False)
+    jobs: dict[str, Job] = field(factory=dict, init=False)
+    songs: dict[str, str] = field(factory=dict, init=False)
+    images: dict[str, str] = field(factory=dict, init=False)
+    windows: dict[str, SlidingWindow] = field(init=False)
+    # Set once both exist: the sender publishes images of the service.
+    callbacks: CallbackSender = field(init=False)
 
-    def answer(self, call: Call, fault: Fault | None, now: Moment) -> tuple[Answer, Fault | None]:
-        """The right answer, and the fault to be met on the way, which the job's script may add."""
-        if not call.endpoint:
-            return answers.not_found(), fault
-        if fault is not None and not self._reaches(call, fault):
-            return answers.server_error(500, status=200), fault
+    def __attrs_post_init__(self) -> None:
+        limits = self.limits or Limits(polls=None, submits=None)
+        self.windows = {kind: SlidingWindow(limit) for kind, limit in asdict(limits).items()}
+
+    def answer(self, endpoint: Endpoint, call: Call, fault: Fault | None, now: Instant) -> Answer:
+        """Return the right answer, which the fault will change, or a stand-in if it replaces it."""
+        if endpoint is UNKNOWN:
+            return endpoint.answer(self, call, now)
+        is_submit = endpoint.kind == "submit"
+        if fault is not None and not (fault.accepted if is_submit else fault.keeps_answer):
+            return server_error(500)
         if not self._admits(call.authorization):
-            return answers.unauthorised(), fault
-        if not self.limits.takes(call.endpoint, now.loop):
-            return answers.rate_limited(429, status=200), fault
-        if call.endpoint == "record-info":
-            return self._record_info(call.task_id, fault, now)
-        return self._other(call, now), fault
-
-    def _reaches(self, call: Call, fault: Fault) -> bool:
-        """Whether the request is acted upon although its answer is spoilt or lost."""
-        return fault.accepted if call.endpoint == "generate" else fault.keeps_answer
+            return _UNAUTHORIZED
+        if not self.windows["submits" if is_submit else "polls"].take(now.loop):
+            return rate_limited()
+        return endpoint.answer(self, call, now)
 
     def _admits(self, authorization: str) -> bool:
         scheme, _, key = authorization.partition(" ")
         return scheme == "Bearer" and (bool(key) if self.api_key is None else key == self.api_key)
 
-    def _record_info(
-        self, task_id: str | None, fault: Fault | None, now: Moment
-    ) -> tuple[Answer, Fault | None]:
-        if not task_id:
-            return answers.envelope(422, "Please enter taskId."), fault
-        job = self.jobs.get(task_id)
-        if job is None:
-            return answers.success(None), fault
-        status = job.poll(now)
-        return self._record(job, status), fault or status.fault
-
-    def _record(self, job: Job, status: Status) -> Answer:
-        if status.stage == "success":
-            self.publish(job)
-        if status.stage in ("success", "failure"):
-            self.watcher.job_seen_ended(job)
-        return answers.success(job.record(status.stage, self.image_url))
-
-    def publish(self, job: Job) -> list[str]:
-        """The URLs of the job's images, which can be had from now on."""
-        self.images.update(dict.fromkeys(job.image_paths(), job.task_id))
-        return job.image_urls(self.image_url)
-
-    def _other(self, call: Call, now: Moment) -> Answer:
-        if call.endpoint == "credit":
-            return answers.success(self.credits)
-        if call.fields is None:
-            return answers.envelope(400, "The request body is not a JSON object")
-        if call.endpoint == "generate":
-            return self._generate(call.task_id, call.fields.get("callBackUrl"), now)
-        return self._download_url(call.fields.get("url"), now)
-
-    def _generate(self, music_task_id: str | None, callback_url: Any, now: Moment) -> Answer:
-        if not music_task_id:
-            return answers.envelope(422, "Please enter taskId.")
-        if not isinstance(callback_url, str) or not callback_url:
-            return answers.envelope(422, "Please enter callBackUrl.")
-        if music_task_id in self.unknown_songs:
-            return answers.envelope(422, "Original music record does not exist")
-        if music_task_id in self.songs:
-            return self._duplicate(self.songs[music_task_id])
-        if self.credits < self.price:
-            return answers.envelope(402, "The current credits are insufficient. Please top up.")
-        self.credits -= self.price
-        job = self.studio.new_job(music_task_id, now, callback_url=callback_url)
-        return answers.success({"taskId": self.add(job)})
-
-    def _duplicate(self, task_id: str) -> Answer:
-        data = {"taskId": task_id} if self.duplicate_reveals_task_id else None
-        return answers.envelope(int(self.duplicates), _DUPLICATE_MESSAGES[self.duplicates], data)
-
-    def _download_url(self, url: Any, now: Moment) -> Answer:
-        origin, slash, path = str(url).partition("/s/")
-        if origin != self.image_url or slash + path not in self.images:
-            return answers.envelope(422, "url is wrong")
-        return answers.success(f"{url}?expires={int(now.wall) + 20 * 60}")
-
-    def add_job(self, now: Moment, *, song: str | None, **settings: Any) -> str:
-        song = song or self.studio.song_id(len(self.jobs))
-        return self.add(self.studio.new_job(song, now, **settings))
-
-    def add(self, job: Job) -> str:
-        """Takes the job in; ValueError where its id or its song has one already."""
+    def add_job(self, song: str | None, now: Instant, **settings: Any) -> str:
+        """Create a job and return its id; raise ValueError if its id or song already has one."""
+        song = song or self.job_factory.song_id(len(self.jobs))
+        job = self.job_factory.create(song, now, **settings)
         if job.task_id in self.jobs or job.music_task_id in self.songs:
             raise ValueError(f"there is a job {job.task_id!r} or one of {job.music_task_id!r}")
         self.jobs[job.task_id] = job
         self.songs[job.music_task_id] = job.task_id
-        self.watcher.job_added(job)
+        self.callbacks.on_job_added(job)
         return job.task_id
+
+    def publish(self, job: Job) -> list[str]:
+        """Make the job's images available and return their URLs."""
+        paths = job.image_paths()
+        self.images.update(dict.fromkeys(paths, job.task_id))
+        return [self.image_url + path for path in paths]
+
+
+# As recorded: HTTP 200, and an envelope without the field `data`.
+_UNAUTHORIZED = Answer(
+    to_json(
+        {
+            "code": 401,
+            "msg": "Unauthorized \u2013 Authentication failed. Please check that your "
+            "Authorization and Content-Type headers are correctly set.",
+        }
+    )
+)

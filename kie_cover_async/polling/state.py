@@ -19,7 +19,7 @@ from kie_cover_async.models import CoverDetails, CoverState
 from kie_cover_async.retry import RetryPolicy
 from kie_cover_async.schedule import Schedule
 from kie_cover_async.settings import validate_schedule
-from kie_cover_async.validation import checked, checked_callable, validate_number
+from kie_cover_async.validation import callable_validator, number_validator, validate_number
 
 from .results import PollOutcome, PollResult
 
@@ -42,11 +42,11 @@ _PRIORITIZE_BEFORE, _PRIORITIZE_SHARE = 10.0, 0.2
 class WaitOptions:
     """What one wait was asked to do. Times are in seconds; a `timeout` of `None` is forever."""
 
-    timeout: float | None = field(validator=optional(checked(at_least=0)))
-    not_found_grace: float = field(validator=checked(at_least=0))
+    timeout: float | None = field(validator=optional(number_validator(at_least=0)))
+    not_found_grace: float = field(validator=number_validator(at_least=0))
     schedule: Schedule = field(converter=validate_schedule)
     retry: RetryPolicy
-    on_update: OnUpdate | None = field(default=None, validator=checked_callable)
+    on_update: OnUpdate | None = field(default=None, validator=callable_validator)
 
 
 def ends_wait(details: CoverDetails) -> bool:

@@ -9,7 +9,7 @@ from kie_cover_async.cancel_scope import Timeout
 from kie_cover_async.errors import KieCoverError
 from kie_cover_async.events import CoverPolled, StateChanged, notify
 from kie_cover_async.models import CoverDetails
-from kie_cover_async.schedule import Learner
+from kie_cover_async.schedule import LearningSchedule
 from kie_cover_async.transport import Transport
 
 from .results import PollOutcome, PollResult
@@ -144,7 +144,7 @@ class Waiter:
         return outcome
 
     def _on_end(self, details: CoverDetails) -> None:
-        if isinstance(self._options.schedule, Learner):
+        if isinstance(self._options.schedule, LearningSchedule):
             _teach(self._options.schedule, details)
         # A job that ended before the wait began may have been called back to another process.
         if self._state.min_interval and (self._state.polls > 1 or self._expects_callback):
@@ -178,7 +178,7 @@ class Waiter:
                 notify(observers, changed)
 
 
-def _teach(learner: Learner, details: CoverDetails) -> None:
+def _teach(learner: LearningSchedule, details: CoverDetails) -> None:
     # What the schedule raises must not cost anybody the cover that is there.
     try:
         learner.learn(details)

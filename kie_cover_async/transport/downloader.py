@@ -14,7 +14,7 @@ from kie_cover_async.api import Response
 from kie_cover_async.cancel_scope import SharedTimeout
 from kie_cover_async.errors import DownloadError
 from kie_cover_async.settings import is_loopback
-from kie_cover_async.validation import NO_URL, Network, validate_http_url
+from kie_cover_async.validation import URL_ERRORS, Network, validate_http_url
 
 from .addresses import NotPublicError, public_socket
 from .transport import Transport
@@ -219,5 +219,5 @@ def _next(url: URL, response: aiohttp.ClientResponse, fetch: _Fetch) -> URL:
     location = response.headers.get("Location", "")
     try:
         return url.join(validate_http_url("Location", str(url.join(URL(location)))))
-    except NO_URL:
+    except URL_ERRORS:
         raise fetch.error("a redirect leads nowhere", http_status=response.status) from None

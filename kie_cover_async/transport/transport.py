@@ -20,7 +20,7 @@ from kie_cover_async.events import (
 )
 from kie_cover_async.fair_queue import QueueEntry
 from kie_cover_async.retry import RetryPolicy
-from kie_cover_async.validation import checked_kind
+from kie_cover_async.validation import instance_validator
 
 from .http_client import HttpClient, UnfitSessionError
 from .open_calls import OpenCalls
@@ -42,7 +42,7 @@ class Transport:
     http_client: HttpClient
     polls: Throttle
     submits: Throttle
-    retry: RetryPolicy = field(validator=checked_kind(RetryPolicy))
+    retry: RetryPolicy = field(validator=instance_validator(RetryPolicy))
     observers: Observers = field(default=(), converter=as_observers)
     open_calls: OpenCalls = field(factory=OpenCalls)
     sessions: AsyncExitStack = field(factory=AsyncExitStack)  # closed when no call is left

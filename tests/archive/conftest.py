@@ -24,7 +24,7 @@ async def emulator() -> AsyncIterator[CoverEmulator]:
 
 @pytest.fixture
 async def connect(emulator: CoverEmulator) -> AsyncIterator[Callable[[], CoverClient]]:
-    """Makes clients of the emulator, and closes them."""
+    """A function that creates clients of the emulator, which are closed at the end."""
     async with AsyncExitStack() as stack:
 
         def connect() -> CoverClient:
@@ -47,7 +47,7 @@ async def client(connect: Callable[[], CoverClient]) -> CoverClient:
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Open]:
-    """Opens archives, on one folder unless told otherwise, and closes them."""
+    """A function that opens archives, by default on one folder, which are closed at the end."""
     async with AsyncExitStack() as stack:
 
         async def opened(folder: Path = tmp_path / "covers", **settings: Any) -> CoverArchive:
@@ -63,7 +63,7 @@ async def archive(opened: Open) -> CoverArchive:
 
 @pytest.fixture
 async def cover(emulator: CoverEmulator, client: CoverClient) -> Cover:
-    """Makes a finished cover, and forgets the requests that this took."""
+    """A function that creates a finished cover; its requests are not counted."""
 
     async def cover(task_id: str | None = None, **script: Any) -> CoverDetails:
         job = emulator.add_job(CoverScript(statuses=["success"], **script), task_id=task_id)
@@ -76,7 +76,7 @@ async def cover(emulator: CoverEmulator, client: CoverClient) -> Cover:
 
 @pytest.fixture
 def small_disk() -> Callable[[], AbstractContextManager[None]]:
-    """A block in which no file grows beyond 100 kB."""
+    """A context manager inside which no file grows beyond 100 kB."""
 
     @contextmanager
     def small_disk() -> Iterator[None]:
@@ -92,5 +92,5 @@ def small_disk() -> Callable[[], AbstractContextManager[None]]:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Callable[[], list[Path]]:
-    """What lies half written in the folder."""
+    """A function that returns the part files in the folder."""
     return lambda: [*(tmp_path / "covers").glob(".*.part")]

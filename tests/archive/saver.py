@@ -1,4 +1,4 @@
-"""Saves covers into a folder: `python saver.py FOLDER ID…`."""
+"""Save covers into a folder: `python saver.py FOLDER ID…`."""
 
 import asyncio
 import sys

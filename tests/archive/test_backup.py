@@ -1,4 +1,4 @@
-"""Copies of the record, and what reading it as a plain file does to an open archive."""
+"""Copies of the record, and reading it as a plain file while an archive is open."""
 
 import asyncio
 import shutil
@@ -9,7 +9,8 @@ from contextlib import closing
 import pytest
 from attrs import evolve
 
-from kie_cover_async.archive.record import Record
+from kie_cover_async.archive.covers import add
+from kie_cover_async.archive.database import ArchiveDatabase
 
 NAME = "covers.sqlite3"
 ADDING = """
@@ -23,7 +24,7 @@ connection.close()
 
 
 async def another_process_adds(archive, task_id):
-    """Note an id from another process, which has the record open for no longer than that."""
+    """Add an id in another process, which opens the record only for that."""
     record = archive.folder / NAME
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", ADDING, record, task_id)
     assert await process.wait() == 0
@@ -34,8 +35,8 @@ def ids(covers):
 
 
 async def test_a_record_that_was_read_as_a_file_loses_no_ids(opened):
-    """A plain read drops SQLite's locks; the archive notices, and does not write over what another
-    process has noted since."""
+    """A plain read drops SQLite's locks; the archive notices, and does not overwrite what another
+    process has added since."""
     archive = await opened()
     await archive.add(["ours"])
     (archive.folder / NAME).read_bytes()
@@ -49,8 +50,8 @@ async def test_a_record_that_was_read_as_a_file_loses_no_ids(opened):
     assert ids(await (await opened()).pending()) == ["ours", "theirs"]
 
 
-async def test_a_backup_leaves_the_locks(opened, tmp_path):
-    """After a backup another process comes and goes, and the archive goes on."""
+async def test_a_backup_keeps_the_locks(opened, tmp_path):
+    """After a backup another process may add an id, and the archive continues."""
     archive = await opened()
     await archive.add(["ours"])
     await archive.backup(tmp_path / "backup")
@@ -62,8 +63,8 @@ async def test_a_backup_leaves_the_locks(opened, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 @pytest.mark.parametrize("is_replaced", [True, False], ids=["replaced", "removed"])
-async def test_a_file_of_the_record_that_is_exchanged(archive, suffix, is_replaced):
-    """Whichever of the record's files it is, nothing more is read or written."""
+async def test_a_file_of_the_record_that_is_removed_or_replaced(archive, suffix, is_replaced):
+    """Every call raises an error that names the file, and reads and writes nothing."""
     await archive.add(["a"])
     if is_replaced:
         (archive.folder / "other").write_bytes(b"")
@@ -78,17 +79,17 @@ async def test_a_file_of_the_record_that_is_exchanged(archive, suffix, is_replac
     assert not (archive.folder / "backup").exists()
 
 
-def test_a_file_that_is_exchanged_while_a_change_waits(tmp_path):
-    """A change polls again once it has the lock: the process that had it may have been the last
-    to close the record, as far as that process could see."""
-    with closing(Record(tmp_path)) as record:
+def test_a_file_that_is_removed_while_a_change_waits_for_the_lock(tmp_path):
+    """A change checks the files again once it has the lock: the process that held it may have
+    removed them, if it saw no other process."""
+    with closing(ArchiveDatabase(tmp_path)) as database:
         (tmp_path / f"{NAME}-wal").unlink()
         with pytest.raises(sqlite3.OperationalError, match=f"its file {NAME}-wal was removed"):
-            record.add(["a"])
+            add(database, ["a"])
 
 
-async def test_a_backup_is_a_record(client, archive, opened, cover, tmp_path):
-    """Beside copies of the images it is an archive with all that was noted before."""
+async def test_a_backup_is_a_complete_record(client, archive, opened, cover, tmp_path):
+    """With copies of the images it is an archive of everything that was recorded before."""
     saved = await archive.save(client, await cover("a"))
     await archive.add(["b"])
     folder = tmp_path / "copy"
@@ -105,7 +106,7 @@ async def test_a_backup_is_a_record(client, archive, opened, cover, tmp_path):
 
 
 async def test_a_backup_is_one_file(archive, tmp_path):
-    """It needs no other file beside it, and nothing else is left there."""
+    """It needs no other file, and no other file is left next to it."""
     folder = tmp_path / "copy"
     folder.mkdir()
     await archive.backup(folder / "backup")
@@ -114,8 +115,8 @@ async def test_a_backup_is_one_file(archive, tmp_path):
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
-async def test_a_backup_while_ids_are_noted(archive, opened, tmp_path):
-    """It is of one moment, and nobody waits for the other."""
+async def test_a_backup_while_ids_are_added(archive, opened, tmp_path):
+    """The copy is of one moment: each addition is in it completely or not at all."""
     adding = [archive.add([f"{number}-{n}" for n in range(20)]) for number in range(20)]
     folder = tmp_path / "copy"
     folder.mkdir()
@@ -126,8 +127,8 @@ async def test_a_backup_while_ids_are_noted(archive, opened, tmp_path):
 
 
 @pytest.mark.parametrize("is_dangling", [False, True], ids=["a file", "a link to nothing"])
-async def test_a_backup_replaces_nothing(archive, tmp_path, is_dangling):
-    """Whatever has the name already stays, and the error names it."""
+async def test_a_backup_replaces_no_file(archive, tmp_path, is_dangling):
+    """The existing file or link stays, and the error names it."""
     target = tmp_path / "backup"
     if is_dangling:
         target.symlink_to(tmp_path / "nothing")
@@ -139,22 +140,22 @@ async def test_a_backup_replaces_nothing(archive, tmp_path, is_dangling):
     assert {path.name for path in tmp_path.iterdir()} == {"covers", "backup"}
 
 
-async def test_a_backup_of_the_record_onto_itself(archive):
-    """The record's own name is refused like any other that is taken."""
+async def test_a_backup_does_not_replace_the_record(archive):
+    """The record itself is refused like any other existing file."""
     with pytest.raises(FileExistsError):
         await archive.backup(archive.folder / NAME)
     assert await archive.add(["a"]) == ["a"]
 
 
-async def test_a_backup_into_no_folder(archive, tmp_path):
+async def test_a_backup_into_a_missing_folder(archive, tmp_path):
     """The error names the record and the target."""
     says = rf"covers\.sqlite3 cannot be copied to {tmp_path}/nowhere/backup: unable to open"
     with pytest.raises(OSError, match=says):
         await archive.backup(tmp_path / "nowhere" / "backup")
 
 
-async def test_a_disk_without_room_for_a_backup(archive, tmp_path, small_disk):
-    """There is no half of it, and the archive goes on."""
+async def test_a_backup_on_a_full_disk(archive, tmp_path, small_disk):
+    """No incomplete copy is left, and the archive continues."""
     await archive.add([f"{number:0100}" for number in range(1000)])
     with small_disk(), pytest.raises(OSError, match=r"cannot be copied to .*backup: "):
         await archive.backup(tmp_path / "backup")
@@ -164,7 +165,7 @@ async def test_a_disk_without_room_for_a_backup(archive, tmp_path, small_disk):
 
 
 @pytest.mark.parametrize("path", ["", None, b"backup"])
-async def test_a_backup_without_a_name(archive, path):
-    """The argument is refused by name."""
+async def test_an_invalid_backup_path(archive, path):
+    """The error names the argument."""
     with pytest.raises(TypeError, match="path must be a path, not"):
         await archive.backup(path)

@@ -1,4 +1,4 @@
-"""Cancelling an archive's methods at every await, and what must not be left."""
+"""Cancellation of the archive's methods at every await."""
 
 import asyncio
 import threading
@@ -8,43 +8,44 @@ import pytest
 from support.cancellation import InterruptedAt, interrupted_at_each, left_in
 
 from kie_cover_async.archive import CoverArchive
-from kie_cover_async.archive.threads import _THREADS as THREADS
+from kie_cover_async.archive.executors import _FILE_THREADS as FILE_THREADS
 from kie_cover_async.emulator import Fault
 
-OURS = "kie-cover-archive"
 
-
-def own_threads():
-    return [each for each in threading.enumerate() if each.name.startswith(OURS)]
+def archive_threads():
+    return [each for each in threading.enumerate() if each.name.startswith("kie-cover-archive")]
 
 
 def open_files():
-    """How many descriptors this process has."""
+    """Return the number of open descriptors of this process."""
     return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
-def left_behind(archive, *, folder=None):
-    """Whatever is still to be found of a call that has ended."""
+def leaked_state(archive, *, folder=None):
+    """Return what calls that have ended left in the archive."""
     saver = archive._saver
+    queue = saver.executors.batcher._queue
     return {
-        "half written": len([*(folder or archive.folder).glob(".*.part")]),
-        "places": saver._places._value - archive._max_concurrent_downloads,
-        "turns": sum(lock.locked() for lock in saver._turns.values()),
-        "users": saver.threads._users,
-        "notes": sum(not note.answer.done() for note in saver.threads._notes._waiting),
+        "part files": len([*(folder or archive.folder).glob(".*.part")]),
+        "download slots": saver._download_slots._value - archive._max_concurrent_downloads,
+        "cover locks": sum(lock.locked() for lock in saver._cover_locks.values()),
+        "users": saver.executors._users,
+        "changes": sum(not change.result.done() for change in queue),
     }
 
 
-async def settled(archive):
-    """The threads have done what they had begun when somebody was cancelled: they all meet."""
-    threads, meeting = archive._saver.threads, threading.Barrier(THREADS)
-    await asyncio.gather(*[threads.begin(meeting.wait) for _ in range(THREADS)])
-    await threads.ask(lambda _: None)
+async def threads_are_idle(archive):
+    """Wait until every thread has ended what it did when a task was cancelled."""
+    executors, barrier = archive._saver.executors, threading.Barrier(FILE_THREADS)
+    await asyncio.gather(*[executors.on_files(barrier.wait) for _ in range(FILE_THREADS)])
+    await executors.query(lambda _: None)
 
 
 async def cancelled(wait, moment, coroutine, *others):
-    """The coroutine in a task of its own, cancelled there if it waits so often; and what came of
-    it and of the others."""
+    """Run the coroutine in a task, and cancel it at this await, if it has so many.
+
+    Return the interruption, and the results of the other coroutines.
+    """
     interruption = InterruptedAt(wait, moment, coroutine)
     tasks = [asyncio.create_task(each) for each in (interruption.run(), *others)]
     outcome, *results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -52,27 +53,27 @@ async def cancelled(wait, moment, coroutine, *others):
     return interruption, results
 
 
-def no_trouble(emulator):
+def no_faults(emulator):
     pass
 
 
-def trouble(emulator):
+def faults(emulator):
     emulator.fault(Fault.answer(404), endpoint="image", count=1)
     emulator.fault(Fault.reset(midway=True), endpoint="image", count=1)
     emulator.fault(Fault.truncated_json(), endpoint="image", count=1)
 
 
-@pytest.mark.parametrize("strike", [no_trouble, trouble])
-async def test_a_save(emulator, client, archive, cover, strike):
-    """A save is cancelled anywhere: nothing is left of it, and the next one has the cover."""
+@pytest.mark.parametrize("add_faults", [no_faults, faults])
+async def test_a_cancelled_save_leaves_nothing(emulator, client, archive, cover, add_faults):
+    """After a save is cancelled at any await, the next one saves the cover."""
 
     async def begin(moment, wait):
         details = await cover()
-        strike(emulator)
+        add_faults(emulator)
         saving, _ = await cancelled(wait, moment, archive.save(client, details))
         emulator.clear_faults()
-        await settled(archive)
-        assert not any(left_behind(archive).values()), left_behind(archive)
+        await threads_are_idle(archive)
+        assert not any(leaked_state(archive).values()), leaked_state(archive)
         assert not any(left_in(client).values()), left_in(client)
         assert (await archive.save(client, details)).state == "saved"
         return saving
@@ -82,8 +83,8 @@ async def test_a_save(emulator, client, archive, cover, strike):
 
 
 @pytest.mark.parametrize("is_first", [True, False])
-async def test_a_save_that_is_shared(emulator, client, archive, cover, is_first):
-    """Of two saves of a cover one is cancelled anywhere; the other has it, each image once."""
+async def test_cancelling_one_of_two_saves_of_a_cover(emulator, client, archive, cover, is_first):
+    """The other save gets the cover, whichever of the two is cancelled, at any await."""
 
     async def begin(moment, wait):
         details = await cover()
@@ -96,8 +97,8 @@ async def test_a_save_that_is_shared(emulator, client, archive, cover, is_first)
             saving, _ = await cancelled(wait, moment, saves[1])
             saved = await other
         assert saved.state == "saved"
-        await settled(archive)
-        assert not any(left_behind(archive).values()), left_behind(archive)
+        await threads_are_idle(archive)
+        assert not any(leaked_state(archive).values()), leaked_state(archive)
         return saving
 
     await interrupted_at_each(begin)
@@ -133,17 +134,17 @@ async def listing(archive, folder):
 
 
 @pytest.mark.parametrize("call", [adding, verifying, exporting, backing_up, failing, listing])
-async def test_another_call(client, archive, cover, tmp_path, call):
-    """Any other method is cancelled anywhere: it leaves nothing, and can be called again."""
+async def test_a_cancelled_call_leaves_nothing(client, archive, cover, tmp_path, call):
+    """After any other method is cancelled at any await, it can be called again."""
     await archive.save(client, await cover("an-id"))
-    # SQLite keeps the descriptor of a second connection for the next one, as long as it has locks.
+    # While SQLite holds locks, it keeps the descriptor of a second connection for the next one.
     await archive.backup(tmp_path / "first backup")
     before = open_files()
 
     async def begin(moment, wait):
         calling, _ = await cancelled(wait, moment, call(archive, tmp_path))
-        await settled(archive)
-        assert not any(left_behind(archive, folder=tmp_path).values())
+        await threads_are_idle(archive)
+        assert not any(leaked_state(archive, folder=tmp_path).values())
         assert open_files() == before
         await call(archive, tmp_path)
         return calling
@@ -152,29 +153,29 @@ async def test_another_call(client, archive, cover, tmp_path, call):
     assert [each.task_id for each in await archive.saved()] == ["an-id"]
 
 
-async def all_gone(until, files):
-    await until(lambda: not own_threads() and open_files() == files)
+async def everything_is_closed(until, files):
+    await until(lambda: not archive_threads() and open_files() == files)
 
 
-async def test_entering(tmp_path, until):
-    """Opening is cancelled anywhere: no thread and no file is left, and it can be opened."""
+async def test_cancelled_opening_leaves_nothing(tmp_path, until):
+    """After opening is cancelled at any await, no thread or file is left, and opening succeeds."""
     before = open_files()
 
     async def begin(moment, wait):
         archive = CoverArchive(tmp_path / f"{moment} {wait}")
         opening, _ = await cancelled(wait, moment, archive.__aenter__())
         await archive.aclose()
-        await all_gone(until, before)
+        await everything_is_closed(until, before)
         async with archive:
             await archive.add(["an-id"])
-        await all_gone(until, before)
+        await everything_is_closed(until, before)
         return opening
 
     await interrupted_at_each(begin)
 
 
-async def test_entering_that_is_cancelled_twice(tmp_path, until):
-    """Whoever does not even wait until what was opened is given back leaves nothing either."""
+async def test_opening_that_is_cancelled_twice_leaves_nothing(tmp_path, until):
+    """The second cancellation ends the wait for the clean-up, and the clean-up continues."""
     before, archive = open_files(), CoverArchive(tmp_path)
     opening = asyncio.create_task(archive.__aenter__())
     for _ in range(2):
@@ -182,11 +183,11 @@ async def test_entering_that_is_cancelled_twice(tmp_path, until):
         opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    await all_gone(until, before)
+    await everything_is_closed(until, before)
 
 
-async def test_leaving(emulator, client, cover, tmp_path, until):
-    """Closing is cancelled anywhere: a running save comes to its end, and then all is closed."""
+async def test_cancelled_closing_completes_running_saves(emulator, client, cover, tmp_path, until):
+    """After closing is cancelled at any await, a running save ends, and all is closed then."""
     await client.downloader.fetch((await cover()).images[0], received)
     before = open_files()
 
@@ -200,7 +201,7 @@ async def test_leaving(emulator, client, cover, tmp_path, until):
         closing, _ = await cancelled(wait, moment, archive.aclose())
         saved = await saving
         assert saved.state == "saved"
-        await until(lambda: not own_threads())
+        await until(lambda: not archive_threads())
         assert not [*tmp_path.glob(".*.part")]
         return closing
 
@@ -215,13 +216,15 @@ async def received(body):
     return [piece async for piece in body]
 
 
-async def test_a_save_in_a_folder_that_was_opened_again(emulator, client, cover, opened):
-    """A save that an abandoned closing has left running does not hold the next opening up."""
+async def test_a_folder_is_opened_again_while_an_old_save_runs(
+    emulator, client, cover, opened, until
+):
+    """A save that a cancelled closing left running does not delay the next opening."""
     archive = await opened()
     details = await cover("slow")
-    emulator.fault(Fault.slow(0.1), endpoint="image", count=2)
+    emulator.fault(Fault.slow(1.0), endpoint="image", count=2)
     saving = asyncio.create_task(archive.save(client, details))
-    await asyncio.sleep(0)
+    await until(lambda: len(emulator.requests) == 2)
     closing = asyncio.create_task(archive.aclose())
     await asyncio.sleep(0)
     closing.cancel()

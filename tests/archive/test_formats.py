@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kie_cover_async.archive.formats import MAX_PARTS, MAX_PIXELS, Format, NoImageError, read_format
+from kie_cover_async.archive.formats import (
+    MAX_PARTS,
+    MAX_PIXELS,
+    ImageInfo,
+    InvalidImageError,
+    read_image_info,
+)
 from kie_cover_async.emulator.images import png
 
 
@@ -67,7 +73,7 @@ WEBP = {
     "animated": webp(canvas(), webp_chunk(b"ANIM", b"a loop"), webp_chunk(b"ANMF", b"a frame")),
     "odd": webp(lossy(pixels=b"odd")),
 }
-WHOLE = {
+COMPLETE = {
     "PNG": ("image/png", png("a", 20)),
     "JPEG": ("image/jpeg", jpeg()),
     "progressive JPEG": ("image/jpeg", jpeg(frame=0xC2)),
@@ -81,35 +87,35 @@ WHOLE = {
     "padded JPEG": ("image/jpeg", jpeg(after=b"\0" * 100)),
     **{f"{kind} WebP": ("image/webp", content) for kind, content in WEBP.items()},
 }
-whole = pytest.mark.parametrize(("media_type", "content"), WHOLE.values(), ids=WHOLE)
+complete = pytest.mark.parametrize(("media_type", "content"), COMPLETE.values(), ids=COMPLETE)
 
 
-@whole
-def test_a_whole_image(media_type, content):
-    """Its kind and its size are read from its bytes."""
+@complete
+def test_a_complete_image_is_recognised(media_type, content):
+    """Its format and its size are read from its bytes."""
     width, height = (20, 20) if media_type == "image/png" else (30, 20)
-    wanted = Format(media_type=media_type, width=width, height=height)
-    assert read_format(io.BytesIO(content)) == wanted
+    expected = ImageInfo(media_type=media_type, width=width, height=height)
+    assert read_image_info(io.BytesIO(content)) == expected
 
 
-@whole
-def test_an_image_that_is_cut_off(media_type, content):
-    """Wherever an image ends too early, it is none."""
-    # What follows the end of a JPEG is no part of it.
+@complete
+def test_a_truncated_image_is_rejected(media_type, content):
+    """An image that ends too early at any byte is rejected."""
+    # Bytes after the end marker are not part of a JPEG.
     end = content.rindex(b"\xff\xd9") + 2 if media_type == "image/jpeg" else len(content)
     for length in range(0, end, 1 + end // 1000):
-        with pytest.raises(NoImageError):
-            read_format(io.BytesIO(content[:length]))
+        with pytest.raises(InvalidImageError):
+            read_image_info(io.BytesIO(content[:length]))
 
 
-OTHERS = {
+INVALID = {
     "nothing": (b"", "empty"),
     "a page": (b"<!DOCTYPE html><html>", "a page"),
     "a page after blanks": (b"\r\n  <html>", "a page"),
-    "JSON": (b'{"code": 404}', "no PNG, JPEG or WebP"),
-    "a GIF": (b"GIF89a\x01\x00\x01\x00", "no PNG, JPEG or WebP"),
-    "a sound": (b"RIFF\x04\0\0\0WAVEfmt ", "no PNG, JPEG or WebP"),
-    "a PNG of no width": (png_of(header(0, 20), PNG_DATA), "no pixels"),
+    "JSON": (b'{"code": 404}', "not a PNG, JPEG or WebP"),
+    "a GIF": (b"GIF89a\x01\x00\x01\x00", "not a PNG, JPEG or WebP"),
+    "a sound": (b"RIFF\x04\0\0\0WAVEfmt ", "not a PNG, JPEG or WebP"),
+    "a PNG without width": (png_of(header(0, 20), PNG_DATA), "no pixels"),
     "a PNG without a header": (png_of(PNG_DATA), "no header"),
     "a PNG with a short header": (png_of(chunk(b"IHDR", bytes(8)), PNG_DATA), "no header"),
     "a PNG without data": (png_of(PNG_HEADER), "no image data"),
@@ -138,7 +144,7 @@ OTHERS = {
     "a JPEG without a frame": (jpeg(frame=0xE2), "no pixels"),
     "a JPEG of 65,535 x 65,535": (jpeg(65_535, 65_535), "65535 x 65535 pixels"),
     "a JPEG without a scan": (jpeg()[: jpeg().index(b"\xff\xda")] + b"\xff\xd9", "no image data"),
-    "a JPEG between whose segments is more": (jpeg(before=b"more"), "damaged"),
+    "a JPEG with bytes between its segments": (jpeg(before=b"more"), "damaged"),
     "a JPEG with zeros in its header": (jpeg(before=bytes(4)), "damaged"),
     "a JPEG whose segment is shorter than its length": (jpeg(before=b"\xff\xe1\0\1"), "damaged"),
     "a JPEG whose segment is too long": (jpeg(before=b"\xff\xe1\xff\xff"), "cut off"),
@@ -155,7 +161,7 @@ OTHERS = {
         webp(lossy().replace(b"VP8 \x10", b"VP8 \x40")) + bytes(100),
         "its length is wrong",
     ),
-    "a WebP that is a canvas alone": (webp(canvas()), "no image data"),
+    "a WebP with only a canvas": (webp(canvas()), "no image data"),
     "a WebP of two sizes": (webp(canvas(30, 20), lossy(30, 21)), "two sizes"),
     "a WebP without a start code": (webp(lossy(start=bytes(3))), "damaged"),
     "a lossless WebP without a start code": (webp(lossless(start=b"\0")), "damaged"),
@@ -166,17 +172,17 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("content", "reason"), OTHERS.values(), ids=OTHERS)
-def test_what_is_no_image(content, reason):
-    """It is refused, and the error says what it looks like."""
-    with pytest.raises(NoImageError, match=reason):
-        read_format(io.BytesIO(content))
+@pytest.mark.parametrize(("content", "reason"), INVALID.values(), ids=INVALID)
+def test_a_file_that_is_not_an_image_is_rejected(content, reason):
+    """The error says what is wrong with it."""
+    with pytest.raises(InvalidImageError, match=reason):
+        read_image_info(io.BytesIO(content))
 
 
-def test_an_image_of_as_many_pixels_as_are_accepted():
-    """The limit itself is within it."""
+def test_an_image_with_the_maximum_of_pixels_is_accepted():
+    """The limit is inclusive."""
     width = MAX_PIXELS // 10_000
-    found = read_format(io.BytesIO(png_of(header(width, 10_000), PNG_DATA)))
+    found = read_image_info(io.BytesIO(png_of(header(width, 10_000), PNG_DATA)))
     assert (found.width, found.height) == (width, 10_000)
 
 
@@ -190,7 +196,7 @@ EMPTY_PARTS = {
 
 
 class CountingFile(io.BytesIO):
-    """Counts how often it is read."""
+    """Counts its reads."""
 
     reads = 0
 
@@ -200,26 +206,26 @@ class CountingFile(io.BytesIO):
 
 
 @pytest.mark.parametrize("image_of", EMPTY_PARTS.values(), ids=EMPTY_PARTS)
-def test_an_image_of_millions_of_empty_parts_is_given_up_early(image_of, monkeypatch):
-    """A host cannot keep a thread busy for a minute with parts that hold nothing."""
+def test_an_image_with_millions_of_empty_parts_is_rejected_early(image_of, monkeypatch):
+    """A host cannot keep a thread busy for a minute with empty parts."""
     assert MAX_PARTS <= 200_000
     monkeypatch.setattr("kie_cover_async.archive.formats.MAX_PARTS", 1000)
     file = CountingFile(image_of(100_000))
-    with pytest.raises(NoImageError, match="more than 1000 parts"):
-        read_format(file)
+    with pytest.raises(InvalidImageError, match="more than 1000 parts"):
+        read_image_info(file)
     assert file.reads < 5000
-    assert read_format(io.BytesIO(image_of(900))).height == 20
+    assert read_image_info(io.BytesIO(image_of(900))).height == 20
 
 
-beginnings = st.sampled_from([content[:n] for _, content in WHOLE.values() for n in (3, 12, 40)])
+beginnings = st.sampled_from([content[:n] for _, content in COMPLETE.values() for n in (3, 12, 40)])
 
 
 @given(beginnings | st.just(b""), st.binary(max_size=60))
-def test_whatever_bytes_come(beginning, rest):
-    """They are an image with pixels or they are none; there is no other error, and no hanging."""
+def test_any_bytes_are_an_image_or_rejected(beginning, rest):
+    """For any bytes, reading ends: with a size in pixels, or with the one error."""
     try:
-        found = read_format(io.BytesIO(beginning + rest))
-    except NoImageError:
+        found = read_image_info(io.BytesIO(beginning + rest))
+    except InvalidImageError:
         return
     assert found.width > 0
     assert found.height > 0

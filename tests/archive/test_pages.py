@@ -1,4 +1,4 @@
-"""Many covers are read some at a time, and whoever saves has the record in between."""
+"""Long lists are read page by page, and saves get the database between two pages."""
 
 import asyncio
 import csv
@@ -8,8 +8,7 @@ from threading import Event
 
 import pytest
 
-from kie_cover_async.archive.pages import Pages
-from kie_cover_async.archive.record import Record
+from kie_cover_async.archive.covers import CoverPages
 
 IDS = [f"{number:032}" for number in range(1001)]
 
@@ -18,16 +17,16 @@ def ids(covers):
     return [cover.task_id for cover in covers]
 
 
-async def test_more_than_a_page(archive):
-    """Each cover is listed once, as it was added, and the soonest first where that is asked for."""
+async def test_a_list_of_several_pages(archive):
+    """Each cover is listed once: in the order of adding, or of expiry."""
     await archive.add(IDS)
     assert ids(await archive.pending()) == IDS
     assert ids(await archive.expiring(timedelta(days=15))) == IDS
     assert await archive.failed() == await archive.saved() == []
 
 
-async def test_an_export_of_more_than_a_page(archive, tmp_path):
-    """It has every cover once, and one head."""
+async def test_an_export_of_several_pages(archive, tmp_path):
+    """It has every cover once, and one header."""
     await archive.add(IDS)
     assert await archive.export(tmp_path / "out.csv") == len(IDS)
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
@@ -37,18 +36,18 @@ async def test_an_export_of_more_than_a_page(archive, tmp_path):
     assert [json.loads(line)["task_id"] for line in lines] == IDS
 
 
-async def test_an_export_of_nothing(archive, tmp_path):
-    """It is a file without covers, and not no file."""
+async def test_an_export_of_an_empty_archive(archive, tmp_path):
+    """The file is created, without covers."""
     assert await archive.export(tmp_path / "out.jsonl") == 0
     assert (tmp_path / "out.jsonl").read_bytes() == b""
     assert await archive.export(tmp_path / "out.csv") == 0
     assert (tmp_path / "out.csv").read_bytes().startswith(b"task_id,")
 
 
-async def test_what_changes_between_two_pages(archive):
-    """It may be seen as it was or as it is, or not at all; nothing is listed twice."""
+async def test_changes_between_two_pages(archive):
+    """A change may be included or not, and nothing is listed twice."""
     await archive.add(["a", "b", "c"])
-    pages = Pages(archive._saver.threads, "state = 'pending'", size=1)
+    pages = CoverPages(archive._saver.executors, "state = 'pending'", size=1)
     seen = ids(await anext(pages))
     await archive.mark_failed("a", OSError())
     await archive.mark_failed("b", OSError())
@@ -59,34 +58,32 @@ async def test_what_changes_between_two_pages(archive):
 
 @pytest.fixture
 def listings_end(monkeypatch):
-    """Until it is set, whoever has read a page is given the same one again."""
-    end, page, most = Event(), Record.page, [*range(100_000)]
+    """Until this event is set, every listing reads its first page again and again."""
+    end, next_page, limit = Event(), CoverPages._next_page, [*range(100_000)]
 
-    def again(record, *which, after, size):
-        most.pop()
-        return page(record, *which, after=after if end.is_set() else 0, size=size)
+    def repeat(pages, database):
+        limit.pop()
+        if not end.is_set():
+            pages._after = 0
+        return next_page(pages, database)
 
-    monkeypatch.setattr(Record, "page", again)
+    monkeypatch.setattr(CoverPages, "_next_page", repeat)
     return end
-
-
-def exporting(archive):
-    return archive.export(archive.folder / "out.csv")
 
 
 LISTINGS = {
     "pending": lambda archive: archive.pending(),
     "failed": lambda archive: archive.failed(),
-    "covers": lambda archive: archive.saved(),
+    "saved": lambda archive: archive.saved(),
     "expiring": lambda archive: archive.expiring(timedelta(days=15)),
     "verify": lambda archive: archive.verify(),
-    "export": exporting,
+    "export": lambda archive: archive.export(archive.folder / "out.csv"),
 }
 
 
 @pytest.fixture(params=LISTINGS.values(), ids=LISTINGS)
 async def listing(request, client, archive, cover, listings_end):
-    """A listing that goes on and on, of one cover at least."""
+    """A listing of at least one cover, which does not end by itself."""
     await archive.save(client, await cover("saved"))
     await archive.mark_failed("failed", OSError())
     await archive.add(["pending"])
@@ -95,8 +92,8 @@ async def listing(request, client, archive, cover, listings_end):
     return listing
 
 
-async def test_a_save_gets_through(client, archive, cover, listing, listings_end):
-    """However long a listing takes, a save that begins after it is done before it."""
+async def test_a_save_does_not_wait_for_a_listing(client, archive, cover, listing, listings_end):
+    """A save that begins during a listing ends before it."""
     saved = await archive.save(client, await cover("new"))
     assert saved.state == "saved"
     assert not listing.done()
@@ -105,7 +102,7 @@ async def test_a_save_gets_through(client, archive, cover, listing, listings_end
 
 
 async def test_closing_waits_for_a_listing(archive, listing, listings_end):
-    """It is brought to its end, and has what it asked for."""
+    """The listing ends, and returns its result."""
     closing = asyncio.create_task(archive.aclose())
     await asyncio.sleep(0)
     listings_end.set()

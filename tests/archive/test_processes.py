@@ -1,4 +1,4 @@
-"""Several archives on one folder, in one process and in many, alive and dead."""
+"""Several archives on one folder, in one process and in several, some of them killed."""
 
 import asyncio
 import os
@@ -10,7 +10,8 @@ from random import Random
 
 import pytest
 
-from kie_cover_async.archive.record import Record
+from kie_cover_async.archive.covers import add, find
+from kie_cover_async.archive.database import ArchiveDatabase
 from kie_cover_async.emulator import CoverScript, Fault
 
 SAVER = Path(__file__).with_name("saver.py")
@@ -31,8 +32,8 @@ def fetched(emulator):
     return Counter(request.path for request in emulator.requests if request.endpoint == "image")
 
 
-async def check(opened, folder, covers, parts):
-    """Every image is there once and whole, and the record knows it."""
+async def check_saved(opened, folder, covers, parts):
+    """Every image is there once, complete and recorded."""
     archive = await opened(folder)
     assert sorted(each.task_id for each in await archive.saved()) == sorted(covers)
     report = await archive.verify()
@@ -41,41 +42,43 @@ async def check(opened, folder, covers, parts):
     assert parts() == []
 
 
-async def test_killed_again_and_again(emulator, opened, tmp_path, until, parts):
-    """Killed at any moment, the next one goes on: all is saved in the end, and nothing that was
-    whole is fetched twice."""
+async def test_repeated_kills_lose_no_saved_image(emulator, opened, tmp_path, until, parts):
+    """After each kill the next process continues: in the end everything is saved, and no image that
+    was complete is fetched twice."""
     covers, kills, max_concurrent_downloads = some_covers(emulator, 30), 3, 4
-    dice, folder = Random(7), tmp_path / "covers"
+    rng, folder = Random(7), tmp_path / "covers"
     emulator.fault(Fault.slow(0.01), endpoint="image", rate=1.0)
     for _ in range(kills):
         process = await start(emulator, folder, covers)
-        so_many = fetched(emulator).total() + dice.randrange(1, 16)
-        await until(lambda so_many=so_many: fetched(emulator).total() >= so_many)
+        target = fetched(emulator).total() + rng.randrange(1, 16)
+        await until(lambda target=target: fetched(emulator).total() >= target)
         process.kill()
         assert await process.wait() != 0
     last = await start(emulator, folder, covers)
     assert await last.wait() == 0
     assert fetched(emulator).total() - len(fetched(emulator)) <= kills * max_concurrent_downloads
-    await check(opened, folder, covers, parts)
+    await check_saved(opened, folder, covers, parts)
 
 
-async def test_two_processes(emulator, opened, tmp_path, parts):
-    """Two that save the same covers into one folder at once both end well."""
+async def test_two_processes_save_the_same_covers(emulator, opened, tmp_path, parts):
+    """Two processes that save the same covers into one folder at the same time both succeed."""
     covers, folder = some_covers(emulator, 20), tmp_path / "covers"
     both = [await start(emulator, folder, covers) for _ in range(2)]
     assert [await process.wait() for process in both] == [0, 0]
-    await check(opened, folder, covers, parts)
+    await check_saved(opened, folder, covers, parts)
 
 
-async def test_the_living_are_not_swept_away(client, emulator, opened, cover, until):
-    """What another archive is writing stays; when nobody else is there, leftovers go."""
+async def test_part_files_are_removed_only_if_the_folder_is_unused(
+    client, emulator, opened, cover, until
+):
+    """A part file stays while another archive is open, and is removed when none is."""
     emulator.fault(Fault.stall(midway=True), endpoint="image", rate=1.0)
     first, details = await opened(), await cover()
     saving = asyncio.create_task(first.save(client, details))
-    # The first half of so small an image stays in memory: this is what a large one leaves.
+    # A small image stays in memory until it is complete; this stands for a large one.
     leftover = first.folder / ".0123456789abcdef.part"
     leftover.write_bytes(b"half")
-    (first.folder / ".mine.part").write_bytes(b"somebody's own")
+    (first.folder / ".mine.part").write_bytes(b"a user's own")
     (first.folder / ".fedcba9876543210.part").mkdir()
     await until(lambda: len(emulator.requests) == 2)
     second = await opened()
@@ -91,17 +94,16 @@ async def test_the_living_are_not_swept_away(client, emulator, opened, cover, un
     assert left == {".mine.part", ".fedcba9876543210.part"}
 
 
-def test_the_tables_are_made_once(tmp_path):
-    """Who found no tables a moment ago, and finds another's now, takes them for what they are."""
-    path = tmp_path / "covers.sqlite3"
-    with closing(Record(tmp_path)) as record, closing(Record(tmp_path)) as late:
-        record.add(["a"])
-        late._make(path)
-        assert [cover.task_id for cover in late.covers()] == ["a"]
+def test_the_tables_are_created_once(tmp_path):
+    """A process that found no tables uses those that another process created meanwhile."""
+    with closing(ArchiveDatabase(tmp_path)) as first, closing(ArchiveDatabase(tmp_path)) as late:
+        add(first, ["a"])
+        late._create_tables()
+        assert find(late, "a").task_id == "a"
 
 
-async def test_two_archives_open_a_new_folder_at_once(opened):
-    """Both find the same record there."""
+async def test_a_new_folder_is_opened_concurrently(opened):
+    """All archives use the same record."""
     archives = await asyncio.gather(*[opened() for _ in range(5)])
     await asyncio.gather(*[each.add([str(n)]) for n, each in enumerate(archives)])
     assert len(await archives[0].pending()) == 5

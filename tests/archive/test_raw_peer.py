@@ -1,4 +1,4 @@
-"""A host of images that says byte for byte what it should not, as docs/reliability.md has it."""
+"""An image host that breaks the protocol, byte for byte, as docs/reliability.md lists it."""
 
 import gzip
 import re
@@ -22,7 +22,7 @@ ZEROS = Again(bytes(64 * KIB))
 
 
 def answer(body=IMAGE, fields=b"", *, status=b"200 OK", length=None):
-    """A complete answer, unless its length is said to be another one."""
+    """Return a complete answer, or one that announces another length."""
     size = len(body) if length is None else length
     head = b"HTTP/1.1 %s\r\n%sContent-Length: %d\r\n\r\n" % (status, fields, size)
     return head + body
@@ -32,7 +32,7 @@ PNG_START, PNG_END = IMAGE[:33], IMAGE[-12:]
 
 
 def image_of(size):
-    """A PNG of so many bytes, piece by piece."""
+    """Yield a PNG of this many bytes, piece by piece."""
     pixels = size - len(PNG_START) - len(PNG_END) - 12
     pieces, rest = divmod(pixels, 64 * KIB)
     yield answer(PNG_START + struct.pack(">I4s", pixels, b"IDAT"), length=size)
@@ -44,7 +44,7 @@ def image_of(size):
 
 
 def bomb(compress, start=b""):
-    """16 MiB in as many KiB."""
+    """Return 16 MiB compressed to about 16 KiB."""
     encoding = b"Content-Encoding: %s\r\n" % (b"gzip" if compress is gzip.compress else b"deflate")
     return answer(compress(start + bytes(16 * MIB)), encoding)
 
@@ -113,27 +113,27 @@ PEERS = {
 ROWS = table("## A host of images that breaks the rules")
 
 
-def test_the_page_has_every_peer():
-    """Each peer here has its row on the page, and each row there its peer, in the same order."""
+def test_the_page_lists_every_peer():
+    """The rows of the page are the peers of this module, in the same order."""
     assert [row["the host"] for row in ROWS] == list(PEERS)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["the host"])
 @pytest.mark.usefixtures("bounded")
-async def test_what_a_host_can_do(instant_time, tmp_path, until, row):
-    """Whatever a host sends, an image is saved whole, or nothing of it is, as the page says."""
+async def test_an_image_is_saved_completely_or_not_at_all(instant_time, tmp_path, until, row):
+    """The page says for each peer whether the image is saved, or which error is raised."""
     async with RawPeer.of([REQUEST, *PEERS[row["the host"]]]) as peer:
         seen = await saved_from(peer, tmp_path)
         await until(lambda: peer.open_connections == 0)
     assert seen == row["what comes of it"]
-    # aiohttp repeats a GET by itself where a connection broke before a whole header came.
+    # aiohttp repeats a GET itself if a connection broke before a complete header.
     assert len(peer.requests) <= 6
     assert peer.bytes_sent < 3 * LARGEST
     assert not any(re.search(b"(?i)authorization|cookie", request) for request in peer.requests)
 
 
 async def saved_from(peer, folder):
-    """What comes of an image of this host, after a look at what it has left in the folder."""
+    """Save an image of this host, check what is in the folder, and return the outcome."""
     response = CoverResponse(images=(f"{peer.url}/an-image.png",))
     details = CoverDetails(task_id="an-id", success_flag=1, response=response)
     once = RetryPolicy(max_attempts=1)

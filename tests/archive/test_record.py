@@ -1,3 +1,5 @@
+"""The record: its lists, exports and checks, and what opening it refuses."""
+
 import csv
 import json
 import os
@@ -29,8 +31,8 @@ def ids(covers):
     return [cover.task_id for cover in covers]
 
 
-async def test_ids_are_noted(opened):
-    """Those that are new come back, in their order, and are pending after a restart too."""
+async def test_added_ids_are_pending_after_a_restart(opened):
+    """`add` returns the new ids in order."""
     archive = await opened()
     assert await archive.add(["b", "a", "b"]) == ["b", "a"]
     assert await archive.add(task_id for task_id in ("c", "a")) == ["c"]
@@ -44,10 +46,10 @@ async def test_ids_are_noted(opened):
 @pytest.mark.parametrize(
     ("given", "error"),
     [("an-id", TypeError), (b"an-id", TypeError), (7, TypeError), (["ok", ""], InvalidTaskIdError)],
-    ids=["a text", "bytes", "a number", "an id that is none"],
+    ids=["a text", "bytes", "a number", "an invalid id"],
 )
-async def test_what_cannot_be_noted(archive, given, error):
-    """It is refused by name, and nothing is noted."""
+async def test_invalid_ids_are_rejected(archive, given, error):
+    """The error names the argument, and nothing is added."""
     with pytest.raises(error, match="task_ids must be"):
         await archive.add(given)
     with pytest.raises(error, match="task_ids must be"):
@@ -55,8 +57,8 @@ async def test_what_cannot_be_noted(archive, given, error):
     assert await archive.pending() == []
 
 
-async def test_no_room_for_ids(archive, small_disk):
-    """The error says what the disk said, nothing is noted, and the archive goes on."""
+async def test_adding_ids_on_a_full_disk(archive, small_disk):
+    """The error says what the disk said, nothing is added, and the archive continues."""
     full = pytest.raises(OSError, match=r"covers\.sqlite3 cannot be used: (disk|database)")
     with small_disk(), full:
         await archive.add(f"{number:032}" for number in range(20_000))
@@ -64,15 +66,15 @@ async def test_no_room_for_ids(archive, small_disk):
     assert await archive.add(["a"]) == ["a"]
 
 
-async def test_an_id_nobody_knows(archive):
-    """There is nothing to be found of it."""
-    assert await archive.find("nobody") is None
+async def test_an_unknown_id_is_not_found(archive):
+    """An id that was never added yields `None`; an invalid one is an error."""
+    assert await archive.find("unknown") is None
     with pytest.raises(InvalidTaskIdError):
         await archive.find("")
 
 
-async def test_giving_up(client, archive, cover):
-    """A cover that failed is not pending, and says why; it can be tried again, and saved."""
+async def test_a_failed_cover_can_become_pending_again(client, archive, cover):
+    """A failed cover has its error; `mark_pending` clears it, and the cover can be saved."""
     details = await cover("b")
     await archive.add(["a", "b", "c"])
     await archive.mark_failed("a", DownloadError(reason="gone"))
@@ -85,7 +87,7 @@ async def test_giving_up(client, archive, cover):
     assert first.error == "DownloadError: image not saved: gone"
     assert second.error == "OSError: the disk is full"
     assert third.details.success_flag == 3
-    assert await archive.mark_pending(["a", "c", "nobody"]) == ["a"]
+    assert await archive.mark_pending(["a", "c", "unknown"]) == ["a"]
     assert await archive.mark_pending() == ["b", "new"]
     assert await archive.mark_pending() == []
     assert ids(await archive.pending()) == ["a", "b", "c", "new"]
@@ -95,16 +97,16 @@ async def test_giving_up(client, archive, cover):
     assert await archive.mark_pending(["b"]) == ["b"]
 
 
-async def test_a_save_ends_a_failure(client, archive, cover):
-    """What was given up and is saved after all is saved."""
+async def test_saving_a_failed_cover_clears_its_error(client, archive, cover):
+    """A cover that failed and is saved later is saved."""
     details = await cover("a")
     await archive.mark_failed("a", DownloadError(reason="gone"))
     assert (await archive.save(client, details)).error is None
     assert await archive.failed() == []
 
 
-async def test_what_is_saved_does_not_fail(client, archive, opened, cover):
-    """Who gives up on a cover that another archive has saved meanwhile does not take it away."""
+async def test_a_saved_cover_cannot_be_marked_failed(client, archive, opened, cover):
+    """A cover that another archive saved meanwhile stays saved."""
     saved = await archive.save(client, await cover("a"))
     late = CoverTimeoutError(
         task_id="a", polls=1, waited=1.0, details=CoverDetails(task_id="a", success_flag=2)
@@ -118,24 +120,24 @@ async def test_what_is_saved_does_not_fail(client, archive, opened, cover):
     [("", OSError(), "task_id"), ("a", "gone", "error"), ("a", KeyboardInterrupt(), "error")],
     ids=["no id", "a text", "an exit"],
 )
-async def test_what_cannot_fail(archive, task_id, error, says):
-    """Both arguments are refused by name."""
+async def test_invalid_arguments_of_mark_failed(archive, task_id, error, says):
+    """The error names the argument."""
     with pytest.raises((TypeError, ValueError), match=f"^{says} must be"):
         await archive.mark_failed(task_id, error)
 
 
-def done(task_id, ago, url="https://10.0.0.1/a.png"):
-    """A cover that was completed so long ago, whose image cannot be had."""
+def finished(task_id, ago, url="https://10.0.0.1/a.png"):
+    """Return a cover that was completed this long ago, whose image cannot be fetched."""
     response = CoverResponse(images=(url,))
     return CoverDetails(task_id=task_id, success_flag=1, response=response, complete_time=NOW - ago)
 
 
-async def test_what_is_deleted_soon(client, archive):
-    """What is not saved and has little time left, the most urgent first."""
+async def test_expiring_covers_are_listed_by_urgency(client, archive):
+    """Covers that are not saved and expire soon, or have expired, come first."""
     await archive.add(["unknown"])
     for task_id, days in [("soon", 12), ("later", 5), ("gone", 15), ("sooner", 13)]:
         with pytest.raises(DownloadError):
-            await archive.save(client, done(task_id, timedelta(days=days)))
+            await archive.save(client, finished(task_id, timedelta(days=days)))
     await archive.mark_failed("sooner", DownloadError(reason="no public address"))
     await archive.mark_failed("never", CoverFailedError(details=CoverDetails(task_id="never")))
     expiring = await archive.expiring()
@@ -148,14 +150,14 @@ async def test_what_is_deleted_soon(client, archive):
         await archive.expiring(3)
 
 
-async def test_what_is_saved_does_not_expire(client, archive, cover):
-    """Nobody has to rush for what is here."""
+async def test_saved_covers_do_not_expire(client, archive, cover):
+    """A saved cover is never listed as expiring."""
     await archive.save(client, await cover())
     assert await archive.expiring(timedelta(days=30)) == []
 
 
-async def test_verifying(client, archive, cover):
-    """All images are read again; what is not there or not the same is found, and nothing mended."""
+async def test_verify_reports_missing_and_altered_images(client, archive, cover):
+    """All images are read, and nothing is changed."""
     assert await archive.verify() == VerificationReport(checked=0, findings=())
     saved = [await archive.save(client, await cover(task_id)) for task_id in ("a", "b", "c")]
     assert await archive.verify() == VerificationReport(checked=6, findings=())
@@ -171,8 +173,8 @@ async def test_verifying(client, archive, cover):
     assert await archive.verify() == report
 
 
-async def test_verifying_what_cannot_be_read(client, archive, cover):
-    """It is found like what is missing, the rest is verified, and saving brings it back."""
+async def test_verify_reports_unreadable_images(client, archive, cover):
+    """The other images are verified, and `save` replaces unreadable ones."""
     covers = [await cover(task_id, images=1) for task_id in ("a", "b", "c", "d", "e")]
     saved = [await archive.save(client, each) for each in covers]
     first, second, third, fourth, fifth = (each.images[0] for each in saved)
@@ -198,16 +200,16 @@ async def test_verifying_what_cannot_be_read(client, archive, cover):
     assert (await archive.verify()).ok
 
 
-async def test_verifying_many(client, archive, cover, monkeypatch):
-    """They are read in several turns, and each once."""
-    monkeypatch.setattr("kie_cover_async.archive.archive._VERIFIED_AT_A_TIME", 2)
+async def test_verify_reads_several_pages(client, archive, cover, monkeypatch):
+    """Each image is read once."""
+    monkeypatch.setattr("kie_cover_async.archive.archive._VERIFIED_PER_PAGE", 2)
     for _ in range(3):
         await archive.save(client, await cover(images=1))
     assert (await archive.verify()).checked == 3
 
 
-async def test_json_lines(client, archive, cover, tmp_path):
-    """A line for each cover, with all that is known of it."""
+async def test_an_export_as_json_lines(client, archive, cover, tmp_path):
+    """Each cover has a line with everything that is known of it."""
     saved = await archive.save(client, await cover("a"))
     await archive.mark_failed("b", DownloadError(reason="gone"))
     path = tmp_path / "covers.jsonl"
@@ -222,8 +224,8 @@ async def test_json_lines(client, archive, cover, tmp_path):
     assert second["error"] == "DownloadError: image not saved: gone"
 
 
-async def test_csv(client, archive, cover, tmp_path):
-    """A row for each image, and one for a cover that has none."""
+async def test_an_export_as_csv(client, archive, cover, tmp_path):
+    """Each image has a row, and so has a cover without images."""
     await archive.save(client, await cover("a"))
     await archive.add(["b"])
     path = tmp_path / "covers.CSV"
@@ -240,8 +242,8 @@ async def test_csv(client, archive, cover, tmp_path):
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(1)", '=HYPERLINK("http://x")', "'=1", "''"]
 
 
-async def test_a_table_holds_no_formula(archive, tmp_path):
-    """A text that a spreadsheet would run begins with an apostrophe; without that it is the id."""
+async def test_csv_cells_are_not_formulas(archive, tmp_path):
+    """An apostrophe precedes a text that a spreadsheet would evaluate; the rest is unchanged."""
     await archive.add([*FORMULAS, "1+1", "a='"])
     await archive.export(tmp_path / "covers.csv")
     with (tmp_path / "covers.csv").open(encoding="utf-8", newline="") as file:
@@ -252,8 +254,8 @@ async def test_a_table_holds_no_formula(archive, tmp_path):
     assert [json.loads(line)["task_id"] for line in lines] == [*FORMULAS, "1+1", "a='"]
 
 
-async def test_a_table_holds_no_formula_in_a_files_name(client, archive, cover, tmp_path):
-    """An id that is not fit for a name has files whose names begin with a plus."""
+async def test_csv_file_names_are_not_formulas(client, archive, cover, tmp_path):
+    """The file names of an unsafe id begin with a plus."""
     saved = await archive.save(client, await cover("=1+1", images=1))
     await archive.export(tmp_path / "covers.csv")
     with (tmp_path / "covers.csv").open(encoding="utf-8", newline="") as file:
@@ -262,8 +264,8 @@ async def test_a_table_holds_no_formula_in_a_files_name(client, archive, cover, 
     assert (row["number"], row["url"]) == ("1", saved.images[0].url)
 
 
-async def test_half_a_character(archive, client, cover, tmp_path):
-    """A text that the service cut off in the middle of an emoji is kept as it is."""
+async def test_lone_surrogates_are_kept(archive, client, cover, tmp_path):
+    """A text that the service cut off in the middle of an emoji is unchanged."""
     failed = CoverDetails(task_id="a", success_flag=3, error_message="sorry \ud83d")
     await archive.mark_failed("a", CoverFailedError(task_id="a", details=failed))
     saved = attrs.evolve(await cover("b"), callback_url="https://example.com/\ud83d")
@@ -280,14 +282,14 @@ async def test_half_a_character(archive, client, cover, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["covers.txt", "covers", "covers.json"])
-async def test_an_export_of_no_known_kind(archive, tmp_path, path):
-    """The endings that are known are in the error."""
+async def test_an_export_with_an_unknown_suffix(archive, tmp_path, path):
+    """The error lists the known suffixes."""
     with pytest.raises(ValueError, match=re.escape("path must end in .jsonl or .csv")):
         await archive.export(tmp_path / path)
 
 
-async def test_an_export_that_fails_leaves_what_was_there(archive, tmp_path):
-    """The old file stays, and nothing lies beside it."""
+async def test_a_failed_export_leaves_the_target(archive, tmp_path):
+    """What has the name stays, and no part file is left."""
     (tmp_path / "out.csv").mkdir()
     with pytest.raises(OSError, match=r"out\.csv"):
         await archive.export(tmp_path / "out.csv")
@@ -295,7 +297,7 @@ async def test_an_export_that_fails_leaves_what_was_there(archive, tmp_path):
 
 
 async def test_the_key_is_in_no_file(client, emulator, opened, cover):
-    """Nothing in the folder has the key, whatever failed."""
+    """No file in the folder contains the API key after a failure."""
     archive = await opened()
     details = await cover()
     emulator.fault(Fault.answer(401, {"code": 401, "msg": "sk-0f1e2d3c4b5a6978"}), rate=1.0)
@@ -303,15 +305,15 @@ async def test_the_key_is_in_no_file(client, emulator, opened, cover):
     with pytest.raises(Exception, match="401") as caught:
         await archive.save(client, details)
     await archive.mark_failed(details.task_id, caught.value)
-    # The record must not be read as a file before that.
+    # The record must not be read as a file while the archive is open.
     await archive.aclose()
     contents = [path.read_bytes() for path in archive.folder.iterdir()]
     assert any(b"AuthenticationError" in content for content in contents)
     assert not any(b"0f1e2d3c4b5a6978" in content for content in contents)
 
 
-async def test_a_record_of_a_later_version(opened):
-    """It is refused and left as it is."""
+async def test_a_record_of_a_later_version_is_refused(opened):
+    """The error names the file and the version."""
     archive = await opened()
     await archive.aclose()
     path = archive.folder / "covers.sqlite3"
@@ -323,22 +325,22 @@ async def test_a_record_of_a_later_version(opened):
 
 
 @pytest.mark.parametrize("version", [0, 1, -1])
-async def test_a_database_of_somebody_elses(opened, tmp_path, version):
-    """Nothing of it is altered, whatever its version is."""
+async def test_another_programs_database_is_refused(opened, tmp_path, version):
+    """The file is not altered, whatever its version is."""
     path = tmp_path / "covers.sqlite3"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE tasks (task_id, state)")
         connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(ValueError, match=r"covers\.sqlite3 is a database of somebody else's"):
+    with pytest.raises(ValueError, match=r"covers\.sqlite3 is another program's database"):
         await opened(tmp_path)
     assert path.read_bytes() == before
     assert not (tmp_path / "covers.sqlite3-wal").exists()
 
 
 async def alter(archive, statement):
-    """Close it, and have somebody else do this to its record."""
+    """Close the archive, and execute a statement on its record."""
     await archive.aclose()
     with sqlite3.connect(archive.folder / "covers.sqlite3") as connection:
         connection.execute(statement)
@@ -348,20 +350,20 @@ async def alter(archive, statement):
 @pytest.mark.parametrize(
     ("table", "column"), [("tasks", "error"), ("files", "width"), ("files", "url")]
 )
-async def test_a_record_that_lacks_a_column(opened, table, column):
+async def test_a_record_without_a_column_is_refused(opened, table, column):
     """The error names the file, the table and the column."""
     archive = await opened()
     await alter(archive, f"ALTER TABLE {table} DROP COLUMN {column}")
     says = (
-        rf"covers\.sqlite3 is a database of somebody else's, or damaged: {table} has no {column};"
+        rf"covers\.sqlite3 is another program's database, or damaged: {table} has no {column};"
         " give the archive another folder, or put a backup in its place$"
     )
     with pytest.raises(ValueError, match=says):
         await opened()
 
 
-async def test_a_record_with_more_columns(client, opened, cover):
-    """They are nobody's business, and everything goes on."""
+async def test_additional_columns_are_ignored(client, opened, cover):
+    """A user may add columns to both tables."""
     archive = await opened()
     first = await archive.save(client, await cover("a"))
     for table in ("tasks", "files"):
@@ -372,8 +374,8 @@ async def test_a_record_with_more_columns(client, opened, cover):
     assert (await archive.verify()).checked == 4
 
 
-async def test_a_record_from_its_dump(client, opened, cover):
-    """What SQLite's shell writes of a record lacks the version, and is a record all the same."""
+async def test_a_record_restored_from_a_dump(client, opened, cover):
+    """A dump by SQLite's shell lacks the version, and is a record nevertheless."""
     archive = await opened()
     saved = await archive.save(client, await cover("a"))
     await archive.aclose()
@@ -398,41 +400,41 @@ SCHEMAS = {
 
 
 @pytest.mark.parametrize(("change", "says"), SCHEMAS.values(), ids=SCHEMAS)
-async def test_a_damaged_schema(opened, change, says):
-    """The error names the file, and what to do."""
+async def test_a_damaged_schema_is_an_error(opened, change, says):
+    """The error names the file and the cure."""
     archive = await opened()
     await archive.aclose()
     path = archive.folder / "covers.sqlite3"
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(f"UPDATE sqlite_master SET {change}")  # noqa: S608 - ours
-    cure = "put a backup in its place, .* or move it away: a new record takes over whole images"
+    cure = "put a backup in its place, .* or move it away: a new record adopts complete images"
     with pytest.raises(DamagedRecordError, match=rf"^{path} cannot be read .*{says}.*; {cure}"):
         await opened()
 
 
-def zero(archive, number):
-    """Have a disk forget a page of the record, which is closed."""
+def clear_page(archive, number):
+    """Overwrite a page of the closed record with zeros, as a broken disk may."""
     path = archive.folder / "covers.sqlite3"
     with path.open("r+b") as file:
         file.seek(number * 4096)
         file.write(bytes(4096))
 
 
-async def test_a_page_of_zeros(opened):
-    """The error names the file, and what to do."""
+async def test_a_damaged_page_is_an_error(opened):
+    """The error names the file and the cure."""
     archive = await opened()
     await archive.add(["a"])
     await archive.aclose()
-    zero(archive, 1)
+    clear_page(archive, 1)
     archive = await opened()
     for call in (archive.pending, archive.verify):
         with pytest.raises(DamagedRecordError, match=r"covers\.sqlite3 cannot .*; put a backup in"):
             await call()
 
 
-async def test_damage_that_no_row_shows(opened):
-    """Verifying finds it, though every cover can be read."""
+async def test_verify_finds_damage_outside_the_rows(opened):
+    """`verify` checks the whole file, even if every cover can be read."""
     archive = await opened()
     await archive.add(["a"])
     await archive.aclose()
@@ -441,7 +443,7 @@ async def test_damage_that_no_row_shows(opened):
             "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_tasks_1'"
         ).fetchone()[0]
     path = archive.folder / "covers.sqlite3"
-    # An index without entries, which is what it says of itself.
+    # The index now states that it has no entries.
     with path.open("r+b") as file:
         file.seek((page - 1) * 4096 + 3)
         file.write(bytes(2))
@@ -453,8 +455,8 @@ async def test_damage_that_no_row_shows(opened):
         await archive.verify()
 
 
-async def test_a_record_that_is_none(opened, tmp_path):
-    """A file of other bytes is named, and left as it is."""
+async def test_a_record_that_is_not_a_database(opened, tmp_path):
+    """The error names the file, which is not altered."""
     path = tmp_path / "covers.sqlite3"
     path.write_bytes(b"this is no database, and never was one" * 100)
     with pytest.raises(ValueError, match=re.escape(f"{path} cannot be read as an archive's")):
@@ -462,8 +464,8 @@ async def test_a_record_that_is_none(opened, tmp_path):
     assert path.read_bytes().startswith(b"this is no database")
 
 
-async def test_a_record_that_breaks_meanwhile(opened):
-    """What SQLite says is an error that names the file."""
+async def test_a_table_that_is_dropped_while_the_archive_is_open(opened):
+    """The error names the file and quotes SQLite."""
     archive = await opened()
     with sqlite3.connect(archive.folder / "covers.sqlite3") as connection:
         connection.execute("DROP TABLE tasks")
@@ -472,8 +474,8 @@ async def test_a_record_that_breaks_meanwhile(opened):
         await archive.pending()
 
 
-async def test_a_folder_that_is_removed_meanwhile(client, opened, cover):
-    """Nothing is noted where nobody would find it, and the error says why."""
+async def test_a_folder_that_is_removed_while_the_archive_is_open(client, opened, cover):
+    """Every call raises an error that says so."""
     archive, details = await opened(), await cover()
     await archive.save(client, details)
     shutil.rmtree(archive.folder)
@@ -487,8 +489,10 @@ async def test_a_folder_that_is_removed_meanwhile(client, opened, cover):
 
 
 @pytest.mark.parametrize("moved", [".", "covers.sqlite3"], ids=["the folder", "the record"])
-async def test_a_folder_that_is_made_anew_meanwhile(client, opened, cover, tmp_path, moved):
-    """Who has the old one open is told, and does not write where nobody would look."""
+async def test_a_folder_that_is_replaced_while_the_archive_is_open(
+    client, opened, cover, tmp_path, moved
+):
+    """The old archive raises errors, and writes to neither folder."""
     archive, details = await opened(), await cover()
     await archive.add(["before"])
     (archive.folder / moved).rename(tmp_path / "elsewhere")
@@ -499,8 +503,8 @@ async def test_a_folder_that_is_made_anew_meanwhile(client, opened, cover, tmp_p
     assert ids(await new.saved()) == ids(await new.pending()) == []
 
 
-async def test_a_folder_that_becomes_a_file(opened):
-    """It is as good as removed."""
+async def test_a_folder_that_is_replaced_by_a_file(opened):
+    """The error is the same as for a removed folder."""
     archive = await opened()
     shutil.rmtree(archive.folder)
     archive.folder.write_text("mine")
@@ -508,8 +512,8 @@ async def test_a_folder_that_becomes_a_file(opened):
         await archive.pending()
 
 
-async def test_a_folder_that_is_a_file(opened, tmp_path):
-    """It is named, and left as it is."""
+async def test_a_file_cannot_be_opened_as_a_folder(opened, tmp_path):
+    """The error names the file."""
     (tmp_path / "file").write_text("mine")
     with pytest.raises(NotADirectoryError, match="file"):
         await opened(tmp_path / "file")
@@ -518,39 +522,41 @@ async def test_a_folder_that_is_a_file(opened, tmp_path):
 
 
 async def test_a_record_that_cannot_be_opened(opened, tmp_path):
-    """It is named."""
+    """The error names the file and suggests a cause."""
     (tmp_path / "covers.sqlite3").mkdir()
     with pytest.raises(OSError, match=r"covers\.sqlite3 .*: unable to open .*; may we write to"):
         await opened(tmp_path)
 
 
-async def test_a_folder_that_cannot_be_marked(opened, tmp_path):
-    """The error names the file that cannot be made, and nothing stays open."""
+async def test_a_lock_file_that_cannot_be_created(opened, tmp_path):
+    """The error names the file, and nothing stays open."""
     (tmp_path / ".in-use").symlink_to(tmp_path / "nowhere" / "file")
     with pytest.raises(OSError, match=r"/\.in-use cannot be used: unable .*; may we write"):
         await opened(tmp_path)
 
 
-async def test_a_mark_that_is_a_folder(opened, tmp_path):
-    """The error names it and says what helps, and that helps."""
+async def test_a_lock_file_that_is_a_folder(opened, tmp_path):
+    """The error names it and the cure, which works."""
     (tmp_path / ".in-use").mkdir()
-    with pytest.raises(OSError, match=r"/\.in-use cannot be used: .*; remove it while nobody uses"):
+    with pytest.raises(
+        OSError, match=r"/\.in-use cannot be used: .*; remove it while no program uses"
+    ):
         await opened(tmp_path)
     (tmp_path / ".in-use").rmdir()
     assert await (await opened(tmp_path)).pending() == []
 
 
-async def test_a_mark_that_is_no_database(opened, tmp_path):
-    """It is not taken for somebody else who is at work, nor for the record."""
+async def test_a_lock_file_that_is_not_a_database(opened, tmp_path):
+    """The error names the lock file and the cure, and not the record."""
     await (await opened(tmp_path)).aclose()
     (tmp_path / ".in-use").write_bytes(b"this is no database, and never was one" * 100)
     with pytest.raises(ValueError, match=r"/\.in-use cannot be read, .*; remove it while"):
         await opened(tmp_path)
 
 
-async def test_a_mark_that_is_held(opened, tmp_path, monkeypatch):
-    """Whoever sweeps for longer than anybody should is not swept aside."""
-    monkeypatch.setattr("kie_cover_async.archive.locks.PATIENCE", 0.01)
+async def test_a_lock_that_is_held_too_long(opened, tmp_path, monkeypatch):
+    """Opening fails if another process holds the exclusive lock."""
+    monkeypatch.setattr("kie_cover_async.archive.locking._MAX_WAIT", 0.01)
     connection = sqlite3.connect(tmp_path / ".in-use")
     connection.execute("BEGIN EXCLUSIVE")
     with pytest.raises(OSError, match=r"/\.in-use cannot be used: database is locked$"):
@@ -571,15 +577,15 @@ async def test_a_mark_that_is_held(opened, tmp_path, monkeypatch):
     ],
     ids=["an empty folder", "no folder", "a size", "a number"],
 )
-def test_arguments_are_refused_by_name(arguments, says):
-    """Before there is a folder."""
+def test_invalid_arguments_are_rejected(arguments, says):
+    """The error names the argument, and no folder is created."""
     folder, settings = (*arguments, {})[:2]
     with pytest.raises((TypeError, ValueError), match=says):
         CoverArchive(folder, **settings)
 
 
-async def test_an_archive_is_open_or_not(tmp_path):
-    """It says so, can be opened again after it was closed, and closed as often as one likes."""
+async def test_an_archive_can_be_opened_again(tmp_path):
+    """The repr says whether it is open; closing it twice is allowed, opening it twice is not."""
     archive = CoverArchive(tmp_path)
     assert repr(archive) == f"<CoverArchive {tmp_path} closed>"
     with pytest.raises(RuntimeError, match="not open: use it inside `async with`"):
@@ -588,6 +594,6 @@ async def test_an_archive_is_open_or_not(tmp_path):
         async with archive:
             assert repr(archive) == f"<CoverArchive {tmp_path} open>"
             await archive.add(["a"])
-            with pytest.raises(RuntimeError, match="open already"):
+            with pytest.raises(RuntimeError, match="already open"):
                 await archive.__aenter__()
         await archive.aclose()

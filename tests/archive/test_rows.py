@@ -1,4 +1,4 @@
-"""Records that somebody has written into, or a disk has spoilt."""
+"""Rows that another program or a broken disk has changed."""
 
 import re
 import sqlite3
@@ -18,7 +18,7 @@ NAME = "an-id-1.png"
 
 
 def write(archive, column, value):
-    """What somebody else's program does to the only rows; what stood there before."""
+    """Change the only row of a table as another program would, and return the old value."""
     table = "files" if column in StoredRows.FILES else "tasks"
     with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection, connection:
         old = connection.execute(f"SELECT {column} FROM {table}").fetchone()  # noqa: S608 - ours
@@ -26,7 +26,7 @@ def write(archive, column, value):
     return old[0]
 
 
-SPOILT = [
+DAMAGED = [
     ("task_id", "a b"),
     ("task_id", b"an-id"),
     ("state", "odd"),
@@ -58,9 +58,11 @@ SPOILT = [
 ]
 
 
-@pytest.mark.parametrize(("column", "value"), SPOILT)
-async def test_a_row_that_cannot_be_read(client, archive, cover, column, value):
-    """The error names the file, the task and the column, and what to do; mended, all goes on."""
+@pytest.mark.parametrize(("column", "value"), DAMAGED)
+async def test_an_unreadable_row_is_an_error_until_it_is_fixed(
+    client, archive, cover, column, value
+):
+    """The error names the file, the task, the column and the cure."""
     details = await cover("an-id", images=1)
     saved = await archive.save(client, details)
     before = write(archive, column, value)
@@ -75,8 +77,8 @@ async def test_a_row_that_cannot_be_read(client, archive, cover, column, value):
 
 
 @pytest.mark.parametrize("state", ["odd", "", 5, b"pending", float("inf")])
-async def test_a_state_that_cannot_be_read(archive, state):
-    """No list leaves such a cover out without a word: each names it."""
+async def test_no_list_omits_a_row_with_an_unreadable_state(archive, state):
+    """Each list fails, and names the row."""
     await archive.add(["an-id"])
     before = write(archive, "state", state)
     lists = (archive.pending, archive.failed, archive.saved, archive.mark_pending)
@@ -88,8 +90,8 @@ async def test_a_state_that_cannot_be_read(archive, state):
 
 
 @pytest.mark.parametrize("expires_at", ["soon", b"a day", 1e300, float("inf"), -1e300])
-async def test_a_moment_that_cannot_be_read(archive, expires_at):
-    """A cover that may be about to expire is not left out."""
+async def test_expiring_omits_no_row_with_an_unreadable_time(archive, expires_at):
+    """The cover may be about to expire, so the list fails, and names the row."""
     await archive.add(["an-id"])
     write(archive, "expires_at", expires_at)
     with pytest.raises(DamagedRecordError, match="expires_at of task 'an-id' is"):
@@ -97,8 +99,8 @@ async def test_a_moment_that_cannot_be_read(archive, expires_at):
 
 
 @pytest.mark.parametrize(("column", "text"), [("error", b"\xff"), ("details", b'{"a": "\xff"}')])
-async def test_a_text_that_is_not_utf_8(archive, column, text):
-    """SQLite keeps it as a text, and Python cannot read it as one: its row is named."""
+async def test_text_that_is_not_utf_8_is_an_error_that_names_the_row(archive, column, text):
+    """SQLite stores such a text, and Python cannot decode it."""
     await archive.mark_failed("an-id", OSError("the disk is full"))
     with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection, connection:
         connection.execute(f"UPDATE tasks SET {column} = CAST(? AS TEXT)", (text,))  # noqa: S608 - ours
@@ -107,16 +109,16 @@ async def test_a_text_that_is_not_utf_8(archive, column, text):
 
 
 @pytest.mark.parametrize("place", [0, -1, -(2**63) + 1])
-async def test_a_row_in_an_odd_place(archive, place):
-    """Wherever SQLite or somebody else has put a row, it is listed."""
+async def test_rows_with_unusual_positions_are_listed(archive, place):
+    """A list begins before any position that SQLite allows."""
     await archive.add(["an-id"])
     with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection, connection:
         connection.execute("UPDATE tasks SET place = ?", (place,))
     assert [cover.task_id for cover in await archive.pending()] == ["an-id"]
 
 
-async def test_an_error_that_is_kept_holds_nobody_up(client, archive, cover, tmp_path):
-    """While somebody keeps the error, the record can be read as it is now, and written."""
+async def test_a_stored_error_does_not_keep_a_transaction_open(client, archive, cover, tmp_path):
+    """While a caller keeps the error, the record can still be read as it is now, and written."""
     saved = await archive.save(client, await cover("an-id"))
     before = write(archive, "state", "odd")
     errors = []
@@ -134,9 +136,9 @@ async def test_an_error_that_is_kept_holds_nobody_up(client, archive, cover, tmp
     assert len(errors) == 3
 
 
-async def test_an_export_that_fails_midway(archive, tmp_path, small_disk):
-    """Where the disk refuses in the middle of an export, what was there before stays, nothing else
-    does, and the record can be written after it."""
+async def test_an_export_that_fails_keeps_the_old_file(archive, tmp_path, small_disk):
+    """If the disk fails in the middle of an export, no other file is left, and the record can be
+    written afterwards."""
     await archive.add(f"{number:032}" for number in range(1001))
     (tmp_path / "out.jsonl").write_text("old")
     with small_disk(), pytest.raises(OSError, match="File too large") as caught:
@@ -147,8 +149,8 @@ async def test_an_export_that_fails_midway(archive, tmp_path, small_disk):
     assert caught.value.__traceback__ is not None
 
 
-async def test_texts_that_no_database_takes(client, archive, cover, tmp_path):
-    """Half a character, which JSON may hold, is kept and exported in what the API says."""
+async def test_lone_surrogates_are_stored_and_exported(client, archive, cover, tmp_path):
+    """SQLite takes no lone surrogates, but JSON may hold them."""
     details = await cover("an-id")
     odd = CoverDetails(
         task_id="an-id",
@@ -167,8 +169,8 @@ async def test_texts_that_no_database_takes(client, archive, cover, tmp_path):
 
 
 @pytest.mark.parametrize("task_id", ["", "a b", "\ud800", 5, None])
-async def test_a_cover_whose_id_is_none(client, archive, cover, task_id):
-    """An id that could not be asked for is refused before anything is noted."""
+async def test_a_cover_with_an_invalid_id_is_not_saved(client, archive, cover, task_id):
+    """The id is refused before anything is recorded."""
     response = (await cover()).response
     odd = CoverDetails(task_id=task_id, success_flag=1, response=response)
     with pytest.raises(InvalidTaskIdError, match=r"details\.task_id must be"):
@@ -176,8 +178,8 @@ async def test_a_cover_whose_id_is_none(client, archive, cover, task_id):
     assert await archive.pending() == []
 
 
-async def test_a_failure_of_another_cover(archive):
-    """What an error knows of another cover is not noted."""
+async def test_details_of_another_cover_are_not_recorded(archive):
+    """Only the error of the cover itself is recorded."""
     error = CoverFailedError(details=CoverDetails(task_id="another", success_flag=3))
     await archive.mark_failed("an-id", error)
     assert [(each.task_id, each.details) for each in await archive.failed()] == [("an-id", None)]
@@ -194,12 +196,12 @@ values = st.none() | st.integers() | st.floats() | texts | st.binary(max_size=20
 def stored_rows(tmp_path_factory):
     rows = StoredRows(tmp_path_factory.mktemp("covers"))
     yield rows
-    rows.record.close()
+    rows.database.close()
 
 
 @given(columns=st.dictionaries(st.sampled_from(NAMES), values, max_size=3))
 @example(columns={"added_at": 2**62, "number": -(2**70), "error": "\ud800"})
 @example(columns={"details": b"\xff", "url": 5})
-def test_any_row(stored_rows, columns):
-    """Of any values in any columns comes a cover, or an error that names the file."""
+def test_any_row_is_a_cover_or_an_error(stored_rows, columns):
+    """Whatever the columns hold, reading returns a cover or raises an error that names the file."""
     stored_rows.check(columns)

@@ -1,3 +1,5 @@
+"""Saving covers: what is fetched, kept, adopted, and given up."""
+
 import asyncio
 import os
 from hashlib import sha256
@@ -18,9 +20,8 @@ from kie_cover_async import (
     descriptors,
 )
 from kie_cover_async.archive import CoverArchive, SavedImage
-from kie_cover_async.archive.formats import NoImageError
-from kie_cover_async.archive.parts import part_files
-from kie_cover_async.archive.saving import _Wanted
+from kie_cover_async.archive.covers import record_image, record_save
+from kie_cover_async.archive.saving import _WantedImage
 from kie_cover_async.emulator import CoverScript, Fault
 from kie_cover_async.emulator.images import png
 
@@ -33,8 +34,8 @@ def fetched(emulator):
     return [request.path for request in emulator.requests if request.endpoint == "image"]
 
 
-async def test_a_cover_is_saved(emulator, client, archive, cover):
-    """Its images lie in the folder, and what is said of them is what they are."""
+async def test_a_saved_cover_is_described_correctly(emulator, client, archive, cover):
+    """The images are in the folder, and hash, size and format are theirs."""
     details = await cover("an-id")
     saved = await archive.save(client, details)
     assert names(archive.folder) == ["an-id-1.png", "an-id-2.png"]
@@ -51,8 +52,8 @@ async def test_a_cover_is_saved(emulator, client, archive, cover):
     assert len(fetched(emulator)) == 2
 
 
-async def test_nothing_is_fetched_twice(emulator, client, archive, cover):
-    """What is here is not fetched again, and what is asked for at once is fetched once."""
+async def test_no_image_is_fetched_twice(emulator, client, archive, cover):
+    """Concurrent saves of a cover fetch each image once, and a later save fetches none."""
     details = await cover()
     first, *others = await asyncio.gather(*[archive.save(client, details) for _ in range(3)])
     assert all(other == first for other in others)
@@ -60,8 +61,8 @@ async def test_nothing_is_fetched_twice(emulator, client, archive, cover):
     assert len(fetched(emulator)) == 2
 
 
-async def test_a_whole_image_without_a_record_is_adopted(emulator, client, opened, cover):
-    """Where the record is lost, the images are taken over, and read again rather than fetched."""
+async def test_a_complete_image_without_a_record_is_adopted(emulator, client, opened, cover):
+    """If the record is lost, the images are read again and not fetched."""
     details, archive = await cover(), await opened()
     saved = await archive.save(client, details)
     await archive.aclose()
@@ -75,18 +76,18 @@ async def test_a_whole_image_without_a_record_is_adopted(emulator, client, opene
 
 
 def pipe(path):
-    """Nobody ever writes into it."""
+    """Replace the file by a pipe that no process writes to."""
     path.unlink()
     os.mkfifo(path)
 
 
 def zeroed(path):
-    """A page of it was never written."""
+    """Replace some bytes by zeros, as if they were never written."""
     content = path.read_bytes()
     path.write_bytes(content[:100] + bytes(50) + content[150:])
 
 
-SPOILT = {
+DAMAGE = {
     "missing": lambda path: path.unlink(),
     "altered": lambda path: path.write_bytes(path.read_bytes()[:-5] + b"12345"),
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-5]),
@@ -96,32 +97,32 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
-async def test_what_is_not_whole_is_fetched_again(emulator, client, archive, cover, spoil):
-    """The one image that is not as it was is fetched, the other one is not."""
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+async def test_a_damaged_image_is_fetched_again(emulator, client, archive, cover, damage):
+    """Only the damaged image is fetched, the other is not."""
     details = await cover()
     saved = await archive.save(client, details)
-    spoil(saved.images[0].path)
+    damage(saved.images[0].path)
     assert (await archive.save(client, details)).images == saved.images
     assert (await archive.verify()).ok
     assert len(fetched(emulator)) == 3
 
 
 @pytest.mark.parametrize("kind", ["missing", "cut off", "empty", "zeroed", "a pipe"])
-async def test_what_is_not_whole_is_not_adopted(emulator, client, opened, cover, kind):
-    """Without a record, too, the one image that is not whole is fetched."""
+async def test_a_damaged_image_is_not_adopted(emulator, client, opened, cover, kind):
+    """If the record is lost, too, a damaged image is fetched again."""
     details, archive = await cover(), await opened()
     saved = await archive.save(client, details)
     await archive.aclose()
     (archive.folder / "covers.sqlite3").unlink()
-    SPOILT[kind](saved.images[0].path)
+    DAMAGE[kind](saved.images[0].path)
     archive = await opened()
     assert (await archive.save(client, details)).images == saved.images
     assert len(fetched(emulator)) == 3
 
 
-async def test_an_image_of_another_kind_under_the_name(emulator, client, archive, cover):
-    """A whole image whose name lies about its kind is not adopted."""
+async def test_an_image_with_the_wrong_suffix_is_not_adopted(emulator, client, archive, cover):
+    """A complete image must have the suffix of its format."""
     details = await cover("an-id")
     saved = await archive.save(client, details)
     other = await cover("other")
@@ -130,21 +131,21 @@ async def test_an_image_of_another_kind_under_the_name(emulator, client, archive
     assert len(fetched(emulator)) == 2
 
 
-async def test_an_id_that_is_no_name(client, archive, cover):
-    """An id that would lead out of the folder does not."""
+async def test_an_unsafe_id_stays_in_the_folder(client, archive, cover):
+    """An id with path separators names no file outside the folder."""
     details = await cover("../../an.id")
     saved = await archive.save(client, details)
     assert {image.path.parent for image in saved.images} == {archive.folder}
 
 
 def png_of(width):
-    """A PNG that states to be so wide, and to be whole."""
+    """Return a complete PNG that states this width and height."""
     header = b"IHDR" + 2 * width.to_bytes(4, "big") + b"\x08\x02\0\0\0"
     image = png("a", 64)
     return image[:12] + header + crc32(header).to_bytes(4, "big") + image[33:]
 
 
-PASSING = {
+TRANSIENT = {
     "cut off": Fault.truncated_json(),
     "a reset": Fault.reset(midway=True),
     "a page": Fault.gateway_page(200),
@@ -152,13 +153,13 @@ PASSING = {
     "no image": Fault.answer(200, {"code": 404}),
     "zeros in the middle": Fault.answer(200, png("a", 64)[:100] + bytes(50) + png("a", 64)[150:]),
     "too many pixels": Fault.answer(200, png_of(50_000)),
-    "a server in trouble": Fault.server_error(502, in_envelope=False),
+    "a server error": Fault.server_error(502, in_envelope=False),
 }
 
 
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-async def test_what_passes_is_overcome(client, emulator, archive, cover, fault):
-    """A body that is no whole image is fetched again, and nothing of it stays."""
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
+async def test_a_transient_fault_is_retried(client, emulator, archive, cover, fault):
+    """A body that is not a complete image is fetched again, and none of it is kept."""
     details = await cover("an-id")
     emulator.fault(fault, endpoint="image", count=2)
     await archive.save(client, details)
@@ -166,9 +167,9 @@ async def test_what_passes_is_overcome(client, emulator, archive, cover, fault):
     assert names(archive.folder) == ["an-id-1.png", "an-id-2.png"]
 
 
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-async def test_what_is_no_image_is_not_kept(client, emulator, archive, cover, fault):
-    """Where it never gets better, there is an error and no file, and the cover stays pending."""
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT)
+async def test_a_permanent_fault_leaves_the_cover_pending(client, emulator, archive, cover, fault):
+    """An error is raised, no file is left, and the cover stays pending."""
     details = await cover()
     emulator.fault(fault, endpoint="image", rate=1.0)
     with pytest.raises(DownloadError) as caught:
@@ -179,8 +180,8 @@ async def test_what_is_no_image_is_not_kept(client, emulator, archive, cover, fa
     assert [each.task_id for each in await archive.pending()] == [details.task_id]
 
 
-async def test_one_error_does_not_lose_the_other_image(client, emulator, archive, cover):
-    """Both are tried; what was saved is noted, and the next time only the other is fetched."""
+async def test_one_failed_image_does_not_lose_the_other(client, emulator, archive, cover):
+    """The image that was saved is recorded, and the next save fetches only the other."""
     details = await cover("an-id")
     emulator.fault(Fault.answer(400), endpoint="image", count=1)
     with pytest.raises(DownloadError, match="the host answered 400"):
@@ -193,8 +194,8 @@ async def test_one_error_does_not_lose_the_other_image(client, emulator, archive
     assert len(fetched(emulator)) == 1
 
 
-async def test_an_image_that_is_too_large(client, emulator, opened, cover):
-    """It is given up at the limit, and not asked for again."""
+async def test_an_image_over_the_size_limit_is_given_up(client, emulator, opened, cover):
+    """The download ends at the limit, and is not repeated."""
     details = await cover(images=1)
     emulator.fault(Fault.answer(200, b"\x89PNG" + bytes(1001 - 4)), endpoint="image")
     archive = await opened(max_image_bytes=1000)
@@ -207,7 +208,7 @@ async def test_an_image_that_is_too_large(client, emulator, opened, cover):
 
 @pytest.mark.parametrize("status", [403, 404, 410])
 async def test_a_stale_link_is_renewed(client, emulator, archive, cover, status):
-    """A link that is refused is renewed once, and the image comes from the fresh one."""
+    """A refused link is renewed, and the image comes from the fresh one."""
     details = await cover(images=1)
     emulator.fault(Fault.answer(status), endpoint="image")
     saved = await archive.save(client, details)
@@ -216,8 +217,8 @@ async def test_a_stale_link_is_renewed(client, emulator, archive, cover, status)
     assert saved.images[0].url == details.images[0]
 
 
-async def test_a_fresh_link_is_not_renewed(client, emulator, archive, cover):
-    """Where the fresh link is refused too, that is the error."""
+async def test_a_link_is_renewed_only_once(client, emulator, archive, cover):
+    """If the host refuses the fresh link, too, that is the error."""
     details = await cover(images=1)
     emulator.fault(Fault.answer(403), endpoint="image", rate=1.0)
     with pytest.raises(DownloadError) as caught:
@@ -226,8 +227,8 @@ async def test_a_fresh_link_is_not_renewed(client, emulator, archive, cover):
     assert len(emulator.requests) == 3
 
 
-async def test_a_link_that_cannot_be_renewed(client, emulator, archive, cover):
-    """The host's answer stands, and the API's is its cause."""
+async def test_a_link_that_the_api_does_not_renew(client, emulator, archive, cover):
+    """The error is the host's answer, and its cause is the API's."""
     details = await cover(images=1)
     emulator.fault(Fault.answer(404), endpoint="image")
     emulator.fault(Fault.answer(200, {"code": 422, "msg": "url is wrong"}), endpoint="download-url")
@@ -237,8 +238,8 @@ async def test_a_link_that_cannot_be_renewed(client, emulator, archive, cover):
     assert isinstance(caught.value.__cause__, InvalidRequestError)
 
 
-async def test_renewal_that_fails_in_passing_is_the_error(client, emulator, archive, cover):
-    """Without an answer of the API's nobody knows whether the image is gone."""
+async def test_a_failed_renewal_is_the_error(client, emulator, archive, cover):
+    """Without an answer of the API it is unknown whether the image is gone."""
     details = await cover(images=1)
     emulator.fault(Fault.answer(404), endpoint="image")
     emulator.fault(Fault.server_error(), endpoint="download-url", rate=1.0)
@@ -248,14 +249,14 @@ async def test_renewal_that_fails_in_passing_is_the_error(client, emulator, arch
 
 @pytest.fixture
 async def saving(client, archive, cover):
-    """Saves a cover over connections that are open already."""
+    """A function that saves a cover over connections that are already open."""
     await archive.save(client, await cover())
     details = await cover()
     return lambda: archive.save(client, details)
 
 
 async def test_save_waits_for_a_free_descriptor(saving, open_files, until, caplog):
-    """While no file can be opened an image waits, and is written as soon as one can."""
+    """While no file can be opened, an image waits; then it is written."""
     with open_files(3):
         running = asyncio.create_task(saving())
         await until(lambda: caplog.records)
@@ -266,7 +267,7 @@ async def test_save_waits_for_a_free_descriptor(saving, open_files, until, caplo
 async def test_save_without_a_free_descriptor_fails_in_the_end(
     saving, archive, open_files, monkeypatch
 ):
-    """The error says why; the cover is pending, and the next save brings it."""
+    """The error says why; the cover is pending, and the next save succeeds."""
     monkeypatch.setattr(descriptors, "_LONGEST_WAIT", 0.1)
     with open_files(3), pytest.raises(OSError, match="Too many open files"):
         await saving()
@@ -277,7 +278,7 @@ async def test_save_without_a_free_descriptor_fails_in_the_end(
 async def test_verify_without_a_free_descriptor_blames_no_image(
     saving, archive, open_files, monkeypatch
 ):
-    """An image that could not be opened for that reason is not called unreadable."""
+    """An image that cannot be opened for this reason is not reported as unreadable."""
     await saving()
     monkeypatch.setattr(descriptors, "_LONGEST_WAIT", 0.0)
     with open_files(3), pytest.raises(OSError, match="Too many open files"):
@@ -286,7 +287,7 @@ async def test_verify_without_a_free_descriptor_blames_no_image(
 
 
 async def test_large_image_waits_for_a_free_descriptor(saving, emulator, open_files, until, caplog):
-    """So does one that is written as it comes."""
+    """An image that is written in several steps waits, too."""
     content = _large_png()
     emulator.fault(Fault.answer(200, content), endpoint="image", rate=1.0)
     with open_files(3):
@@ -295,8 +296,8 @@ async def test_large_image_waits_for_a_free_descriptor(saving, emulator, open_fi
     assert [image.size for image in (await running).images] == [len(content)] * 2
 
 
-async def test_so_many_at_once(client, emulator, opened, cover):
-    """No more images than that are under way."""
+async def test_concurrent_downloads_are_limited(client, emulator, opened, cover):
+    """No more images than `max_concurrent_downloads` are fetched at the same time."""
     archive = await opened(max_concurrent_downloads=2)
     covers = [await cover() for _ in range(4)]
     emulator.fault(Fault.slow(0.1), endpoint="image", rate=1.0)
@@ -305,8 +306,8 @@ async def test_so_many_at_once(client, emulator, opened, cover):
     assert max(sum(a <= b < a + 0.1 for b in arrivals) for a in arrivals) <= 2
 
 
-async def test_a_large_image_is_written_as_it_comes(client, emulator, archive, cover):
-    """An image of several pieces is put together right, after a try that was cut off too."""
+async def test_a_large_image_is_written_in_several_steps(client, emulator, archive, cover):
+    """The file is correct, also after an attempt that was cut off."""
     details = await cover(images=1)
     content = _large_png()
     emulator.fault(Fault.answer(200, content[:4_400_000]), endpoint="image")
@@ -317,7 +318,7 @@ async def test_a_large_image_is_written_as_it_comes(client, emulator, archive, c
 
 
 class Piece(bytes):
-    """Counts how many of its kind are in memory, and were at most."""
+    """Counts how many pieces are in memory, now and at most."""
 
     alive = most = 0
 
@@ -330,7 +331,7 @@ class Piece(bytes):
 
 
 class InPieces:
-    """A client whose image comes two bytes at a time."""
+    """A client whose image arrives two bytes at a time."""
 
     def __init__(self, content):
         self.content, self.downloader = content, self
@@ -343,8 +344,8 @@ class InPieces:
             yield Piece(self.content[start : start + 2])
 
 
-async def test_an_image_in_small_pieces(archive, cover):
-    """However small they are, few of them are in memory, and the image is put together right."""
+async def test_few_small_pieces_are_kept_in_memory(archive, cover):
+    """Small pieces are joined early, and the file is correct."""
     details, content = await cover(images=1), _large_png(20_000)
     [image] = (await archive.save(InPieces(content), details)).images
     assert image.path.read_bytes() == content
@@ -354,7 +355,7 @@ async def test_an_image_in_small_pieces(archive, cover):
 def _large_png(size=4_500_000):
     small, content = png("a", 1), b"IDAT" + os.urandom(size)
     data = size.to_bytes(4, "big") + content + crc32(content).to_bytes(4, "big")
-    # The header of the small one, and its end.
+    # The header and the end of the small image.
     return small[:33] + data + small[-12:]
 
 
@@ -367,8 +368,8 @@ def _large_png(size=4_500_000):
         (None, TypeError),
     ],
 )
-async def test_what_cannot_be_saved(client, archive, details, error):
-    """Only a cover with images can be; the error names the argument."""
+async def test_details_without_images_are_rejected(client, archive, details, error):
+    """The error names the argument, and nothing is recorded."""
     with pytest.raises(error, match="details must be"):
         await archive.save(client, details)
     assert await archive.pending() == []
@@ -376,7 +377,7 @@ async def test_what_cannot_be_saved(client, archive, details, error):
 
 @frozen
 class LateSave:
-    """A save that has asked for both images and gets neither."""
+    """A save that has requested both images and gets neither."""
 
     archive: CoverArchive
     client: CoverClient
@@ -393,27 +394,27 @@ async def late(emulator, connect, archive, cover, until):
     return LateSave(archive, client, details, saving)
 
 
-async def test_another_archive_was_quicker(client, opened, late):
-    """What this save could not have and another archive has brought meanwhile is here."""
+async def test_images_that_another_archive_saved_count(client, opened, late):
+    """A save that fails raises no error if another archive saved the images meanwhile."""
     saved = await (await opened()).save(client, late.details)
     await late.client.aclose()
     assert await late.saving == saved
     assert await late.archive.saved() == [saved]
 
 
-@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"other")])
-async def test_another_archive_was_quicker_in_vain(client, opened, late, spoil):
-    """Whether a cover is saved hangs on what is on the disk, and not on what was noted of it."""
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"other")])
+async def test_damaged_images_of_another_archive_do_not_count(client, opened, late, damage):
+    """The files decide whether a cover is saved, not only the record."""
     saved = await (await opened()).save(client, late.details)
-    spoil(saved.images[1].path)
+    damage(saved.images[1].path)
     await late.client.aclose()
     with pytest.raises(ClientClosedError):
         await late.saving
     assert [each.task_id for each in await late.archive.pending()] == [saved.task_id]
 
 
-async def test_a_disk_that_refuses(client, archive, cover):
-    """What the system says is passed on, and nothing half written stays."""
+async def test_a_disk_error_is_raised(client, archive, cover):
+    """The system's error is raised, no part file is left, and the other image is saved."""
     details = await cover("an-id")
     (archive.folder / "an-id-1.png").mkdir()
     with pytest.raises(OSError, match=r"an-id-1\.png"):
@@ -422,8 +423,8 @@ async def test_a_disk_that_refuses(client, archive, cover):
     assert [image.number for image in (await archive.find("an-id")).images] == [2]
 
 
-async def test_a_disk_that_takes_a_part(client, emulator, archive, cover, small_disk):
-    """A disk that becomes full in the middle is what the error says, and no image that is cut off:
+async def test_a_disk_that_fills_up_is_an_error(client, emulator, archive, cover, small_disk):
+    """If the disk fills up during a download, the error says so, and not that the image is cut off;
     it is fetched once."""
     details = await cover(images=1)
     emulator.fault(Fault.answer(200, _large_png()), endpoint="image", rate=1.0)
@@ -433,8 +434,8 @@ async def test_a_disk_that_takes_a_part(client, emulator, archive, cover, small_
     assert names(archive.folder) == []
 
 
-async def test_closing_the_client_ends_it(client, emulator, archive, cover, until):
-    """A save whose client closes raises that, and leaves nothing half written."""
+async def test_closing_the_client_ends_a_save(client, emulator, archive, cover, until):
+    """The save raises an error, and no part file is left."""
     details = await cover()
     emulator.fault(Fault.stall(midway=True), endpoint="image", rate=1.0)
     saving = asyncio.create_task(archive.save(client, details))
@@ -445,8 +446,8 @@ async def test_closing_the_client_ends_it(client, emulator, archive, cover, unti
     assert names(archive.folder) == []
 
 
-async def test_closing_the_archive_waits(client, emulator, opened, cover, until):
-    """A save that is running when the archive closes is brought to its end; none begins after."""
+async def test_closing_the_archive_waits_for_saves(client, emulator, opened, cover, until):
+    """A running save ends before the archive is closed; a later one is refused."""
     details = await cover()
     emulator.fault(Fault.slow(0.1), endpoint="image", rate=1.0)
     archive = await opened()
@@ -459,17 +460,16 @@ async def test_closing_the_archive_waits(client, emulator, opened, cover, until)
 
 
 @pytest.mark.parametrize("moment", [WHILE_WAITING, AS_IT_WAKES])
-async def test_cancelling_at_any_moment(client, emulator, archive, moment):
-    """An image that is cancelled at any of its awaits leaves nothing half written, and can be
-    saved after that."""
+async def test_cancelling_one_image_leaves_no_part_file(client, emulator, archive, moment):
+    """After an image is cancelled at any await, its cover can be saved."""
     emulator.fault(Fault.answer(404), endpoint="image", rate=0.5)
     wait, interrupted = 0, True
     while interrupted:
         job = emulator.add_job(CoverScript(statuses=["success"], images=1))
         details = await client.get_cover_details(job)
         [url] = details.images
-        image = _Wanted(task_id=job, number=1, url=url, lies_there=True)
-        saving = InterruptedAt(wait, moment, archive._saver._save(client, image))
+        image = _WantedImage(task_id=job, number=1, url=url, file_exists=True)
+        saving = InterruptedAt(wait, moment, archive._saver._save_image(client, image))
         [outcome] = await asyncio.gather(asyncio.create_task(saving.run()), return_exceptions=True)
         interrupted = saving.interrupted
         assert isinstance(outcome, (SavedImage, asyncio.CancelledError, DownloadError))
@@ -482,7 +482,7 @@ async def test_cancelling_at_any_moment(client, emulator, archive, moment):
 
 
 async def test_cancelling_a_save(client, emulator, archive, cover, until):
-    """Both images end with it, and the next save goes on."""
+    """Both downloads end, and the next save succeeds."""
     details = await cover()
     emulator.fault(Fault.stall(midway=True), endpoint="image", count=2)
     saving = asyncio.create_task(archive.save(client, details))
@@ -494,64 +494,58 @@ async def test_cancelling_a_save(client, emulator, archive, cover, until):
     assert (await archive.save(client, details)).state == "saved"
 
 
-def test_what_was_discarded_is_not_written(tmp_path):
-    """A thread that comes too late makes no file."""
-    part = next(part_files(tmp_path))
-    part.discard()
-    with pytest.raises(NoImageError):
-        part.write([b"too late"], anew=True)
-    assert [*tmp_path.iterdir()] == []
-
-
 @pytest.fixture
-def settled_again(client, archive, cover):
-    """Notes an image of a saved cover once more, as somebody whose file was another one would."""
+def record_again(client, archive, cover):
+    """A function that records an image of a saved cover again, with another hash."""
 
-    async def settled_again(lies_there):
+    async def record_again(file_now):
         details = await cover(images=1)
         [image] = (await archive.save(client, details)).images
         image.path.unlink()
-        if lies_there is not None:
-            image.path.write_bytes(lies_there)
+        if file_now is not None:
+            image.path.write_bytes(file_now)
         own = evolve(image, sha256="0" * 64, size=7)
-        return await archive._saver.threads.note(
-            lambda record: record.settle(details, [own], saved=True)
+        return await archive._saver.executors.batcher.submit(
+            lambda database: record_save(database, details, [own], is_complete=True)
         )
 
-    return settled_again
+    return record_again
 
 
-async def test_another_image_in_its_place(archive, settled_again):
-    """Of two that save one image in different bytes, the record has the one that lies there."""
+async def test_the_record_matches_the_file_that_stayed(archive, record_again):
+    """If two archives save different bytes, the record describes the file that is there."""
     other = png("another", 64)
-    [image] = (await settled_again(other)).images
+    [image] = (await record_again(other)).images
     assert (image.sha256, image.size) == (sha256(other).hexdigest(), len(other))
     assert (await archive.verify()).ok
 
 
-@pytest.mark.parametrize("lies_there", [None, b"no image"])
-async def test_no_image_in_its_place(archive, settled_again, lies_there):
-    """Whatever has become of it meanwhile, what was brought is noted, and `verify` finds it."""
-    [image] = (await settled_again(lies_there)).images
+@pytest.mark.parametrize("file_now", [None, b"no image"])
+async def test_a_file_lost_during_a_save_is_found_by_verify(archive, record_again, file_now):
+    """The image is recorded as it was saved, and `verify` reports the problem."""
+    [image] = (await record_again(file_now)).images
     assert image.sha256 == "0" * 64
     [finding] = (await archive.verify()).findings
     assert finding.image == image
 
 
-async def test_another_image_than_before(client, emulator, archive, cover, until):
-    """What comes in the place of a lost image is noted at once: a save that is cancelled over
-    another image leaves no row that contradicts its file."""
-    details = await cover()
-    threads = archive._saver.threads
+async def test_a_replaced_image_is_recorded_immediately(client, emulator, archive, cover, until):
+    """A save that is cancelled during another image leaves no row that contradicts its file."""
+    details = await cover("an-id")
+    executors = archive._saver.executors
     for image in (await archive.save(client, details)).images:
         image.path.unlink()
         wrong = evolve(image, sha256="0" * 64)
-        await threads.note(lambda record, wrong=wrong: record.keep(details.task_id, wrong))
+        await executors.batcher.submit(
+            lambda database, wrong=wrong: record_image(database, details.task_id, wrong)
+        )
     emulator.requests.clear()
     emulator.fault(Fault.stall(midway=True), endpoint="image", count=1)
     saving = asyncio.create_task(archive.save(client, details))
-    await until(lambda: any(archive.folder.glob("*.png")))
-    await until(lambda: len(emulator.requests) == 2 and not threads._notes._is_busy)
+    await until(lambda: len(emulator.requests) == 2)
+    async with asyncio.timeout(30):
+        while all(image.sha256 == "0" * 64 for image in (await archive.find("an-id")).images):
+            pass
     saving.cancel()
     await asyncio.wait([saving])
     assert len((await archive.verify()).findings) == 1

@@ -1,11 +1,11 @@
-"""What it costs to save covers whole, beside a download that only writes what comes.
+"""The cost of saving covers safely, compared with a download that only writes what it receives.
 
-Over https, as images come, with the address check told to let this machine through; and over http,
-as only an emulator sends them. The ways take turns, which of them begins too, so that what else the
-machine does meets them alike; the ratios are medians over the rounds. The server is another
-process. The download by hand writes as it goes, asks for nothing to be on the disk, and judges
-nothing. A third one, by hand too, keeps what the archive promises of each image: in a thread it is
-written aside, hashed, flushed and moved, with no record and no judgement.
+Images come over https, as in production, with the address check patched to accept loopback, and
+over http, as from an emulator. The ways take turns, in a different order each round, so that other
+load on the machine affects them alike; the ratios are medians over the rounds. The server is
+another process. The plain download writes as it receives, does not flush, and checks nothing. A
+safe download, also by hand, keeps what the archive promises of each image: a thread writes it to a
+temporary file, hashes, flushes and moves it, without a record and without checking the image.
 """
 
 import asyncio
@@ -26,23 +26,23 @@ from kie_cover_async import CoverClient, CoverDetails, structure_details
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.transport import addresses
 
-COVERS, IMAGES, AT_ONCE, THREADS, ROUNDS = 200, 2, 16, 4, 9
+COVERS, IMAGES, CONCURRENCY, THREADS, ROUNDS = 200, 2, 16, 4, 9
 PIECE = 64 * 1024
 WALL, CPU = 0, 1
 CERTIFICATE = Path(__file__).with_name("loopback.pem")
-# What the server is given: bytes a second, of eight bits each, and its certificate.
+# The arguments of the server: bytes per second, and its certificate.
 LINES = {
     "https at 1 Gbit/s": ("125e6", CERTIFICATE),
     "https at 2.5 Gbit/s": ("312.5e6", CERTIFICATE),
-    "https as fast as it goes": ("inf", CERTIFICATE),
-    "http as fast as it goes": ("inf",),
+    "https, unlimited": ("inf", CERTIFICATE),
+    "http, unlimited": ("inf",),
 }
 
 Way = Callable[[list[CoverDetails], str, Path], Awaitable[None]]
 Receive = Callable[[aiohttp.ClientResponse, Path], Awaitable[None]]
 
 
-def some_covers(url: str, number: int) -> list[CoverDetails]:
+def new_covers(url: str, number: int) -> list[CoverDetails]:
     return [
         structure_details(
             {
@@ -58,7 +58,7 @@ def some_covers(url: str, number: int) -> list[CoverDetails]:
 async def by_the_package(covers: list[CoverDetails], url: str, folder: Path) -> None:
     async with (
         CoverClient("benchmark", base_url=url) as client,
-        CoverArchive(folder, max_concurrent_downloads=AT_ONCE) as archive,
+        CoverArchive(folder, max_concurrent_downloads=CONCURRENCY) as archive,
     ):
         await asyncio.gather(*[archive.save(client, cover) for cover in covers])
 
@@ -69,7 +69,7 @@ async def write_as_it_comes(response: aiohttp.ClientResponse, path: Path) -> Non
             file.write(piece)
 
 
-def keep(pieces: list[bytes], path: Path) -> str:
+def write_safely(pieces: list[bytes], path: Path) -> str:
     digest, part = sha256(), path.with_suffix(".part")
     with part.open("xb", buffering=0) as file:
         for piece in pieces:
@@ -82,12 +82,12 @@ def keep(pieces: list[bytes], path: Path) -> str:
 
 def download_by(receive: Receive) -> Way:
     async def download_all(covers: list[CoverDetails], url: str, folder: Path) -> None:
-        places = asyncio.Semaphore(AT_ONCE)
+        slots = asyncio.Semaphore(CONCURRENCY)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
 
             async def download(image: str, path: Path) -> None:
-                async with places, session.get(image) as response:
+                async with slots, session.get(image) as response:
                     response.raise_for_status()
                     await receive(response, path)
 
@@ -102,69 +102,69 @@ def download_by(receive: Receive) -> Way:
     return download_all
 
 
-async def keep_by_hand(covers: list[CoverDetails], url: str, folder: Path) -> None:
+async def download_safely(covers: list[CoverDetails], url: str, folder: Path) -> None:
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(THREADS) as threads:
 
         async def receive(response: aiohttp.ClientResponse, path: Path) -> None:
             pieces = [piece async for piece in response.content.iter_any()]
-            await loop.run_in_executor(threads, keep, pieces, path)
+            await loop.run_in_executor(threads, write_safely, pieces, path)
 
         await download_by(receive)(covers, url, folder)
 
 
-BY_HAND, KEEPING, PACKAGE = "aiohttp by hand", "keeping by hand", "kie_cover_async"
+PLAIN, SAFE, PACKAGE = "plain download", "safe download", "kie_cover_async"
 WAYS: dict[str, Way] = {
     PACKAGE: by_the_package,
-    BY_HAND: download_by(write_as_it_comes),
-    KEEPING: keep_by_hand,
+    PLAIN: download_by(write_as_it_comes),
+    SAFE: download_safely,
 }
 
 
-def seconds(way: Way, covers: list[CoverDetails], url: str, folder: Path) -> tuple[float, float]:
-    """Wall clock and CPU of this process."""
+def measure(way: Way, covers: list[CoverDetails], url: str, folder: Path) -> tuple[float, float]:
+    """Return the wall-clock and CPU seconds of this process."""
     wall, cpu = time.perf_counter(), time.process_time()
     asyncio.run(way(covers, url, folder))
     taken = time.perf_counter() - wall, time.process_time() - cpu
     files = [*folder.iterdir()]
     assert sum(path.suffix == ".png" for path in files) == len(covers) * IMAGES
     for path in files:
-        # Emptied and not removed: before ext4 makes a file it looks through all that were removed
-        # in the last seconds, and whoever comes next would pay for it.
+        # Emptied and not removed: ext4 searches the files that were removed in the last seconds
+        # before it creates one, and the next way would pay for it.
         os.truncate(path, 0)
     return taken
 
 
 def compare(url: str, folder: Path) -> dict[str, list[tuple[float, float]]]:
-    covers = some_covers(url, COVERS)
+    covers = new_covers(url, COVERS)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     for turn in range(1 + ROUNDS):
         first = turn % len(WAYS)
         for name in [*WAYS][first:] + [*WAYS][:first]:
             own_folder = Path(tempfile.mkdtemp(dir=folder))
-            taken[name].append(seconds(WAYS[name], covers, url, own_folder))
-    # The first time is for getting warm.
+            taken[name].append(measure(WAYS[name], covers, url, own_folder))
+    # The first round is a warm-up.
     return {name: each[1:] for name, each in taken.items()}
 
 
-def ratio(of: list[tuple[float, float]], to: list[tuple[float, float]], which: int) -> float:
-    return statistics.median(a[which] / b[which] for a, b in zip(of, to, strict=True))
+def ratio(ours: list[tuple[float, float]], base: list[tuple[float, float]], which: int) -> float:
+    return statistics.median(a[which] / b[which] for a, b in zip(ours, base, strict=True))
 
 
 def main() -> None:
-    for line, given in LINES.items():
+    for line, arguments in LINES.items():
         with (
-            fast_server("image_server.py", *map(str, given)) as url,
+            fast_server("image_server.py", *map(str, arguments)) as url,
             tempfile.TemporaryDirectory() as folder,
         ):
             taken = compare(url, Path(folder))
-        by_hand = taken[BY_HAND]
-        for name in (PACKAGE, KEEPING):
+        plain = taken[PLAIN]
+        for name in (PACKAGE, SAFE):
             own = taken[name]
             per_second = COVERS * IMAGES / statistics.median(each[WALL] for each in own)
             print(
-                f"{ratio(by_hand, own, WALL):6.2f} × the speed of aiohttp by hand, {line:24}"
-                f" {name:20} {per_second:5.0f} images/s, {ratio(own, by_hand, CPU):.2f} × its CPU",
+                f"{ratio(plain, own, WALL):6.2f} × the speed of a plain download, {line:20}"
+                f" {name:20} {per_second:5.0f} images/s, {ratio(own, plain, CPU):.2f} × its CPU",
                 flush=True,
             )
 

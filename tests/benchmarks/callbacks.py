@@ -1,8 +1,8 @@
-"""What callbacks save, and how soon a cover is there after its callback.
+"""How many polls callbacks save, and how soon after its callback a cover is returned.
 
-A thousand covers are asked for and waited for at once, with an unlimited rate limiter; the emulator
-that makes them and calls back is another process. The lag is from when it begins to send the
-callback until `generate_and_wait` has returned.
+A thousand covers are requested and waited for concurrently, with an unlimited rate limiter. The
+emulator that makes them and sends the callbacks is another process. The lag is the time from the
+start of sending the callback until `generate_and_wait` has returned.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ FORGED = "https://forged.example"
 
 RUNS: dict[str, dict[str, Any]] = {
     "ended over ten seconds": {"generation_time": (5, 15), "callbacks": {}},
-    "ended as they were asked for, all within a second or two": {
+    "ended in the order of their requests, all within a second or two": {
         "generation_time": (10, 10),
         "callbacks": {},
     },
-    "20 % of callbacks lost, 20 % doubled, 10 % forged": {
+    "20 % of callbacks lost, 20 % duplicated, 10 % forged": {
         "generation_time": (5, 15),
         "callbacks": {"lost": 0.2, "duplicated": 0.2, "forged": 0.1},
     },
@@ -45,15 +45,15 @@ class Emulator:
     process: subprocess.Popen[str]
     url: str
 
-    def when_called(self) -> dict[str, float]:
-        """`time.monotonic()` of each cover's callback; the emulator ends with this."""
-        told, _ = self.process.communicate()
-        sent: dict[str, float] = json.loads(told)
-        return sent
+    def callback_times(self) -> dict[str, float]:
+        """Stop the emulator and return `time.monotonic()` of each cover's callback."""
+        output, _ = self.process.communicate()
+        times: dict[str, float] = json.loads(output)
+        return times
 
 
 @contextmanager
-def emulating(settings: dict[str, Any]) -> Iterator[Emulator]:
+def running_emulator(settings: dict[str, Any]) -> Iterator[Emulator]:
     program = Path(__file__).with_name("calling_emulator.py")
     command = [sys.executable, str(program), json.dumps({"callback_key": KEY, **settings})]
     with subprocess.Popen(
@@ -65,7 +65,7 @@ def emulating(settings: dict[str, Any]) -> Iterator[Emulator]:
 
 @define
 class Service:
-    """What asks for covers, and is called back."""
+    """A service that requests covers and receives their callbacks."""
 
     url: str
     polls: int = 0
@@ -90,37 +90,37 @@ class Service:
             inbox=inbox,
             observer=self.count,
         ) as client:
-            await asyncio.gather(*[self.one(client, n, callback_url) for n in range(COVERS)])
+            await asyncio.gather(*[self.generate(client, n, callback_url) for n in range(COVERS)])
         await runner.cleanup()
 
-    async def one(self, client: CoverClient, number: int, callback_url: str) -> None:
+    async def generate(self, client: CoverClient, number: int, callback_url: str) -> None:
         cover = await client.generate_and_wait(f"song-{number}", callback_url=callback_url)
         self.ended[cover.task_id] = time.monotonic()
         self.covers.append(cover)
 
 
-def report(name: str, service: Service, called: dict[str, float]) -> None:
+def report(name: str, service: Service, sent: dict[str, float]) -> None:
     forged = sum(url.startswith(FORGED) for cover in service.covers for url in cover.images)
     lags = sorted(
-        1000 * (ended - called[task_id])
+        1000 * (ended - sent[task_id])
         for task_id, ended in service.ended.items()
-        if ended > called.get(task_id, ended)  # a poll of another cause may have been first
+        if ended > sent.get(task_id, ended)  # another poll may have been earlier
     )
     print(f"{COVERS:,} covers that {name}:" if name.startswith("ended") else f"{name}:")
-    print(f"{len(service.covers):8,} covers arrived, {forged} forged images among theirs")
-    print(f"{service.polls / COVERS:8.3f} polls for each")
+    print(f"{len(service.covers):8,} covers returned, with {forged} forged images")
+    print(f"{service.polls / COVERS:8.3f} polls per cover")
     print(
         f"{statistics.median(lags):8.1f} ms from callback to cover: the median of {len(lags)};"
-        f" {lags[int(0.99 * len(lags))]:.1f} ms the 99th of a hundred, {lags[-1]:.1f} ms the last"
+        f" {lags[int(0.99 * len(lags))]:.1f} ms the 99th percentile, {lags[-1]:.1f} ms the maximum"
     )
 
 
 def main() -> None:
     for name, settings in RUNS.items():
-        with emulating(settings) as emulator:
+        with running_emulator(settings) as emulator:
             service = Service(emulator.url)
             asyncio.run(service.run())
-            report(name, service, emulator.when_called())
+            report(name, service, emulator.callback_times())
 
 
 if __name__ == "__main__":

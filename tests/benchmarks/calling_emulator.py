@@ -1,8 +1,8 @@
-"""An emulator that calls back, in a process of its own.
+"""An emulator that sends callbacks, in a process of its own.
 
-`python calling_emulator.py '{"generation_time": [5, 15], …}'` takes settings of the emulator, and
-of its plan for callbacks under `callbacks`. It prints its URL, and serves until its stdin ends.
-Then it prints when the first genuine callback of each cover was sent, by the clock of the machine.
+`python calling_emulator.py '{"generation_time": [5, 15], …}'` takes the settings of the emulator,
+and those of its `CallbackPlan` under `callbacks`. It prints its URL, and serves until its stdin
+ends. Then it prints the monotonic time at which each cover's first genuine callback was sent.
 """
 
 import asyncio

@@ -1,9 +1,8 @@
-"""A server of images as quick as Python allows, in a process of its own.
+"""A fast image server in a process of its own.
 
-Every path is a PNG of a megabyte and a half, each with other bytes in it.
-`python image_server.py [BYTES] [CERTIFICATE]` prints its URL and serves until its stdin ends, no
-more than so many bytes a second where they are given, over all connections together; over https
-where there is a certificate.
+Every path is a different PNG of 1.5 MB. `python image_server.py [BYTES] [CERTIFICATE]` prints its
+URL and serves until its stdin ends: at most BYTES per second over all connections together, and by
+https if a certificate is given.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ AFTER = chunk(b"IDAT", os.urandom(SIZE)) + chunk(b"IEND", b"")
 
 
 class Line:
-    """The way to the client, by its bytes a second."""
+    """The network line to the client, with its bandwidth in bytes per second."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -54,12 +53,13 @@ class ImageServer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._seen = b""
+        self._received = b""
 
     def data_received(self, data: bytes) -> None:
-        self._seen += data
-        while b"\r\n\r\n" in self._seen:
-            head, _, self._seen = self._seen.partition(b"\r\n\r\n")
+        self._received += data
+        while b"\r\n\r\n" in self._received:
+            head, _, self._received = self._received.partition(b"\r\n\r\n")
+            # A chunk with the hash of the request line makes each image different.
             name = chunk(b"tEXt", sha256(head.partition(b"\r\n")[0]).digest())
             length = len(BEFORE) + len(name) + len(AFTER)
             headers = b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"

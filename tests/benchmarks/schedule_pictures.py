@@ -1,4 +1,7 @@
-"""Pictures of what schedules do."""
+"""Pictures of schedules.
+
+Their background is transparent, and their colours can be read on white and on black.
+"""
 
 from itertools import pairwise
 from pathlib import Path
@@ -8,13 +11,12 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 from simulated_covers import (
     DISTRIBUTIONS,
     Distribution,
     Every,
     best_possible,
-    ended,
+    finished,
     lag_and_polls,
     polls_at,
 )
@@ -28,18 +30,26 @@ PEERS: dict[str, Schedule] = {
     "every 30 s": Every(30),
     "2, 4, 8 … 30 s": ExponentialSchedule(factor=2, max_delay=30, jitter=0),
 }
-PRICES = [0.05 * 1.5**power for power in range(12)]
-OURS, OTHERS, SHADE = "#0b6e8f", "#8a8a8a", "#cfe3ea"
+POLL_COSTS = [0.05 * 1.5**power for power in range(12)]
+ADAPTIVE, EXPONENTIAL, OTHERS, TEXT = "#1b8fb5", "#c4601d", "#868b92", "#7b8087"
 UNTIL = 165
+# Points, for labels that would overlap others.
+LABEL_OFFSETS = {"every 30 s": (-4, -13), "every 6 s": (-2, 8)}
 
 mpl.rcParams.update(
     {
+        "axes.edgecolor": TEXT,
+        "axes.labelcolor": TEXT,
         "axes.spines.right": False,
         "axes.spines.top": False,
         "lines.linewidth": 1.2,
         "font.size": 9,
-        # The same bytes again from the same release of matplotlib.
+        "savefig.transparent": True,
+        # Reproducible with the same release of matplotlib.
         "svg.hashsalt": "schedules",
+        "text.color": TEXT,
+        "xtick.color": TEXT,
+        "ytick.color": TEXT,
     }
 )
 
@@ -49,28 +59,33 @@ def save(figure: plt.Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def schooled(distribution: Distribution) -> AdaptiveSchedule:
+def color_of(schedule: Schedule) -> str:
+    if isinstance(schedule, AdaptiveSchedule):
+        return ADAPTIVE
+    return EXPONENTIAL if schedule == ExponentialSchedule(jitter=0) else OTHERS
+
+
+def trained(distribution: Distribution) -> AdaptiveSchedule:
     schedule = AdaptiveSchedule(jitter=0)
-    for taken in distribution.sample(500):
-        schedule.learn(ended(0.0, taken))
+    for duration in distribution.sample(500):
+        schedule.learn(finished(0.0, duration))
     return schedule
 
 
 def draw_polls(path: Path) -> None:
-    """A row of polls for each schedule; behind those that learned, what they learned from."""
+    """Draw a row of polls for each schedule, over the distribution that it learned from."""
     rows: list[tuple[str, Schedule, Distribution | None]] = [
         *((name, peer, None) for name, peer in PEERS.items()),
         ("ExponentialSchedule", ExponentialSchedule(jitter=0), None),
-        ("AdaptiveSchedule, untaught", AdaptiveSchedule(jitter=0), None),
-        *((it.name.replace(", ", "\n", 1), schooled(it), it) for it in DISTRIBUTIONS),
+        ("AdaptiveSchedule, untrained", AdaptiveSchedule(jitter=0), None),
+        *((it.name.replace(", ", "\n", 1), trained(it), it) for it in DISTRIBUTIONS),
     ]
     figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
     for row, (_, schedule, distribution) in enumerate(rows):
         polls = [age for age in polls_at(schedule, UNTIL) if age <= UNTIL]
-        adaptive = isinstance(schedule, AdaptiveSchedule)
         if distribution is not None:
             shade(axes, row + 0.4, distribution)
-        axes.vlines(polls, row - 0.25, row + 0.25, color=OURS if adaptive else OTHERS, lw=1.3)
+        axes.vlines(polls, row - 0.25, row + 0.25, color=color_of(schedule), lw=1.3)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.invert_yaxis()
     axes.set_xlim(-2, UNTIL)
@@ -81,21 +96,23 @@ def draw_polls(path: Path) -> None:
 
 
 def shade(axes: Axes, base: float, distribution: Distribution) -> None:
-    """How many covers end at which age, upwards from `base` on an axis that points down."""
+    """Draw how many covers end at which age, upwards from `base` on an axis that points down."""
     ages = np.arange(0, UNTIL + 1)
     ending = np.array(
         [distribution.done_by(b) - distribution.done_by(a) for a, b in pairwise(ages)]
     )
-    axes.fill_between(ages[1:], base, base - 0.8 * ending / ending.max(), color=SHADE, lw=0)
+    axes.fill_between(
+        ages[1:], base, base - 0.8 * ending / ending.max(), color=ADAPTIVE, alpha=0.25, lw=0
+    )
 
 
 def draw_lag(path: Path) -> None:
-    """Lag against polls: the nearer to the lower left corner, the better."""
+    """Draw lag against polls: the nearer to the lower left corner, the better."""
     figure, panels = plt.subplots(
         1, len(DISTRIBUTIONS), figsize=(10, 3.9), sharex=True, sharey=True, layout="constrained"
     )
     for axes, distribution in zip(panels, DISTRIBUTIONS, strict=True):
-        trade(axes, distribution)
+        draw_trade_off(axes, distribution)
     panels[0].set_ylabel("mean lag, in seconds")
     panels[0].set_xticks([4, 8, 16, 32], ["4", "8", "16", "32"])
     panels[0].set_yticks([1, 2, 4, 8, 16], ["1", "2", "4", "8", "16"])
@@ -104,7 +121,7 @@ def draw_lag(path: Path) -> None:
     save(figure, path)
 
 
-def trade(axes: Axes, distribution: Distribution) -> None:
+def draw_trade_off(axes: Axes, distribution: Distribution) -> None:
     durations = distribution.sample(3000)
 
     def line(costs: list[tuple[float, float]], **style: Any) -> None:
@@ -113,24 +130,23 @@ def trade(axes: Axes, distribution: Distribution) -> None:
     def point(schedule: Schedule, name: str, color: str, **place: Any) -> None:
         lag, polls = lag_and_polls(schedule, durations)
         axes.plot(polls, lag, "o", ms=4.5, color=color)
-        text = axes.annotate(
-            name, (polls, lag), **({"xytext": (5, 4)} | place), textcoords="offset points"
-        )
-        text.set(
-            color=color, fontsize=8, path_effects=[withStroke(linewidth=3, foreground="white")]
+        placed = {"xytext": (5, 4)} | place
+        axes.annotate(
+            name, (polls, lag), **placed, textcoords="offset points", color=color, fontsize=8
         )
 
-    def ours(price: float, maximum: float) -> tuple[float, float]:
-        return lag_and_polls(AdaptiveSchedule(poll_cost=price, max_delay=maximum), durations)
+    def adaptive(cost: float, maximum: float) -> tuple[float, float]:
+        return lag_and_polls(AdaptiveSchedule(poll_cost=cost, max_delay=maximum), durations)
 
-    best = [best_possible(distribution.done_by, price) for price in PRICES]
+    best = [best_possible(distribution.done_by, cost) for cost in POLL_COSTS]
+    normal, longer = ([adaptive(cost, maximum) for cost in POLL_COSTS] for maximum in (15, 60))
     name = "AdaptiveSchedule"
-    line([ours(price, 15) for price in PRICES], color=OURS, lw=1.8, label=name)
-    line([ours(price, 60) for price in PRICES], color=OURS, ls="--", label=f"{name}(max_delay=60)")
-    line(best, color=OTHERS, ls=":", label="the best of all, were the distribution known")
+    line(normal, color=ADAPTIVE, lw=1.8, label=name)
+    line(longer, color=ADAPTIVE, ls="--", label=f"{name}(max_delay=60)")
+    line(best, color=OTHERS, ls=":", label="the optimum if the distribution were known")
     for name, peer in PEERS.items():
-        point(peer, name, OTHERS, xytext=(-4, -13) if name == "every 30 s" else (5, 4))
-    point(ExponentialSchedule(), "ExponentialSchedule", "black")
-    point(AdaptiveSchedule(), "cost=0.3", OURS, xytext=(-7, -5), ha="right", va="top")
-    axes.set(xscale="log", yscale="log", title=distribution.name, xlabel="polls for each cover")
+        point(peer, name, OTHERS, xytext=LABEL_OFFSETS.get(name, (5, 4)))
+    point(ExponentialSchedule(), "ExponentialSchedule", EXPONENTIAL, xytext=(6, -3))
+    point(AdaptiveSchedule(), "cost=0.3", ADAPTIVE, xytext=(-7, -5), ha="right", va="top")
+    axes.set(xscale="log", yscale="log", title=distribution.name, xlabel="polls per cover")
     axes.minorticks_off()

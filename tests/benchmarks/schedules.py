@@ -1,8 +1,8 @@
-"""What schedules cost, in lag and in polls: two tables, ratios first, and the pictures of the docs.
+"""The lag and the polls of schedules: two tables, ratios first, and the pictures of the docs.
 
-All of it is simulated, with a seed, so that it comes out the same again. In the first table every
-cover is alone. In the second the package's own rate limiter, polls and waits run in virtual time.
-Run it with what the dependency groups `test` and `bench` hold:
+The simulations are seeded and therefore reproducible. In the first table every cover is polled
+alone. In the second the package's own rate limiter, polls and waits run in virtual time. Run it
+with the dependency groups `test` and `bench` installed:
 
     PYTHONPATH=tests python tests/benchmarks/schedules.py
 """
@@ -12,20 +12,20 @@ from pathlib import Path
 from schedule_pictures import draw_lag, draw_polls
 from simulated_covers import (
     DISTRIBUTIONS,
-    Ceilings,
-    Crowd,
     Distribution,
     Every,
-    Heedless,
+    Results,
+    VendorLimits,
+    WithoutPressure,
     lag_and_polls,
-    price_within,
+    poll_cost_within,
 )
 
 from kie_cover_async import AdaptiveSchedule, ExponentialSchedule
 
 ALONE, TOGETHER = 4000, 3000
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-# Of the interval at which, without any queue, the polls would just fit the rate limiter.
+# Shares of the interval at which the polls would just fit the rate limiter without a queue.
 SHARES = [0.5 + 0.05 * step for step in range(16)]
 
 
@@ -37,51 +37,50 @@ def alone(distribution: Distribution) -> None:
     def show(name: str, lag: float, polls: float) -> None:
         print(f"   {lag / base:.2f}  {lag:6.2f}  {polls:6.2f}   {name}")
 
-    def adaptive(price: float) -> tuple[float, float]:
-        return lag_and_polls(AdaptiveSchedule(poll_cost=price), durations)
+    def adaptive(poll_cost: float) -> tuple[float, float]:
+        return lag_and_polls(AdaptiveSchedule(poll_cost=poll_cost), durations)
 
     show("ExponentialSchedule()", base, polls)
-    fitting = round(price_within(polls, adaptive), 3)
-    for price in (fitting, 0.3):
-        show(f"AdaptiveSchedule(poll_cost={price})", *adaptive(price))
-    show("the best of all, were the distribution known", *distribution.best_within(polls))
+    fitting = round(poll_cost_within(polls, adaptive), 3)
+    for poll_cost in (fitting, 0.3):
+        show(f"AdaptiveSchedule(poll_cost={poll_cost})", *adaptive(poll_cost))
+    show("the optimum if the distribution were known", *distribution.best_within(polls))
 
 
 def together(distribution: Distribution) -> None:
-    ceilings = Ceilings(distribution, TOGETHER)
-    adaptive = ceilings.run(AdaptiveSchedule(max_delay=60.0))
-    # The first poll comes at once, and the last one is half an interval late.
-    longest = distribution.mean / (ceilings.polls_a_second / ceilings.new_a_second - 1.5)
-    fixed = {longest * share: ceilings.run(Every(longest * share)) for share in SHARES}
-    # Any interval becomes long enough by queueing; these queue no longer than what they are
-    # compared with.
+    limits = VendorLimits(distribution, TOGETHER)
+    adaptive = limits.run(AdaptiveSchedule(max_delay=60.0))
+    # The first poll is immediate, and the last one is half an interval late.
+    longest = distribution.mean / (limits.polls_a_second / limits.new_a_second - 1.5)
+    fixed = {longest * share: limits.run(Every(longest * share)) for share in SHARES}
+    # Queueing makes any interval long enough: compare only those with a queue as short.
     fitting = [seconds for seconds in fixed if fixed[seconds].queue <= adaptive.queue]
     best = min(fitting, key=lambda seconds: fixed[seconds].lag)
 
-    def show(name: str, crowd: Crowd) -> None:
+    def show(name: str, results: Results) -> None:
         print(
-            f"   {crowd.lag / fixed[best].lag:.2f}  {crowd.lag:6.2f}  {crowd.polls:6.2f}"
-            f"  {crowd.queue:6.2f}  {crowd.most_polls:6d}         {name}"
+            f"   {results.lag / fixed[best].lag:.2f}  {results.lag:6.2f}  {results.polls:6.2f}"
+            f"  {results.queue:6.2f}  {results.most_polls:6d}         {name}"
         )
 
     print(f"\n{distribution.name}\n  ratio     lag   polls   queue  in one second")
     show(f"every {best:.1f} s, the best interval that queues no longer than adaptive", fixed[best])
     show("AdaptiveSchedule(max_delay=60.0)", adaptive)
-    heedless = Heedless(AdaptiveSchedule(max_delay=60.0))
-    show("the same, were there no pressure", ceilings.run(heedless))
-    show("AdaptiveSchedule()", ceilings.run(AdaptiveSchedule()))
-    show("ExponentialSchedule()", ceilings.run(ExponentialSchedule()))
-    show("every 0.1 s: the queue is all there is between polls", ceilings.run(Every(0.1)))
-    lag, polls = distribution.best_within(ceilings.polls_a_second / ceilings.new_a_second)
-    lag += ceilings.latency
+    without_pressure = WithoutPressure(AdaptiveSchedule(max_delay=60.0))
+    show("the same without pressure", limits.run(without_pressure))
+    show("AdaptiveSchedule()", limits.run(AdaptiveSchedule()))
+    show("ExponentialSchedule()", limits.run(ExponentialSchedule()))
+    show("every 0.1 s: only the queue separates polls", limits.run(Every(0.1)))
+    lag, polls = distribution.best_within(limits.polls_a_second / limits.new_a_second)
+    lag += limits.latency
     print(
         f"   {lag / fixed[best].lag:.2f}  {lag:6.2f}  {polls:6.2f}    0.00"
-        "                 the best of all, were the distribution known and nobody in the way"
+        "                 the optimum if the distribution were known and nothing queued"
     )
 
 
 def main() -> None:
-    print("Each cover alone: mean seconds of lag, polls for each cover")
+    print("Each cover alone: mean lag in seconds, and polls per cover")
     for distribution in DISTRIBUTIONS:
         alone(distribution)
     print(

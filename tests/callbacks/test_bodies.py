@@ -27,16 +27,16 @@ def refusal(body):
     return caught.value.path
 
 
-def test_a_success():
-    """The documented callback of a success is read as it stands."""
+def test_a_documented_success_is_parsed():
+    """The documented callback of a success is parsed."""
     callback = parse_callback(recorded("callback-success-documented"))
     assert (callback.task_id, callback.code, callback.msg) == (TASK, 200, "success")
     assert callback.images is not None
     assert len(callback.images) == 2
 
 
-def test_a_failure():
-    """The documented callback of a failure has a code, a reason and no images."""
+def test_a_documented_failure_is_parsed():
+    """The documented callback of a failure has a code, a message and no images."""
     callback = parse_callback(recorded("callback-failure-documented"))
     assert callback == CoverCallback(task_id=TASK, code=501, msg="Cover generation failed")
 
@@ -53,8 +53,8 @@ def test_a_failure():
         {"taskId": None, "data": {"taskId": TASK, "task_id": None}},
     ],
 )
-def test_where_the_id_stands(body):
-    """The id is read from each of the three places in which callbacks of the vendor have it."""
+def test_the_id_is_found_in_three_places(body):
+    """The id is read from each of the three places in which the vendor's callbacks have it."""
     assert parse_callback(body).task_id == TASK
 
 
@@ -71,8 +71,8 @@ FORMS = {
 
 
 @pytest.mark.parametrize("body", FORMS.values(), ids=FORMS)
-def test_a_body_of_any_framework(body):
-    """A body is bytes, text, or what JSON has made of it."""
+def test_a_body_may_be_bytes_str_or_parsed(body):
+    """A body is bytes, str, or parsed JSON."""
     assert parse_callback(body) == CoverCallback(task_id=TASK, code=200, images=(IMAGE,))
 
 
@@ -93,8 +93,8 @@ def test_a_body_of_any_framework(body):
         ({"data": {"task_id": TASK}, "taskId": "another"}, "$.taskId"),
     ],
 )
-def test_an_id_that_is_none(body, path):
-    """Without an id that could be asked for, or with two that differ, there is no callback."""
+def test_a_body_without_a_usable_id_is_rejected(body, path):
+    """Without a valid id, or with two that differ, the callback is rejected."""
     assert refusal(body) == path
 
 
@@ -114,8 +114,8 @@ BODIES = {
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_a_body_that_is_none(body):
-    """What is no JSON object cannot be read."""
+def test_a_body_without_a_json_object_is_rejected(body):
+    """A body that is not a JSON object cannot be read."""
     assert refusal(body) == "$"
 
 
@@ -129,8 +129,8 @@ def test_a_body_that_is_none(body):
         ({"code": "501"}, {"code": 501}),
     ],
 )
-def test_what_only_informs(fields, expected):
-    """A code or a message that cannot be read costs nobody the callback."""
+def test_unreadable_code_and_message_are_ignored(fields, expected):
+    """An unreadable code or message does not reject the callback."""
     body = {**fields, "data": {"taskId": TASK}}
     assert parse_callback(body) == CoverCallback(task_id=TASK, **expected)
 
@@ -146,14 +146,14 @@ def test_what_only_informs(fields, expected):
         ([IMAGE, "javascript:alert()", 5], (IMAGE,)),
     ],
 )
-def test_the_images_that_are_claimed(images, expected):
-    """Of the images what is a URL is kept, and where there is none it is `None`."""
+def test_claimed_images_are_the_valid_urls(images, expected):
+    """Valid image URLs are kept; without any, `images` is `None`."""
     body = {"data": {"taskId": TASK, "images": images}}
     assert parse_callback(body).images == expected
 
 
-def test_a_number_of_many_digits():
-    """A number longer than Python reads does not hide the id."""
+def test_a_very_long_number_does_not_hide_the_id():
+    """A number longer than Python parses does not hide the id."""
     body = f'{{"code": {"9" * 5000}, "data": {{"taskId": "{TASK}"}}}}'
     assert parse_callback(body) == CoverCallback(task_id=TASK)
 
@@ -172,8 +172,8 @@ bodies = st.fixed_dictionaries(
 
 
 @given(bodies | anything)
-def test_any_json(body):
-    """Of any JSON comes a callback whose id can be asked for, or an error of ours."""
+def test_any_json_is_parsed_or_rejected(body):
+    """Any JSON gives a callback with a valid id, or our own error."""
     for form in (body, json.dumps(body), json.dumps(body).encode()):
         try:
             callback = parse_callback(form)
@@ -186,8 +186,8 @@ def test_any_json(body):
 
 @given(st.binary(max_size=100) | texts)
 @example(b'{"taskId":"x"}')
-def test_any_bytes(body):
-    """Of any bytes, and of any text, comes nothing worse."""
+def test_any_bytes_are_parsed_or_rejected(body):
+    """Any bytes and any str give a callback, or our own error."""
     try:
         callback = parse_callback(body)
     except InvalidResponseError:
@@ -202,6 +202,6 @@ fields = st.lists(st.sampled_from(genuine) | st.tuples(names, texts), max_size=3
 
 @given(fields, bodies.map(json.dumps))
 @example(genuine, json.dumps({"taskId": TASK}))
-def test_any_callback(headers, body):
-    """Of any headers and body comes an error of ours, or the key has signed the body's id."""
+def test_only_signed_callbacks_are_verified(headers, body):
+    """Any headers and body give our own error, unless the key has signed the body's id."""
     check_callback(headers, body)

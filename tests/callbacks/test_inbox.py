@@ -34,15 +34,15 @@ async def inbox():
     return CallbackInbox()
 
 
-async def test_who_subscribed_is_told(inbox):
-    """A callback is told to all who subscribed to its id, and to nobody else."""
+async def test_subscribers_are_notified(inbox):
+    """A callback notifies all subscribers of its id, and no others."""
     one, other, apart = Listener(inbox), Listener(inbox), Listener(inbox, "another")
     assert inbox.receive({}, body()) == CoverCallback(task_id=TASK, code=200)
     assert (one.calls, other.calls, apart.calls) == (1, 1, 0)
 
 
-async def test_who_has_unsubscribed_is_told_no_more(inbox):
-    """After the end of a subscription nothing is kept of it, and ending it again does nothing."""
+async def test_unsubscribed_listeners_are_not_notified(inbox):
+    """After unsubscribing nothing is left, and unsubscribing again does nothing."""
     one, other = Listener(inbox), Listener(inbox)
     one.unsubscribe()
     inbox.receive({}, body())
@@ -52,8 +52,8 @@ async def test_who_has_unsubscribed_is_told_no_more(inbox):
     assert not inbox._listeners
 
 
-async def test_one_who_unsubscribes_when_told(inbox):
-    """A listener may end its subscription, or another's, while callbacks are told."""
+async def test_a_listener_may_unsubscribe_while_notified(inbox):
+    """A listener may unsubscribe itself or another during a notification."""
     told, ends = [], []
     for name in "ab":
         ends.append(inbox.subscribe(TASK, lambda name=name: (told.append(name), ends[0]())))
@@ -63,7 +63,7 @@ async def test_one_who_unsubscribes_when_told(inbox):
 
 
 async def test_an_early_callback_is_remembered(inbox):
-    """Who subscribes after the callback came is told at once, and of later ones, too."""
+    """A subscriber is notified immediately of an earlier callback, and of later ones."""
     inbox.receive({}, body())
     listener = Listener(inbox)
     assert listener.calls == 1
@@ -72,13 +72,13 @@ async def test_an_early_callback_is_remembered(inbox):
 
 
 async def test_an_early_notification_is_remembered(inbox):
-    """The same of one that came by another way."""
+    """A subscriber is notified immediately of an earlier `notify`."""
     inbox.notify(TASK)
     assert Listener(inbox).calls == 1
 
 
 async def test_repeated_deliveries_are_dropped(inbox):
-    """The same words wake nobody twice, in whatever form they come; other words do."""
+    """A callback with the same content wakes nothing twice, in whatever form; others do."""
     listener = Listener(inbox)
     for _ in range(3):
         assert inbox.receive({}, body()).task_id == TASK
@@ -89,8 +89,8 @@ async def test_repeated_deliveries_are_dropped(inbox):
     assert listener.calls == 2
 
 
-async def test_notifications_are_no_repetitions(inbox):
-    """Somebody who notifies twice wakes twice: whether that was wanted is theirs to know."""
+async def test_notifications_are_not_deduplicated(inbox):
+    """Calling `notify` twice notifies twice."""
     listener = Listener(inbox)
     inbox.receive({}, body())
     inbox.notify(TASK)
@@ -98,17 +98,17 @@ async def test_notifications_are_no_repetitions(inbox):
     assert listener.calls == 3
 
 
-async def test_few_wordings_are_remembered(inbox):
-    """Who varies the words finds no memory to fill."""
+async def test_few_contents_are_remembered_per_id(inbox):
+    """Varying the content cannot fill the memory."""
     for number in range(1000):
         inbox.receive({}, body(msg=str(number)))
-    [heard] = inbox._memory._heard.values()
-    assert len(heard.wordings) == 4
+    [received] = inbox._recent._received.values()
+    assert len(received.contents) == 4
 
 
 @pytest.mark.virtual_time
-async def test_callbacks_are_forgotten(inbox):
-    """An hour after the last callback of an id it is forgotten, its words as well."""
+async def test_callbacks_expire_after_an_hour(inbox):
+    """An hour after its last callback an id is forgotten, with its contents."""
     inbox.notify("another")
     inbox.receive({}, body())
     await asyncio.sleep(3000)
@@ -122,16 +122,16 @@ async def test_callbacks_are_forgotten(inbox):
     assert first.calls == 1
 
 
-async def test_the_oldest_is_forgotten_first(inbox):
-    """Of more than ten thousand ids those are forgotten of which nothing was heard for longest."""
+async def test_the_oldest_of_many_ids_is_forgotten(inbox):
+    """Of more than ten thousand ids, those with the oldest callback are forgotten."""
     for number in range(10_001):
         inbox.notify("0")
         inbox.notify(str(number))
     assert [Listener(inbox, str(number)).calls for number in (0, 1, 2, 10_000)] == [1, 0, 1, 1]
 
 
-async def test_a_signed_callback():
-    """With a key, a callback that it has signed is taken."""
+async def test_a_signed_callback_is_accepted():
+    """With a key, a callback that it has signed is accepted."""
     inbox = CallbackInbox([KEY, "old"])
     listener = Listener(inbox)
     assert inbox.receive(sign_callback(TASK, KEY), body()).task_id == TASK
@@ -147,8 +147,8 @@ async def test_a_signed_callback():
         (sign_callback(TASK, KEY, timestamp=1769670760), "is stale"),
     ],
 )
-async def test_a_forged_callback(headers, reason):
-    """With a key, any other callback is refused, and neither told nor remembered."""
+async def test_a_forged_callback_is_rejected(headers, reason):
+    """With a key, any other callback is rejected, and neither notified nor remembered."""
     inbox = CallbackInbox(KEY)
     listener = Listener(inbox)
     with pytest.raises(SignatureError, match=reason):
@@ -158,13 +158,13 @@ async def test_a_forged_callback(headers, reason):
 
 
 async def test_the_tolerance_can_be_set():
-    """How old a signature may be is the inbox's to say."""
+    """The inbox's `tolerance` bounds the age of a signature."""
     inbox = CallbackInbox(KEY, tolerance=1e10)
     assert inbox.receive(sign_callback(TASK, KEY, timestamp=1769670760), body()).code == 200
 
 
-async def test_a_body_that_cannot_be_read(inbox):
-    """A body without an id is refused, before its signature is asked about."""
+async def test_an_unreadable_body_is_rejected_before_its_signature(inbox):
+    """A body without an id is rejected before its signature is checked."""
     for each in (inbox, CallbackInbox(KEY)):
         with pytest.raises(InvalidResponseError):
             each.receive({}, b"{}")
@@ -172,8 +172,8 @@ async def test_a_body_that_cannot_be_read(inbox):
         inbox.notify("")
 
 
-async def test_nothing_secret_is_said(caplog):
-    """No key, signature or image stands in a repr, a log line or an error."""
+async def test_nothing_secret_is_shown(caplog):
+    """No key, signature or image is in a repr, a log line or an error."""
     caplog.set_level(logging.DEBUG)
     inbox = CallbackInbox(KEY)
     headers = sign_callback(TASK, KEY)
@@ -192,12 +192,12 @@ async def test_nothing_secret_is_said(caplog):
 
 @pytest.mark.parametrize("again", [copy.deepcopy, pickle.dumps], ids=["copied", "pickled"])
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
-async def test_the_keys_are_in_no_pickle(used, again):
-    """An inbox is not copied with its keys, and says so before anything else that hinders it."""
+async def test_an_inbox_with_keys_cannot_be_pickled(used, again):
+    """Pickling an inbox with keys raises an error about the keys."""
     inbox = CallbackInbox(["old", KEY])
     if used:
         inbox.receive(sign_callback(TASK, KEY), body())
-    with pytest.raises(TypeError, match="a CallbackInbox with keys is not to be pickled"):
+    with pytest.raises(TypeError, match="a CallbackInbox with keys cannot be pickled"):
         again(inbox)
 
 
@@ -211,21 +211,21 @@ async def test_the_keys_are_in_no_pickle(used, again):
         ({"tolerance": "5"}, "tolerance"),
     ],
 )
-def test_settings_that_cannot_be(settings, name):
-    """What cannot be used is refused by name."""
+def test_invalid_settings_are_named(settings, name):
+    """The error for an invalid setting names it."""
     with pytest.raises((TypeError, ValueError), match=f"{name} must"):
         CallbackInbox(**settings)
 
 
 @pytest.mark.parametrize("inbox", [CallbackInbox, "inbox", 5, object()])
-def test_what_is_no_inbox(inbox):
-    """A client refuses an inbox that is none, and a class is none."""
+def test_a_client_rejects_an_invalid_inbox(inbox):
+    """A client rejects an object that is not an inbox, and a class."""
     with pytest.raises(TypeError, match="inbox must have a method subscribe"):
         CoverClient("key", inbox=inbox)
 
 
-def test_an_inbox_of_ones_own():
-    """A client takes any inbox that can be subscribed to, and asks what its interval is."""
+def test_a_client_accepts_any_inbox():
+    """A client accepts any object with `subscribe` and an interval."""
 
     class Own:
         fallback_poll_interval = -1
@@ -235,8 +235,8 @@ def test_an_inbox_of_ones_own():
         CoverClient("key", inbox=Own())
 
 
-def test_without_an_event_loop():
-    """Called from another thread, an inbox says how it is to be called from there."""
+def test_calling_without_an_event_loop_raises():
+    """In another thread, the error says how to call the inbox from there."""
     inbox = CallbackInbox()
     with pytest.raises(RuntimeError, match="call_soon_threadsafe"):
         inbox.notify(TASK)
@@ -244,8 +244,8 @@ def test_without_an_event_loop():
         inbox.receive({}, body())
 
 
-def test_on_another_event_loop():
-    """An inbox that was used in one event loop refuses another."""
+def test_another_event_loop_is_rejected():
+    """An inbox that was used in one event loop rejects another."""
     inbox = CallbackInbox()
 
     async def notify():
@@ -256,8 +256,8 @@ def test_on_another_event_loop():
         asyncio.run(notify())
 
 
-async def test_from_another_thread(inbox):
-    """From another thread a callback is told by way of the loop."""
+async def test_another_thread_notifies_through_the_loop(inbox):
+    """`call_soon_threadsafe` passes a notification from another thread."""
     loop, told = asyncio.get_running_loop(), asyncio.Event()
     inbox.subscribe(TASK, told.set)
     await asyncio.to_thread(loop.call_soon_threadsafe, inbox.notify, TASK)

@@ -68,28 +68,28 @@ async def first_line(reader):
         return await reader.readuntil(b"\r\n")
 
 
-async def test_a_genuine_callback(site):
-    """It is answered with 200, and who waits is told."""
+async def test_a_genuine_callback_is_answered_with_200(site):
+    """A genuine callback is answered with 200 and wakes the wait."""
     assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
     assert site.heard == [TASK]
 
 
-async def test_a_callback_once_more(site):
-    """A repeated delivery is answered with 200 too, so that it is the last, and wakes nobody."""
+async def test_a_repeated_callback_is_answered_with_200(site):
+    """A repeated callback is answered with 200, so that it is the last, and wakes nothing."""
     for _ in range(3):
         assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
     assert site.heard == [TASK]
 
 
 @pytest.mark.parametrize("headers", [{}, sign_callback(TASK, "another"), sign_callback("x", KEY)])
-async def test_a_forged_callback(site, headers):
-    """A signature that is none is answered with 401, without saying why."""
+async def test_a_forged_callback_is_answered_with_401(site, headers):
+    """A wrong signature is answered with 401, without a reason."""
     assert await site.post(BODY, headers) == (401, "Unauthorized")
     assert not site.heard
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[" * 60_000])
-async def test_a_body_that_cannot_be_read(site, body):
+async def test_an_unreadable_body_is_answered_with_400(site, body):
     """A body without an id is answered with 400."""
     assert await site.post(body, sign_callback(TASK, KEY)) == (400, "Bad Request")
 
@@ -103,23 +103,23 @@ async def in_parts(body, parts=10):
         yield body[start : start + size].encode()
 
 
-async def test_the_largest_body(site):
-    """Sixty-four kibibytes are taken, whether or not their number is told in advance."""
+async def test_a_body_of_64_kib_is_accepted(site):
+    """64 KiB are accepted, whether or not the length is announced."""
     headers = sign_callback(TASK, KEY)
     assert await site.post(padded(CAP), headers) == (200, "OK")
     assert await site.post(in_parts(padded(CAP)), headers) == (200, "OK")
 
 
-async def test_a_body_that_is_too_large(site):
-    """One byte more is answered with 413, whether or not the number is told in advance."""
+async def test_a_larger_body_is_answered_with_413(site):
+    """One byte more is answered with 413, whether or not the length is announced."""
     headers = sign_callback(TASK, KEY)
     assert (await site.post(padded(CAP + 1), headers))[0] == 413
     assert (await site.post(in_parts(padded(CAP + 1)), headers))[0] == 413
     assert not site.heard
 
 
-async def test_a_compressed_body(site):
-    """A packed body is unpacked, and its size is what it has then."""
+async def test_a_compressed_body_is_measured_decompressed(site):
+    """A compressed body is decompressed, and its decompressed size counts."""
     packed = {"Content-Encoding": "gzip", **sign_callback(TASK, KEY)}
     assert (await site.post(gzip.compress(BODY.encode()), packed))[0] == 200
     assert (await site.post(gzip.compress(padded(50 * 2**20).encode()), packed))[0] == 413
@@ -169,7 +169,7 @@ UNLIMITED = body_is_read_by(web.Request.read, client_max_size=0)
 
 @pytest.mark.parametrize("site", [UNLIMITED], indirect=True)
 async def test_body_read_by_a_middleware_has_the_same_cap(site):
-    """A body that a middleware has read may have 64 KiB and not a byte more."""
+    """A body that a middleware has read may have 64 KiB, and no more."""
     headers = sign_callback(TASK, KEY)
     assert await site.post(padded(CAP), headers) == (200, "OK")
     assert (await site.post(padded(CAP + 1), headers))[0] == 413
@@ -181,7 +181,7 @@ APPS_LIMIT = body_is_read_by(web.Request.read, client_max_size=1000)
 
 @pytest.mark.parametrize("site", [APPS_LIMIT], indirect=True)
 async def test_app_may_have_a_lower_cap(site):
-    """A body that is too large for the application is refused with 413 by its middleware."""
+    """A body that is too large for the application is rejected with 413 by its middleware."""
     headers = sign_callback(TASK, KEY)
     assert await site.post(BODY, headers) == (200, "OK")
     assert (await site.post(padded(1001), headers))[0] == 413
@@ -200,15 +200,15 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("head", "body"), BROKEN.values(), ids=BROKEN)
-async def test_a_body_that_does_not_keep_its_word(site, head, body):
-    """What cannot even be taken apart is answered with 400."""
+async def test_a_malformed_body_is_answered_with_400(site, head, body):
+    """A body that cannot be decoded is answered with 400."""
     assert b" 400 " in await first_line(await site.send(head, body))
     await site.hang_up()
 
 
-async def test_a_body_that_does_not_come(site, monkeypatch):
-    """A body that is promised and not sent is answered with 408, after some patience."""
-    monkeypatch.setattr(routes_of_web, "_PATIENCE", 0.05)
+async def test_a_missing_body_is_answered_with_408(site, monkeypatch):
+    """A body that is announced and not sent is answered with 408 after a timeout."""
+    monkeypatch.setattr(routes_of_web, "_BODY_TIMEOUT", 0.05)
     reader = await site.send(["Content-Length: 9", "Connection: close"], b"{")
     assert b" 408 " in await first_line(reader)
     # aiohttp goes on reading what was promised for a while, to let the answer arrive.
@@ -217,9 +217,9 @@ async def test_a_body_that_does_not_come(site, monkeypatch):
     await site.hang_up()
 
 
-async def test_a_body_that_came_while_the_loop_was_blocked(site, monkeypatch):
-    """A body that came in time is received, although the loop reads it past its deadline."""
-    monkeypatch.setattr(routes_of_web, "_PATIENCE", 0.1)
+async def test_a_body_received_in_time_is_read_late(site, monkeypatch):
+    """A body that arrived in time is accepted, even if the loop reads it late."""
+    monkeypatch.setattr(routes_of_web, "_BODY_TIMEOUT", 0.1)
     length, signed = f"Content-Length: {len(BODY)}", sign_callback(TASK, KEY)
     head = [length, "Expect: 100-continue", *(f"{name}: {signed[name]}" for name in signed)]
     reader = await site.send(head)
@@ -237,8 +237,8 @@ def block(seconds):
     time.sleep(seconds)
 
 
-async def test_who_hangs_up(site, caplog):
-    """One who hangs up in the middle of a body is no error of the service's."""
+async def test_a_closed_connection_is_no_server_error(site, caplog):
+    """A client that disconnects in the middle of a body causes no server error."""
     await site.send(["Content-Length: 9"], b"{")
     assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
     await site.hang_up()
@@ -247,14 +247,14 @@ async def test_who_hangs_up(site, caplog):
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-async def test_other_methods(site, method):
-    """Callbacks are posted, and nothing else."""
+async def test_only_post_is_allowed(site, method):
+    """Callbacks are accepted by POST only."""
     status, _ = await site.post(BODY, sign_callback(TASK, KEY), method)
     assert status == 405
 
 
 async def test_flood_of_refusals_is_two_lines(instant_time, site, caplog):
-    """Refusals for one reason are a line in 30 seconds, and then their number."""
+    """Refusals for one reason are logged once in 30 seconds, and then counted."""
     caplog.set_level(logging.INFO, "kie_cover_async")
     for _ in range(50):
         await site.post(BODY, sign_callback(TASK, "another"))
@@ -275,8 +275,8 @@ async def test_flood_of_refusals_is_two_lines(instant_time, site, caplog):
     ]
 
 
-async def test_what_is_logged(site, caplog):
-    """A refusal is a line with its reason, and no key, signature or image is in any."""
+async def test_a_refusal_is_logged_without_secrets(site, caplog):
+    """A refusal is logged with its reason, without key, signature and images."""
     caplog.set_level(logging.DEBUG, "kie_cover_async")
     genuine, forged = sign_callback(TASK, KEY), sign_callback(TASK, "another")
     await site.post(BODY, genuine)

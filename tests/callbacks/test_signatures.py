@@ -37,8 +37,8 @@ def refusal(headers, **settings):
 
 
 @pytest.mark.parametrize(("task_id", "signature"), VECTORS.items())
-def test_known_signatures(task_id, signature):
-    """Signing and verifying agree with signatures that are known to be right."""
+def test_known_signatures_are_reproduced(task_id, signature):
+    """Signing and verifying agree with independently made signatures."""
     assert sign_callback(task_id, KEY, timestamp=SIGNED_AT) == GENUINE | {SIGNATURE: signature}
     verify(GENUINE | {SIGNATURE: signature}, body={"data": {"taskId": task_id}})
 
@@ -59,14 +59,14 @@ FORMS = {
 
 
 @pytest.mark.parametrize("headers", FORMS.values(), ids=FORMS)
-def test_headers_of_any_framework(headers):
-    """Headers are any mapping or iterable of pairs, in any case, as text or as bytes."""
+def test_headers_of_any_framework_are_read(headers):
+    """Headers are any mapping or pairs, in any case, as str or bytes."""
     verify(headers)
 
 
 @pytest.mark.parametrize("missing", [STAMP, SIGNATURE])
-def test_missing(missing):
-    """A callback without either of the headers has no signature."""
+def test_a_missing_header_is_a_missing_signature(missing):
+    """A callback without either header has no signature."""
     assert refusal({name: GENUINE[name] for name in GENUINE if name != missing}) == "is missing"
     assert refusal({}) == "is missing"
 
@@ -91,14 +91,14 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("spoilt", MALFORMED.values(), ids=MALFORMED)
-def test_malformed(spoilt):
-    """What is no Unix time, or no Base64 of 32 bytes, is malformed and nothing worse."""
+def test_malformed_headers_are_rejected(spoilt):
+    """A value that is not Unix time, or not Base64 of 32 bytes, is malformed."""
     assert refusal(GENUINE | spoilt) == "is malformed"
 
 
 @pytest.mark.parametrize("name", GENUINE)
-def test_doubled_headers(name):
-    """Two signatures, or two times, are malformed, even where both are genuine."""
+def test_doubled_headers_are_malformed(name):
+    """Two signatures or two timestamps are malformed, even if both are genuine."""
     assert refusal([*GENUINE.items(), (name.lower(), GENUINE[name])]) == "is malformed"
 
 
@@ -112,32 +112,32 @@ MISMATCHES = {
 
 
 @pytest.mark.parametrize(("spoilt", "settings"), MISMATCHES.values(), ids=MISMATCHES)
-def test_does_not_match(spoilt, settings):
-    """A signature by another key, or of anything else, does not match, however old it is."""
+def test_a_wrong_signature_does_not_match(spoilt, settings):
+    """A signature by another key, or of other content, does not match, whatever its age."""
     assert refusal(GENUINE | spoilt, **settings) == "does not match"
 
 
-def test_the_signature_of_another_cover():
-    """A signature is one task's own."""
+def test_a_signature_of_another_task_does_not_match():
+    """A signature is valid for one task only."""
     with pytest.raises(SignatureError, match="does not match"):
         verify(GENUINE, body={"data": {"taskId": "another"}})
 
 
 @pytest.mark.parametrize("away", [-301, 301, -1e9])
-def test_stale(away):
-    """A genuine signature whose time is further from now than the tolerance is stale."""
+def test_a_stale_signature_is_rejected(away):
+    """A genuine signature outside the tolerance is stale."""
     assert refusal(GENUINE, now=SIGNED_AT + away) == "is stale"
 
 
 @pytest.mark.parametrize("away", [-300, 300, 0.5])
-def test_fresh_enough(away):
-    """Within the tolerance, either way, it counts; and the tolerance can be set."""
+def test_a_signature_within_the_tolerance_is_accepted(away):
+    """Within the tolerance, which can be set, a signature is accepted."""
     verify(GENUINE, now=SIGNED_AT + away)
     verify(GENUINE, now=SIGNED_AT + 10 * away, tolerance=3000)
 
 
-def test_now_is_now():
-    """Without a time given, both signing and verifying go by the clock."""
+def test_the_clock_is_the_default_time():
+    """Without a given time, signing and verifying use the clock."""
     headers = sign_callback(TASK, KEY)
     assert abs(int(headers[STAMP]) - time.time()) < 60
     verify_signature(headers, BODY, KEY)
@@ -146,12 +146,12 @@ def test_now_is_now():
 
 
 @pytest.mark.parametrize("keys", [[KEY], ("old", KEY), {KEY: 1, "new": 2}, iter(["é", "x", KEY])])
-def test_several_keys(keys):
+def test_any_of_several_keys_may_have_signed(keys):
     """While keys are being changed, any of them may have signed."""
     verify(GENUINE, keys=keys)
 
 
-def test_a_key_in_any_script():
+def test_a_key_is_encoded_as_utf8():
     """A key is used as UTF-8."""
     verify(sign_callback(TASK, "ключ", timestamp=SIGNED_AT), keys="ключ")
 
@@ -176,23 +176,23 @@ def test_a_key_in_any_script():
         (5, TypeError),
     ],
 )
-def test_keys_that_are_none(keys, error):
-    """Keys that cannot be used are refused by name, and not shown."""
+def test_invalid_keys_are_rejected_and_not_shown(keys, error):
+    """Invalid keys are rejected, and not shown."""
     for use in (partial(verify, GENUINE), CallbackInbox):
         with pytest.raises(error, match=r"keys must") as caught:
             use(keys=keys)
         assert "secret" not in str(caught.value)
 
 
-def test_keys_are_not_a_switch():
-    """No keys at all are refused, so that an empty setting does not let everything in."""
+def test_no_keys_are_rejected():
+    """An empty collection of keys is rejected, so that it does not accept everything."""
     with pytest.raises(TypeError, match="keys must"):
         verify(GENUINE, keys=None)
 
 
 @pytest.mark.parametrize("headers", [None, 5, "text", ["secret"], [("a", "b", "secret")]])
-def test_headers_that_are_none(headers):
-    """Headers of no known form are a mistake of the caller's, and not shown."""
+def test_invalid_headers_are_rejected_and_not_shown(headers):
+    """Headers of an unknown form raise `TypeError`, and are not shown."""
     with pytest.raises(TypeError, match="headers must be") as caught:
         verify(headers)
     assert "secret" not in str(caught.value)
@@ -202,14 +202,14 @@ def test_headers_that_are_none(headers):
     ("settings", "name"),
     [({"tolerance": -1}, "tolerance"), ({"tolerance": None}, "tolerance"), ({"now": "x"}, "now")],
 )
-def test_settings_that_are_none(settings, name):
-    """A tolerance or a time that is no number is refused by name."""
+def test_invalid_numbers_are_named(settings, name):
+    """A tolerance or a time that is not a number is rejected by name."""
     with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
         verify(GENUINE, **settings)
 
 
-def test_what_cannot_be_signed():
-    """Signing refuses what is no id, no key or no time."""
+def test_signing_rejects_invalid_arguments():
+    """Signing rejects an invalid id, key or time."""
     with pytest.raises(InvalidTaskIdError):
         sign_callback("", KEY)
     with pytest.raises(TypeError, match="keys must be str"):
@@ -220,8 +220,8 @@ def test_what_cannot_be_signed():
         sign_callback(TASK, KEY, timestamp=0.5)
 
 
-def test_a_body_without_an_id():
-    """The signature is over the id, so a body without one cannot be verified."""
+def test_a_body_without_an_id_cannot_be_verified():
+    """The signature covers the id, so a body without one cannot be verified."""
     with pytest.raises(InvalidResponseError):
         verify(GENUINE, body=b"{}")
 
@@ -233,8 +233,8 @@ values = texts | st.binary(max_size=60) | st.sampled_from([*GENUINE.values()])
 @given(values, values)
 @example(GENUINE[STAMP], "\ud800" * 44)
 @example(GENUINE[STAMP], "=" * 44)
-def test_any_headers(stamp, signature):
-    """Whatever stands in the headers, it is genuine or a `SignatureError`."""
+def test_any_headers_are_genuine_or_a_signature_error(stamp, signature):
+    """Any headers are genuine, or raise `SignatureError`."""
     given_headers = {STAMP: stamp, SIGNATURE: signature}
     if [*map(_text, given_headers.values())] == [*GENUINE.values()]:
         verify(given_headers)
@@ -247,6 +247,6 @@ def _text(value):
 
 
 @given(st.dictionaries(values, values | st.none() | st.integers()))
-def test_any_mapping(headers):
-    """Whatever headers there are, those without a signature have none."""
+def test_any_mapping_without_signatures_is_missing_one(headers):
+    """Any mapping without the headers has a missing signature."""
     assert refusal(headers) == "is missing"

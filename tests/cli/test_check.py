@@ -201,7 +201,7 @@ def test_other_json_is_not_an_id(text, problem):
     assert str(given) == text
     with pytest.raises(InvalidTaskIdError) as caught:
         validate_task_id("task_id", given)
-    assert f", not {problem}: {text[:20]}" in caught.value._what()
+    assert f", not {problem}: {text[:20]}" in caught.value._summary()
 
 
 @pytest.mark.usefixtures("key")

@@ -119,7 +119,9 @@ async def test_a_host_has_the_time_it_asks_for(instant_time, emulator, client, s
     """`Retry-After` of an image's host is kept, and calls of the API go on meanwhile."""
     image = await an_image_of(emulator, client)
     asking = Fault.rate_limited(in_body=False, retry_after=100, as_date=as_date)
-    emulator.fault(evolve(asking, instead=evolve(asking.instead, status=status)), endpoint="image")
+    emulator.fault(
+        evolve(asking, replacement=evolve(asking.replacement, status=status)), endpoint="image"
+    )
     download = asyncio.create_task(seconds_of(client.downloader.fetch(image, whole)))
     await asyncio.sleep(50)
     assert len(emulator.requests) == 1

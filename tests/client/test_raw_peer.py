@@ -104,7 +104,7 @@ PEERS = {
     "sends a body where there is none": [answer(status=b"204 No Content")],
     "says HTTP/1.0, and hangs up after the body": [b"HTTP/1.0 200 OK\r\n\r\n" + BODY],
 }
-PASSING = ("`TransportError`", "`TransportError` in time", "`InvalidResponseError`")
+PASSING = ("`TransportError`", "`TransportError` by timeout", "`InvalidResponseError`")
 ROWS = table("## A server that breaks the rules")
 
 

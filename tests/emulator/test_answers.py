@@ -15,13 +15,13 @@ DOWNLOAD = "/api/v1/common/download-url"
 KEY = {"Authorization": "Bearer a-key"}
 
 
-async def test_unknown_id(caller, recorded):
-    """An id nobody knows is answered with success and no data, as recorded."""
+async def test_an_unknown_id_has_no_data(caller, recorded):
+    """An unknown id is answered with success and no data, as recorded."""
     assert await caller.record("unknown") == recorded("record-unknown-id-live")
 
 
 async def test_success_has_the_recorded_shape(caller, recorded):
-    """A finished cover has the fields of the recorded one, in order, with values of their types."""
+    """A finished cover has the fields of the recorded one, in order and with their types."""
     task_id = caller.emulator.add_job(CoverScript(seconds=1), age=2)
     data, known = (await caller.record(task_id))["data"], recorded("record-success-live")["data"]
     assert [(name, type(data[name])) for name in data] == [
@@ -31,7 +31,7 @@ async def test_success_has_the_recorded_shape(caller, recorded):
 
 
 async def test_success_times_are_milliseconds_of_the_wall_clock(caller):
-    """A job says when it was created and when it ended, in epoch milliseconds."""
+    """A job's creation and end are in epoch milliseconds."""
     before = time.time()
     task_id = caller.emulator.add_job(CoverScript(seconds=7), age=10)
     data = (await caller.record(task_id))["data"]
@@ -39,7 +39,7 @@ async def test_success_times_are_milliseconds_of_the_wall_clock(caller):
     assert data["completeTime"] - data["createTime"] in (6999, 7000, 7001)
 
 
-async def test_generating(caller):
+async def test_a_generating_cover_has_flag_2(caller):
     """A cover that is being generated has flag 2, no response and no error."""
     task_id = caller.emulator.add_job(CoverScript(seconds=60), music_task_id="song")
     data = (await caller.record(task_id))["data"]
@@ -55,7 +55,7 @@ async def test_generating(caller):
     }
 
 
-async def test_failure(caller):
+async def test_a_failed_cover_has_flag_3(caller):
     """A failed cover has flag 3, a code, a message and no response."""
     script = CoverScript(seconds=1, end="failure", error_code=531, error_message="No luck")
     data = (await caller.record(caller.emulator.add_job(script, age=2)))["data"]
@@ -63,8 +63,8 @@ async def test_failure(caller):
     assert data["response"] is None
 
 
-async def test_missing_id(caller):
-    """A record asked for without an id is a validation error."""
+async def test_a_missing_id_is_a_validation_error(caller):
+    """A poll without an id is a validation error."""
     assert (await caller.get(RECORD))["code"] == 422
 
 
@@ -77,8 +77,8 @@ async def test_missing_id(caller):
         ("right", "Bearer wrong"),
     ],
 )
-async def test_refused_keys(start, recorded, setting, header):
-    """No key, an empty one or a wrong one is refused in an envelope without data, as recorded."""
+async def test_wrong_keys_are_refused(start, recorded, setting, header):
+    """A missing, empty or wrong key is refused in an envelope without data, as recorded."""
     caller = await start(api_key=setting)
     headers = {} if header is None else {"Authorization": header}
     async with caller.session.get(caller.emulator.url + CREDIT, headers=headers) as answer:
@@ -86,18 +86,18 @@ async def test_refused_keys(start, recorded, setting, header):
         assert await answer.json() == recorded("unauthorised-live-sister")
 
 
-async def test_right_key(start):
-    """The one key that was set is admitted."""
+async def test_the_right_key_is_accepted(start):
+    """The configured key is accepted."""
     caller = await start(api_key="a-key")
     assert (await caller.get(CREDIT))["code"] == 200
 
 
-async def test_credits(caller, recorded):
+async def test_credits_are_a_bare_number(caller, recorded):
     """The balance is a bare number with decimals, as recorded."""
     assert await caller.get(CREDIT) == recorded("credits-live")
 
 
-async def test_download_url(caller):
+async def test_a_download_url_serves_the_same_image(caller):
     """An image of this emulator gets a fresh link, which serves the same bytes."""
     data = (await caller.record(caller.emulator.add_job(age=10)))["data"]
     [image, _] = data["response"]["images"]
@@ -108,26 +108,26 @@ async def test_download_url(caller):
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/s/1_a.png", "/s/1_a.png", None])
-async def test_foreign_download_url(caller, recorded, url):
-    """A URL of anybody else is wrong, as recorded."""
+async def test_a_foreign_url_is_refused(caller, recorded, url):
+    """A URL of another host is wrong, as recorded."""
     assert await caller.post(DOWNLOAD, {"url": url}) == recorded("download-url-foreign-live")
 
 
-async def test_download_url_of_another_host(caller):
-    """So is the path of a real image on somebody else's host."""
+async def test_a_known_path_on_another_host_is_refused(caller):
+    """The path of a real image on another host is wrong."""
     data = (await caller.record(caller.emulator.add_job(age=10)))["data"]
     url = data["response"]["images"][0].replace("127.0.0.1", "localhost")
     assert (await caller.post(DOWNLOAD, {"url": url}))["code"] == 422
 
 
-async def test_download_url_of_an_image_that_is_not_there(caller):
-    """A made-up image on the right host is wrong too."""
+async def test_an_unknown_image_is_refused(caller):
+    """An unknown image on the right host is wrong."""
     url = caller.emulator.image_url + "/s/1_a.png"
     assert (await caller.post(DOWNLOAD, {"url": url}))["code"] == 422
 
 
-async def test_headers(caller):
-    """Answers look like Cloudflare's: typed, dated, numbered, zipped, in chunks, with a cookie."""
+async def test_answers_have_cloudflare_headers(caller):
+    """Answers have a type, a date, a ray id, gzip, chunks and a cookie, like Cloudflare's."""
     url, seen = caller.emulator.url + CREDIT, []
     for _ in range(2):
         async with caller.session.get(url, headers=KEY) as answer:
@@ -142,21 +142,21 @@ async def test_headers(caller):
     assert "Retry-After" not in seen[0]
 
 
-async def test_no_second_cookie(caller):
-    """Who sends the cookie back gets no other."""
+async def test_a_cookie_is_set_once(caller):
+    """A client that sends the cookie back gets no other."""
     headers = {**KEY, "Cookie": "JSESSIONID=1"}
     async with caller.session.get(caller.emulator.url + CREDIT, headers=headers) as answer:
         assert "Set-Cookie" not in answer.headers
 
 
-async def test_plain_answers_on_request(caller):
-    """A client that reads no gzip gets none."""
+async def test_gzip_is_optional(caller):
+    """A client that does not accept gzip gets plain answers."""
     headers = {**KEY, "Accept-Encoding": "identity"}
     async with caller.session.get(caller.emulator.url + CREDIT, headers=headers) as answer:
         assert "Content-Encoding" not in answer.headers
 
 
-async def test_old_http(caller):
+async def test_http_1_0_is_answered_without_chunks(caller):
     """A client of HTTP/1.0 is answered without chunks."""
     port = int(caller.emulator.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -168,8 +168,8 @@ async def test_old_http(caller):
     assert json.loads(body)["data"] == 5916.25
 
 
-async def test_clock_offset(start):
-    """The server's clock may be wrong: its dates and its times of day are wrong together."""
+async def test_the_clock_may_be_wrong(start):
+    """`clock_offset` shifts the dates and the times alike."""
     caller = await start(clock_offset=86_400)
     task_id = caller.emulator.add_job()
     url = f"{caller.emulator.url}{RECORD}?taskId={task_id}"
@@ -180,13 +180,13 @@ async def test_clock_offset(start):
     assert date == pytest.approx(created, abs=5)
 
 
-async def test_unknown_path(caller):
-    """A path the API does not have is not found."""
+async def test_an_unknown_path_is_404(caller):
+    """A path that the API does not have is not found."""
     assert (await caller.get("/api/v2"))["code"] == 404
     assert caller.emulator.requests[0].endpoint == ""
 
 
-async def test_latency(start):
+async def test_latency_delays_every_answer(start):
     """With a latency, no answer comes sooner."""
     caller = await start(latency=(0.05, 0.06))
     begin = asyncio.get_running_loop().time()
@@ -194,14 +194,14 @@ async def test_latency(start):
     assert asyncio.get_running_loop().time() - begin >= 0.05
 
 
-async def test_big_bodies_are_read(caller):
-    """What a client posts is kept as bytes, whatever its size below a mebibyte."""
+async def test_large_bodies_are_recorded(caller):
+    """A posted body is recorded as bytes, whatever its size below a mebibyte."""
     await caller.post(DOWNLOAD, {"url": "x" * 200_000})
     assert len(caller.emulator.requests[0].body) > 200_000
 
 
-async def test_timeouts_are_the_clients(start):
-    """A client whose patience is shorter than the latency gives up."""
+async def test_a_client_may_time_out(start):
+    """A client whose timeout is shorter than the latency times out."""
     caller = await start(latency=30)
     with pytest.raises(TimeoutError):
         await caller.session.get(caller.emulator.url, timeout=aiohttp.ClientTimeout(total=0.05))

@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from kie_cover_async.emulator import CallbackPlan, CoverEmulator, CoverScript, Fault
-from kie_cover_async.emulator.callbacks.message import written
-from kie_cover_async.emulator.jobs import Job, Moment
+from kie_cover_async.emulator.callbacks import compose
+from kie_cover_async.emulator.jobs import Instant, Job
 
 AT_ONCE = CoverScript(seconds=0)
 FAILED_AT_ONCE = CoverScript(seconds=0, end="failure")
@@ -29,8 +29,8 @@ def talk(caplog):
     return caplog
 
 
-async def test_success(caller, receiver):
-    """A success is told with the very images that its record has, and they are there."""
+async def test_a_success_has_the_images_of_its_record(caller, receiver):
+    """The callback of a success has the images of its record, and they exist."""
     task_id = caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     await sent(caller, 1)
     images = (await caller.record(task_id))["data"]["response"]["images"]
@@ -43,8 +43,8 @@ async def test_success(caller, receiver):
     assert (request.method, request.content_type) == ("POST", "application/json")
 
 
-async def test_the_images_are_there_before_anybody_polls(caller, receiver):
-    """Whoever trusts a callback finds its images, without a poll of the record."""
+async def test_the_images_exist_before_the_first_poll(caller, receiver):
+    """The images in a callback exist before the record has been polled."""
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     await sent(caller, 1)
     async with caller.session.get(receiver.bodies[0]["data"]["images"][1]) as answer:
@@ -64,8 +64,8 @@ async def test_the_images_are_there_before_anybody_polls(caller, receiver):
     ],
     ids=["as documented", "of the script", "not for callbacks"],
 )
-async def test_failure(caller, receiver, script, code, msg):
-    """A failure is told with its code, which is a number here, and without images."""
+async def test_a_failure_has_a_code_and_no_images(caller, receiver, script, code, msg):
+    """The callback of a failure has its code, always a number, and no images."""
     task_id = caller.emulator.add_job(script, callback_url=receiver.url)
     await sent(caller, 1)
     data = {"taskId": task_id, "images": None}
@@ -79,23 +79,23 @@ async def test_failure(caller, receiver, script, code, msg):
         ("ee9c2715375b7837f8bb51d641ff5863", "xG6/yOyrMyJtUdc1yjmHpKLHSHF3MpzOPa6uxSj3qb4="),
     ],
 )
-def test_signature(task_id, signature):
-    """It is that of the vendor's own implementation, whose values these are."""
+def test_the_signature_is_the_vendors(task_id, signature):
+    """The signatures are those of the vendor's own implementation."""
     job = Job(
         task_id=task_id,
         music_task_id="a-song",
         script=AT_ONCE,
         seconds=0,
         visible_after=0,
-        created=Moment(0, 0),
+        created=Instant(0, 0),
     )
-    message = written(job, "genuine", lambda job: [], "test-webhook-hmac-key", 1769670760.9)
-    assert message.headers["X-Webhook-Timestamp"] == "1769670760"
-    assert message.headers["X-Webhook-Signature"] == signature
+    _, headers = compose(job, "genuine", lambda job: [], "test-webhook-hmac-key", 1769670760.9)
+    assert headers["X-Webhook-Timestamp"] == "1769670760"
+    assert headers["X-Webhook-Signature"] == signature
 
 
 async def test_signed_by_the_servers_clock(start, receiver):
-    """The timestamp is the emulated server's, whose clock may be wrong."""
+    """The timestamp is that of the emulated server, whose clock may be wrong."""
     caller = await start(callback_key="a-key", clock_offset=-86_400)
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     await sent(caller, 1)
@@ -105,14 +105,14 @@ async def test_signed_by_the_servers_clock(start, receiver):
     assert float(request.headers["X-Webhook-Timestamp"]) == pytest.approx(created, abs=5)
 
 
-async def test_unsigned(caller, receiver):
+async def test_without_a_key_there_is_no_signature(caller, receiver):
     """Without a key there is no signature."""
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     await sent(caller, 1)
     assert not [name for name in receiver.heard[0][1].headers if name.startswith("X-Webhook")]
 
 
-async def test_the_key_is_nowhere(start, receiver):
+async def test_the_key_is_not_shown(start, receiver):
     """The key is in no repr and in nothing that is sent."""
     caller = await start(callback_key="an-open-secret")
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
@@ -121,8 +121,8 @@ async def test_the_key_is_nowhere(start, receiver):
     assert "an-open-secret" not in "".join(map(repr, everything))
 
 
-async def test_generated(start, receiver, instant_time):
-    """A job asked for over HTTP is called back when it ends, and its record says the same then."""
+async def test_a_submitted_job_has_a_callback(start, receiver, instant_time):
+    """A submitted job's callback comes when it ends, and its record agrees."""
     caller = await start(generation_time=60)
     begin = now()
     task_id = (await caller.generate("song", callback=receiver.url))["data"]["taskId"]
@@ -134,8 +134,8 @@ async def test_generated(start, receiver, instant_time):
     assert (await caller.record(task_id))["data"]["successFlag"] == 1
 
 
-async def test_refused(start, receiver, instant_time):
-    """What was not accepted is not called back; what was is, although its answer was lost."""
+async def test_only_accepted_jobs_have_callbacks(start, receiver, instant_time):
+    """A refused submit has no callback; an accepted one has, even if its answer was lost."""
     caller = await start(generation_time=1, unknown_songs=["no-song"])
     await caller.generate("no-song", callback=receiver.url)
     caller.emulator.fault(Fault.server_error(accepted=False), endpoint="generate")
@@ -146,22 +146,22 @@ async def test_refused(start, receiver, instant_time):
     assert len(receiver.heard) == 1
 
 
-async def test_without_an_end(caller, receiver, instant_time):
-    """A job that never ends is not called back, and neither is one without a URL."""
+async def test_a_job_without_end_or_url_has_no_callback(caller, receiver, instant_time):
+    """A job that never ends has no callback, and neither has one without a URL."""
     caller.emulator.add_job(CoverScript(end="never", seconds=0), callback_url=receiver.url)
     caller.emulator.add_job(AT_ONCE)
     await asyncio.sleep(100)
     assert receiver.heard == []
 
 
-async def test_ended_long_ago(caller, receiver):
-    """A job that is older than its generation took is called back at once."""
+async def test_an_old_job_has_its_callback_immediately(caller, receiver):
+    """The callback of a job that has already ended is sent immediately."""
     caller.emulator.add_job(CoverScript(seconds=60), age=3600, callback_url=receiver.url)
     await sent(caller, 1)
 
 
-async def test_added_before_the_start(receiver):
-    """What is to be sent before the emulator has started is sent when it has."""
+async def test_callbacks_due_before_the_start_are_sent_then(receiver):
+    """Callbacks that are due before the emulator starts are sent when it starts."""
     emulator = CoverEmulator()
     emulator.add_job(AT_ONCE, callback_url=receiver.url)
     async with emulator:
@@ -173,8 +173,8 @@ async def until(condition):
         await asyncio.sleep(0)
 
 
-async def test_by_polls(caller, receiver, instant_time):
-    """A job that goes by statuses is called back when its last one was asked for, and once."""
+async def test_a_scripted_job_has_its_callback_at_the_last_status(caller, receiver, instant_time):
+    """With scripted statuses the callback is sent once, when the last one was polled."""
     statuses = "missing, generating, bare-success, failure, success"
     task_id = caller.emulator.add_job(statuses, callback_url=receiver.url)
     for _ in range(3):
@@ -193,8 +193,8 @@ async def test_by_polls(caller, receiver, instant_time):
     ]
 
 
-async def test_by_polls_and_by_time(caller, receiver, instant_time):
-    """With scripted statuses and seconds the callback comes by time, whatever the statuses say."""
+async def test_seconds_decide_the_callback_of_a_scripted_job(caller, receiver, instant_time):
+    """With statuses and `seconds` the callback is sent by time, whatever the statuses."""
     script = CoverScript(statuses="generating, generating, success", seconds=5)
     begin = now()
     task_id = caller.emulator.add_job(script, callback_url=receiver.url)
@@ -207,10 +207,8 @@ async def test_by_polls_and_by_time(caller, receiver, instant_time):
     assert len(receiver.heard) == 1
 
 
-async def test_by_polls_that_never_end(caller, receiver, instant_time):
-    """A script whose statuses never end may have a callback by time all the same: a record that
-    lags behind.
-    """
+async def test_a_record_may_lag_behind_its_callback(caller, receiver, instant_time):
+    """With statuses that never end, `seconds` still sends the callback."""
     script = CoverScript(statuses="generating", seconds=5)
     task_id = caller.emulator.add_job(script, callback_url=receiver.url)
     await asyncio.sleep(1000)
@@ -218,8 +216,8 @@ async def test_by_polls_that_never_end(caller, receiver, instant_time):
     assert (await caller.record(task_id))["data"]["successFlag"] == 2
 
 
-async def test_tried_again(start, receiver, instant_time):
-    """What is not answered by 200 is tried again after a while, signed anew, until it is."""
+async def test_failed_attempts_are_repeated(start, receiver, instant_time):
+    """A callback that is not answered with 200 is sent again, newly signed, until it is."""
     caller = await start(callback_key="a-key", callbacks=CallbackPlan(retry_interval=30))
     receiver.answers = [500, 204]
     task_id = caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
@@ -238,21 +236,21 @@ async def test_tried_again(start, receiver, instant_time):
     assert stamps[2] - stamps[0] == pytest.approx(60, abs=1)
 
 
-async def test_given_up(caller, receiver, instant_time, talk):
-    """After three failed tries there is no fourth, which is logged without the URL's path."""
+async def test_three_failed_attempts_are_the_limit(caller, receiver, instant_time, talk):
+    """After three failed attempts the emulator gives up, and logs it without the URL's path."""
     receiver.answers = [500] * 9
     task_id = caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     await asyncio.sleep(1000)
     assert len(receiver.heard) == 3
     (message,) = talk.messages
     assert message == (
-        f"no callback for {task_id} any more: tries at 127.0.0.1 failed 3 times, "
-        "at last by HTTP 500"
+        f"gave up the callback for {task_id}: attempts at 127.0.0.1 failed 3 times, "
+        "the last by HTTP 500"
     )
 
 
-async def test_as_many_tries_as_one_likes(start, receiver, instant_time):
-    """How many tries there are is the plan's to say."""
+async def test_max_attempts_can_be_set(start, receiver, instant_time):
+    """The plan sets the number of attempts."""
     caller = await start(callbacks=CallbackPlan(max_attempts=5))
     receiver.answers = [500] * 9
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
@@ -260,7 +258,7 @@ async def test_as_many_tries_as_one_likes(start, receiver, instant_time):
     assert len(receiver.heard) == 5
 
 
-async def test_silence(caller, receiver, instant_time):
+async def test_a_receiver_has_15_seconds(caller, receiver, instant_time):
     """A receiver has fifteen seconds for its answer; then the connection is closed."""
     receiver.answers = [0]
     begin = now()
@@ -274,8 +272,8 @@ async def test_silence(caller, receiver, instant_time):
     assert receiver.waiting == 0
 
 
-async def test_nobody_there(caller, instant_time):
-    """Where nobody listens, the error says so."""
+async def test_a_refused_connection_is_recorded(caller, instant_time):
+    """If no server listens, the error says so."""
     caller.emulator.add_job(AT_ONCE, callback_url="http://127.0.0.1:1/covers")
     await asyncio.sleep(1000)
     callbacks = caller.emulator.callbacks
@@ -284,15 +282,15 @@ async def test_nobody_there(caller, instant_time):
 
 
 async def test_redirects_are_not_followed(caller, receiver, instant_time):
-    """An answer that leads elsewhere is an answer other than 200."""
+    """A redirect is an answer other than 200."""
     receiver.answers = [302, 307, 308]
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     await asyncio.sleep(100)
     assert [each.status for each in caller.emulator.callbacks] == [302, 307, 308]
 
 
-async def test_forged(start, receiver, instant_time):
-    """A forged callback is well signed, tells of images elsewhere, and may come before the end."""
+async def test_a_forged_callback_has_a_correct_signature(start, receiver, instant_time):
+    """A forged callback is signed correctly, has other images, and may come early."""
     plan = CallbackPlan(forged=1.0)
     caller = await start(callback_key="a-key", callbacks=plan, generation_time=100)
     jobs = [caller.emulator.add_job(callback_url=receiver.url) for _ in range(30)]
@@ -310,7 +308,7 @@ async def test_forged(start, receiver, instant_time):
 
 
 async def test_a_forged_callback_does_not_end_a_job(start, receiver, instant_time):
-    """What somebody else says of a job changes nothing about it."""
+    """A forged callback does not change its job."""
     caller = await start(callbacks=CallbackPlan(forged=1.0), generation_time=100, seed="early")
     jobs = [caller.emulator.add_job(callback_url=receiver.url) for _ in range(30)]
     await asyncio.sleep(99)
@@ -320,22 +318,22 @@ async def test_a_forged_callback_does_not_end_a_job(start, receiver, instant_tim
     assert flags == {2}
 
 
-async def test_wrong_signature(start, receiver):
-    """A wrong signature looks like a right one, and is none."""
+async def test_a_wrong_signature_is_well_formed(start, receiver):
+    """A wrong signature looks like a correct one."""
     caller = await start(callback_key="a-key", callbacks=CallbackPlan(wrong_signature=1.0))
     task_id = caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     (callback,) = await sent(caller, 1)
     assert callback.kind == "wrong-signature"
     stamp = float(callback.headers["X-Webhook-Timestamp"])
     job = caller.emulator._service.jobs[task_id]
-    right = written(job, "genuine", lambda job: [], "a-key", stamp).headers
+    _, right = compose(job, "genuine", lambda job: [], "a-key", stamp)
     assert right["X-Webhook-Timestamp"] == callback.headers["X-Webhook-Timestamp"]
     assert right["X-Webhook-Signature"] != callback.headers["X-Webhook-Signature"]
     assert len(right["X-Webhook-Signature"]) == len(callback.headers["X-Webhook-Signature"])
 
 
-async def test_repeated(start, receiver):
-    """A repeated callback says the same again."""
+async def test_a_repeated_callback_has_the_same_content(start, receiver):
+    """A repeated callback has the same content."""
     caller = await start(callbacks=CallbackPlan(duplicated=1.0, duplicate_after=0))
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     callbacks = await sent(caller, 2)
@@ -344,7 +342,7 @@ async def test_repeated(start, receiver):
 
 
 async def test_the_order_of_requests_changes_nothing(start, receiver, instant_time):
-    """What happens to a song's callback follows from the seed and the song alone."""
+    """A song's callbacks depend only on the seed and the song."""
     plan = CallbackPlan(delay=(0, 9), lost=0.3, duplicated=0.3, forged=0.3, wrong_signature=0.3)
     seen = []
     for songs in (range(40), reversed(range(40))):
@@ -373,7 +371,7 @@ async def test_the_order_of_requests_changes_nothing(start, receiver, instant_ti
         "http://[",
     ],
 )
-async def test_other_machines(caller, url, talk, instant_time):
+async def test_remote_callbacks_are_dropped(caller, url, talk, instant_time):
     """Callbacks to other machines are dropped, which is logged once for each host."""
     for _ in range(3):
         caller.emulator.add_job(AT_ONCE, callback_url=url)
@@ -384,8 +382,8 @@ async def test_other_machines(caller, url, talk, instant_time):
     assert message.endswith("are dropped: the emulator posts to loopback only")
 
 
-async def test_other_machines_where_that_is_meant(start, receiver):
-    """Told so, the emulator posts to any host."""
+async def test_remote_callbacks_can_be_allowed(start, receiver):
+    """With `allow_remote`, the emulator posts to any host."""
     caller = await start(callbacks=CallbackPlan(allow_remote=True))
     elsewhere = receiver.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - which leads here, too
     caller.emulator.add_job(AT_ONCE, callback_url=elsewhere)
@@ -393,8 +391,8 @@ async def test_other_machines_where_that_is_meant(start, receiver):
     assert callback.status == 200
 
 
-async def test_what_is_no_url_where_any_host_is_meant(start, instant_time):
-    """A text that is no URL at all is a failed try."""
+async def test_an_invalid_url_is_a_failed_attempt(start, instant_time):
+    """A str that is not a URL is a failed attempt."""
     caller = await start(callbacks=CallbackPlan(allow_remote=True))
     caller.emulator.add_job(AT_ONCE, callback_url="no URL")
     await asyncio.sleep(1000)
@@ -403,7 +401,7 @@ async def test_what_is_no_url_where_any_host_is_meant(start, instant_time):
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
-async def test_other_names_of_this_machine(start, receiver, host):
+async def test_all_loopback_names_are_reached(start, receiver, host):
     """Loopback has several names, and the emulator posts to each."""
     caller = await start(callbacks=CallbackPlan(max_attempts=1))
     url = receiver.url.replace("127.0.0.1", host)
@@ -412,8 +410,8 @@ async def test_other_names_of_this_machine(start, receiver, host):
     assert callback.url == url
 
 
-async def test_not_kept(start, receiver):
-    """A long run may do without the list of what was sent."""
+async def test_sent_callbacks_need_not_be_kept(start, receiver):
+    """With `keep_requests=False`, sent callbacks are not recorded."""
     caller = await start(keep_requests=False)
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     await caller.until(lambda: not caller.emulator._callbacks._timers)
@@ -422,7 +420,7 @@ async def test_not_kept(start, receiver):
 
 
 async def test_closing_ends_callbacks(caller, receiver, instant_time):
-    """Closing waits neither for answers nor for what is due later, and no task is left."""
+    """Closing waits neither for answers nor for pending callbacks, and leaves no task."""
     tasks = asyncio.all_tasks()
     receiver.answers = [0] * 5
     for _ in range(5):
@@ -438,8 +436,8 @@ async def test_closing_ends_callbacks(caller, receiver, instant_time):
     assert len(receiver.heard) == 5
 
 
-async def test_back_after_an_outage(start, receiver, instant_time):
-    """Started again, it makes the tries that were cut off or came due, and none of them is lost."""
+async def test_a_restart_repeats_cut_off_attempts(start, receiver, instant_time):
+    """After a restart, attempts that were cut off or became due are made."""
     caller = await start(callbacks=CallbackPlan(max_attempts=1))
     receiver.answers = [200, 0]
     done, cut_off, due, later = (
@@ -457,8 +455,8 @@ async def test_back_after_an_outage(start, receiver, instant_time):
     assert sorted(told) == sorted([(done, 1), (cut_off, 20), (due, 20), (later, 60)])
 
 
-async def test_a_thousand_at_once(caller, receiver):
-    """Jobs that end together are called back together, over a bounded number of connections."""
+async def test_a_thousand_callbacks_share_100_connections(caller, receiver):
+    """A thousand simultaneous callbacks use a bounded number of connections."""
     jobs = {caller.emulator.add_job(AT_ONCE, callback_url=receiver.url) for _ in range(1000)}
     await sent(caller, 1000)
     assert {body["data"]["taskId"] for body in receiver.bodies} == jobs

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
-from kie_cover_async.emulator.faults import FaultPlan
+from kie_cover_async.emulator.faults import FaultPlan, FaultRule
 
 CREDIT = "/api/v1/chat/credit"
 DOWNLOAD = "/api/v1/common/download-url"
@@ -47,7 +47,7 @@ async def test_retry_after_in_seconds(caller):
 
 
 async def test_retry_after_as_a_date(caller):
-    """Or a date, that many seconds ahead of the answer's own."""
+    """A Retry-After may be a date, that many seconds after the answer's own."""
     _, headers, _ = await credit(caller, Fault.rate_limited(retry_after=7, as_date=True))
     ahead = parsedate_to_datetime(headers["Retry-After"]) - parsedate_to_datetime(headers["Date"])
     assert ahead.total_seconds() == 7
@@ -60,13 +60,13 @@ async def test_server_error_in_the_envelope(caller, recorded):
 
 
 async def test_server_error_by_status(caller):
-    """Or the HTTP status, with the same envelope."""
+    """A server error may be an HTTP status, with the same envelope."""
     status, _, body = await credit(caller, Fault.server_error(503, in_envelope=False))
     assert (status, json.loads(body)["code"]) == (503, 503)
 
 
 async def test_empty_server_error(caller):
-    """Or the HTTP status and nothing."""
+    """A server error may be an HTTP status without a body."""
     fault = Fault.server_error(in_envelope=False, empty=True)
     status, headers, body = await credit(caller, fault)
     assert (status, body) == (500, b"")
@@ -74,7 +74,7 @@ async def test_empty_server_error(caller):
 
 
 @pytest.mark.parametrize("status", [502, 504, 522])
-async def test_gateway_page(caller, status):
+async def test_a_gateway_page_is_html(caller, status):
     """A gateway answers in HTML."""
     seen, headers, body = await credit(caller, Fault.gateway_page(status))
     assert (seen, headers["Content-Type"]) == (status, "text/html; charset=UTF-8")
@@ -85,7 +85,7 @@ async def test_gateway_page(caller, status):
     ("body", "sent"), [(b"\xff", b"\xff"), ("é", "é".encode()), ({"a": None}, b'{"a":null}')]
 )
 async def test_any_other_answer(caller, body, sent):
-    """Bytes, text or JSON of any kind may be answered, with any status and headers."""
+    """Bytes, str or any JSON may be answered, with any status and headers."""
     fault = Fault.answer(403, body, {"X-Odd": "1"})
     status, headers, received = await credit(caller, fault)
     assert (status, headers["X-Odd"], received) == (403, "1", sent)
@@ -93,7 +93,7 @@ async def test_any_other_answer(caller, body, sent):
 
 
 async def test_headers_of_any_other_answer(caller):
-    """Header fields of its own, however spelt, take the place of the usual ones."""
+    """Given headers replace the usual ones, whatever their case."""
     fault = Fault.answer(200, "", {"content-type": "text/plain", "CF-RAY": "1-X"})
     _, headers, _ = await credit(caller, fault)
     assert headers.getall("Content-Type") == ["text/plain"]
@@ -101,14 +101,14 @@ async def test_headers_of_any_other_answer(caller):
 
 
 async def test_reset_before_the_headers(caller):
-    """A reset comes before any byte, so that the client cannot know what became of its request."""
+    """A reset comes before any byte, so the client cannot know whether it was accepted."""
     caller.emulator.fault(Fault.reset())
     with pytest.raises(aiohttp.ClientOSError, match="reset"):
         await caller.post(DOWNLOAD, {})
 
 
 async def test_reset_of_a_get_is_repeated_by_aiohttp(caller):
-    """aiohttp repeats a GET by itself after one reset, and gives up after the second."""
+    """aiohttp itself repeats a GET once after a reset, and gives up after the second."""
     assert (await credit(caller, Fault.reset()))[0] == 200
     assert len(caller.emulator.requests) == 2
     caller.emulator.fault(Fault.reset(), count=2)
@@ -125,8 +125,8 @@ async def test_reset_midway(caller):
             await answer.read()
 
 
-async def test_reset_is_one_on_the_wire(caller):
-    """What ends the connection is a TCP reset and no orderly close; half of the body came."""
+async def test_a_reset_is_a_tcp_reset(caller):
+    """The connection ends with a TCP reset, after half the body, and not with a close."""
     caller.emulator.fault(Fault.reset(midway=True))
     port = int(caller.emulator.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -138,8 +138,8 @@ async def test_reset_is_one_on_the_wire(caller):
     writer.close()
 
 
-async def test_stall(caller):
-    """A stalled request gets nothing until the client leaves, and then is forgotten."""
+async def test_a_stall_sends_nothing(caller):
+    """A stalled request gets nothing until the client leaves, and leaves nothing behind."""
     caller.emulator.fault(Fault.stall())
     with pytest.raises(TimeoutError):
         await credit(caller, timeout=IMPATIENT)
@@ -156,7 +156,7 @@ async def test_stall_midway(caller):
             await answer.read()
 
 
-async def test_slow(caller):
+async def test_a_slow_answer_is_late(caller):
     """A slow answer is the right one, late."""
     begin = asyncio.get_running_loop().time()
     status, _, _ = await credit(caller, Fault.slow(0.05))
@@ -165,14 +165,14 @@ async def test_slow(caller):
 
 
 async def test_truncated_json(caller):
-    """Truncated JSON is the first half of it in a complete answer."""
+    """Truncated JSON is its first half in a complete answer."""
     _, _, body = await credit(caller, Fault.truncated_json())
     assert body == b'{"code":200,"msg":"su'
 
 
 @pytest.mark.parametrize("value", [7, "1", None, True, 0.5, [], {"a": 1}])
-async def test_replace(caller, value):
-    """Any field may have any value; the others stay as they are."""
+async def test_replace_changes_one_field(caller, value):
+    """Any field may have any value; the others are unchanged."""
     task_id = caller.emulator.add_job()
     plain = await caller.record(task_id)
     caller.emulator.fault(Fault.replace("data.successFlag", value))
@@ -196,20 +196,20 @@ async def test_replace(caller, value):
         (Fault.remove("data.other.b"), {"list": [1, {"x": 2}], "none": None}),
     ],
 )
-def test_field_paths(fault, data):
-    """A path leads through objects and lists; what is missing is made, or was not there anyway."""
-    answer = Fault.answer(body={"data": {"list": [1, {"x": 2}], "none": None}}).instead
-    assert json.loads(fault.spoil(answer, 0.0).body) == {"data": data}
+def test_field_paths_lead_through_objects_and_lists(fault, data):
+    """Missing parents are created by `replace` and ignored by `remove`."""
+    answer = Fault.answer(body={"data": {"list": [1, {"x": 2}], "none": None}}).replacement
+    assert json.loads(fault.apply_to(answer, 0.0).body) == {"data": data}
 
 
 def test_removed_field_leaves_no_trace():
     """A removed field is absent, not null."""
-    answer = Fault.answer(body={"code": 200, "msg": ""}).instead
-    assert Fault.remove("msg").spoil(answer, 0.0).body == b'{"code":200}'
+    answer = Fault.answer(body={"code": 200, "msg": ""}).replacement
+    assert Fault.remove("msg").apply_to(answer, 0.0).body == b'{"code":200}'
 
 
 async def test_fault_in_a_script(caller):
-    """A fault may be one of the statuses, spoiling what that poll would have shown."""
+    """A status may be a fault, which changes the answer to that poll."""
     spoilt = ("success", Fault.replace("data.response.images", "none"))
     task_id = caller.emulator.add_job(CoverScript(statuses=["429", spoilt, "success"]))
     assert (await caller.record(task_id))["code"] == 429
@@ -220,8 +220,8 @@ async def test_fault_in_a_script(caller):
     assert names == ["rate-limited", "replace", None]
 
 
-async def test_faults_do_not_use_up_polls(caller):
-    """A poll that a fault swallowed is not counted in the script; one that it spoilt is."""
+async def test_lost_polls_do_not_use_up_statuses(caller):
+    """A poll that a fault loses does not count in the script; one with a changed answer does."""
     task_id = caller.emulator.add_job(CoverScript(statuses=["missing", "pending", "success"]))
     caller.emulator.fault(Fault.server_error())
     caller.emulator.fault(Fault.replace("msg", "odd"))
@@ -237,7 +237,7 @@ async def test_faults_do_not_use_up_polls(caller):
     [Fault.server_error(), Fault.gateway_page(), Fault.truncated_json(), Fault.slow(0.0)],
 )
 async def test_accepted_although_the_answer_is_lost(caller, fault):
-    """A generate that met a fault is accepted and paid: asked again, the song has a cover."""
+    """A submit with a lost answer is accepted and paid for: the song then has a cover."""
     caller.emulator.fault(fault)
     async with caller.session.post(
         caller.emulator.url + GENERATE, json={"taskId": "song", "callBackUrl": "x"}, headers=KEY
@@ -250,7 +250,7 @@ async def test_accepted_although_the_answer_is_lost(caller, fault):
 @pytest.mark.parametrize("midway", [False, True])
 @pytest.mark.parametrize("accepted", [False, True])
 async def test_reset_of_generate(caller, midway, accepted):
-    """A reset may come after the job was created or before; the next request shows which."""
+    """A reset may come before or after the job was created; the next request shows which."""
     caller.emulator.fault(Fault.reset(midway=midway, accepted=accepted))
     with pytest.raises(aiohttp.ClientError):
         await caller.generate("song")
@@ -258,7 +258,7 @@ async def test_reset_of_generate(caller, midway, accepted):
 
 
 async def test_stall_of_generate(caller):
-    """A stalled generate was accepted as well, however long nobody says so."""
+    """A stalled submit is accepted as well."""
     caller.emulator.fault(Fault.stall())
     body = {"taskId": "song", "callBackUrl": "x"}
     with pytest.raises(TimeoutError):
@@ -270,7 +270,7 @@ async def test_stall_of_generate(caller):
 
 @pytest.mark.parametrize("fault", [Fault.rate_limited(), Fault.answer(body={"code": 455})])
 async def test_rate_limited_generate_is_not_accepted(caller, fault):
-    """A refused generate created nothing, so asking again is free."""
+    """A refused submit creates nothing, so repeating it is free."""
     caller.emulator.fault(fault)
     await caller.generate("song")
     assert caller.emulator.credits == 5916.25
@@ -278,35 +278,34 @@ async def test_rate_limited_generate_is_not_accepted(caller, fault):
 
 
 async def test_faults_come_in_order(caller):
-    """Several faults happen one after the other, each as often as it was asked for."""
+    """Several faults happen one after the other, each for its count."""
     caller.emulator.fault(Fault.server_error(), count=2)
     caller.emulator.fault(Fault.rate_limited())
     assert [(await caller.get(CREDIT))["code"] for _ in range(4)] == [500, 500, 429, 200]
 
 
-async def test_cleared_faults(caller):
-    """Faults may be called off."""
+async def test_faults_can_be_cleared(caller):
+    """Cleared faults do not happen."""
     caller.emulator.fault(Fault.server_error(), rate=1.0)
     caller.emulator.clear_faults()
     assert (await caller.get(CREDIT))["code"] == 200
 
 
 async def test_fault_of_an_unknown_path(caller):
-    """Faults without an endpoint are the gateway's, and happen on any path."""
+    """Faults without an endpoint happen on any path."""
     caller.emulator.fault(Fault.server_error())
     assert (await caller.get("/elsewhere"))["code"] == 500
 
 
-async def test_misspelt_endpoint():
-    """An endpoint that does not exist is named, and those that do."""
+async def test_an_unknown_endpoint_is_rejected():
+    """The error names the unknown endpoint and the existing ones."""
     with pytest.raises(ValueError, match="'records': record-info, generate"):
         CoverEmulator().fault(Fault.stall(), endpoint="records")
 
 
 def plan(**settings):
     made = FaultPlan(Random(1))
-    choice = {"count": None, "rate": None, "endpoint": None, "task_id": None, "after": 0}
-    made.add(Fault.stall(), **{**choice, **settings})
+    made.rules.append(FaultRule(fault=Fault.stall(), **settings))
     return made
 
 
@@ -316,51 +315,51 @@ def struck(made, *requests):
 
 @pytest.mark.parametrize("fault", [Fault.replace("data.url", 1), Fault.remove("data.url")])
 def test_an_image_has_no_fields(fault):
-    """A fault that changes one field cannot happen to an image, and names the field."""
+    """A fault that changes one field cannot affect an image, and the error names the field."""
     with pytest.raises(ValueError, match=r"an image has no field 'data\.url' to change"):
         CoverEmulator().fault(fault, endpoint="image")
 
 
-def test_fault_of_one_endpoint():
-    """A fault of one endpoint leaves the others alone."""
+def test_a_fault_may_be_for_one_endpoint():
+    """A fault of one endpoint does not affect the others."""
     requests = [("credit", None), ("generate", "a"), ("generate", "a")]
     assert struck(plan(endpoint="generate"), *requests) == [False, True, False]
 
 
-def test_fault_of_one_id():
-    """A fault of one id leaves the others alone."""
+def test_a_fault_may_be_for_one_id():
+    """A fault of one id does not affect the others."""
     requests = [("record-info", "b"), ("record-info", "a"), ("record-info", "a")]
     assert struck(plan(task_id="a"), *requests) == [False, True, False]
 
 
-def test_images_are_only_meant_by_name():
-    """A fault happens to images only where it names them."""
+def test_a_fault_affects_images_only_by_name():
+    """A fault affects images only if it names their endpoint."""
     assert struck(plan(), ("image", "a"), ("credit", None)) == [False, True]
     assert struck(plan(endpoint="image"), ("credit", None), ("image", "a")) == [False, True]
 
 
-def test_fault_after_some_requests():
-    """The first requests that are meant may be let pass; others do not count."""
+def test_a_fault_may_skip_requests():
+    """The first matching requests may be skipped; others do not count."""
     requests = [("credit", None), ("generate", "a"), ("credit", None), ("credit", None)]
     assert struck(plan(endpoint="credit", after=2), *requests) == [False, False, False, True]
 
 
-def test_requests_are_let_pass_whatever_happens_to_them():
-    """A request that another fault struck counts among those let pass."""
+def test_skipped_requests_may_have_other_faults():
+    """A request with another fault counts as skipped."""
     made = plan()
-    made.add(Fault.reset(), count=1, rate=None, endpoint=None, task_id=None, after=1)
+    made.rules.append(FaultRule(fault=Fault.reset(), after=1))
     names = [fault.name for fault in (made.choose("credit", None) for _ in range(2)) if fault]
     assert names == ["stall", "reset"]
 
 
-def test_fault_by_rate():
-    """A rate strikes about that share of all requests, without end, and by the seed alone."""
+def test_a_rate_affects_that_share():
+    """A rate affects about that share of all requests, determined by the seed alone."""
     requests = [("credit", None)] * 2000
     first = struck(plan(rate=0.05), *requests)
     assert first.count(True) == pytest.approx(100, abs=40)
     assert first == struck(plan(rate=0.05), *requests)
 
 
-def test_fault_by_rate_and_count():
-    """A count bounds what a rate may strike."""
+def test_a_count_bounds_a_rate():
+    """A count bounds how many requests a rate affects."""
     assert struck(plan(rate=0.5, count=3), *[("credit", None)] * 100).count(True) == 3

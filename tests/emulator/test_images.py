@@ -26,15 +26,15 @@ def decoded(image: bytes) -> tuple[int, int, bytes]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 64, 300])
-def test_png(size):
-    """An image is a PNG of three bytes to the pixel, each row behind a zero for "no filter"."""
+def test_an_image_is_a_valid_png(size):
+    """An image is a PNG with three bytes per pixel, each row after a zero for "no filter"."""
     width, height, rows = decoded(png("name", size))
     assert (width, height, len(rows)) == (size, size, size * (1 + 3 * size))
     assert set(rows[:: 1 + 3 * size]) == {0}
 
 
-def test_gradient():
-    """The colour changes along the diagonal: each row is the one above, moved by a pixel."""
+def test_an_image_is_a_diagonal_gradient():
+    """Each row is the one above, shifted by a pixel."""
     _, _, pixels = decoded(png("name", 32))
     rows = [pixels[at + 1 : at + 97] for at in range(0, len(pixels), 97)]
     assert all(below[:-3] == above[3:] for above, below in pairwise(rows))
@@ -42,7 +42,7 @@ def test_gradient():
 
 
 def test_images_differ():
-    """Each name has its own image, and always the same."""
+    """Each name always has the same image, different from the others."""
     assert len({png(str(number), 8) for number in range(200)}) == 200
     assert png("name", 8) == png("name", 8)
 
@@ -53,7 +53,7 @@ async def images_of(caller, **script):
 
 
 async def test_images_of_a_cover(start):
-    """A cover's images are on the second origin, with a length, of the size that was set."""
+    """A cover's images are on the second origin, with a length, of the configured size."""
     caller = await start(image_size=10)
     bodies = []
     for url in await images_of(caller):
@@ -68,20 +68,20 @@ async def test_images_of_a_cover(start):
 
 
 async def test_images_refuse_keys(caller):
-    """The image host refuses whoever shows it a key, of whatever kind."""
+    """The image host refuses any request with an Authorization header."""
     [url] = await images_of(caller, images=1)
     async with caller.session.get(url, headers={"Authorization": ""}) as answer:
         assert (answer.status, await answer.read()) == (403, b"")
 
 
-async def test_unknown_image(caller):
-    """An image that is not there is HTTP 404."""
+async def test_an_unknown_image_is_404(caller):
+    """An unknown image is HTTP 404."""
     async with caller.session.get(caller.emulator.image_url + "/s/1_a.png") as answer:
         assert answer.status == 404
 
 
-async def test_images_are_noted_and_may_be_spoilt(caller):
-    """Requests for images are seen with the job's id, and faults may be asked for by it."""
+async def test_image_requests_are_recorded_and_may_have_faults(caller):
+    """Image requests are recorded with the job's id, and faults can be for it."""
     [url] = await images_of(caller, images=1)
     task_id = caller.emulator.requests[0].task_id
     caller.emulator.fault(Fault.answer(403, b""), endpoint="image", task_id=task_id)
@@ -95,7 +95,7 @@ async def test_images_are_noted_and_may_be_spoilt(caller):
 
 
 async def test_truncated_image(caller):
-    """A truncated image is complete to HTTP and yet half of it."""
+    """A truncated image is a complete HTTP answer with half of the image."""
     [url] = await images_of(caller, images=1)
     caller.emulator.fault(Fault.truncated_json(), endpoint="image")
     sizes = []

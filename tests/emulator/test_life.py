@@ -15,8 +15,8 @@ CREDIT = "/api/v1/chat/credit"
 KEY = {"Authorization": "Bearer a-key"}
 
 
-def test_independence():
-    """The emulator imports nothing of the package whose work it is there to check."""
+def test_the_emulator_is_independent():
+    """The emulator imports nothing else of the package."""
     folder = Path(kie_cover_async.emulator.__file__).parent
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -26,29 +26,29 @@ def test_independence():
                 assert not name.startswith("kie_cover_async") or ".emulator" in name
 
 
-async def test_before_it_starts():
-    """An emulator that was never started has no address, and closing it is no mistake."""
+async def test_before_the_start_there_is_no_url():
+    """An emulator that was not started has no URL, and can be closed."""
     emulator = CoverEmulator()
     with pytest.raises(RuntimeError, match="not been started"):
         _ = emulator.url
     await emulator.aclose()
 
 
-async def test_two_at_once():
-    """Emulators take free ports, so any number run side by side; each has two of its own."""
+async def test_emulators_run_side_by_side():
+    """Emulators take free ports, two each, so any number can run."""
     async with CoverEmulator() as one, CoverEmulator() as other:
         assert len({one.url, one.image_url, other.url, other.image_url}) == 4
 
 
-async def test_started_twice():
-    """One that runs cannot be started."""
+async def test_starting_twice_raises():
+    """A running emulator cannot be started."""
     async with CoverEmulator() as emulator:
         with pytest.raises(RuntimeError, match="running already"):
             await emulator.start()
 
 
-async def test_taken_port():
-    """A port that is taken is an error, and nothing stays behind."""
+async def test_a_taken_port_raises():
+    """A port that is taken raises an error, and nothing is left."""
     async with CoverEmulator() as emulator:
         port = int(emulator.url.rpartition(":")[2])
         other = CoverEmulator(image_port=port)
@@ -58,8 +58,8 @@ async def test_taken_port():
             _ = other.url
 
 
-async def test_chosen_ports():
-    """Ports may be chosen."""
+async def test_ports_can_be_chosen():
+    """Ports can be chosen."""
     with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("", 0)) as second:
         ports = first.getsockname()[1], second.getsockname()[1]
     async with CoverEmulator(port=ports[0], image_port=ports[1]) as emulator:
@@ -67,8 +67,8 @@ async def test_chosen_ports():
         assert emulator.image_url == f"http://127.0.0.1:{ports[1]}"
 
 
-async def test_back_after_an_outage(start):
-    """Started again, it is at the same addresses and knows its jobs: a server that was away."""
+async def test_a_restart_keeps_urls_and_jobs(start):
+    """After a restart the emulator has the same URLs and jobs, like a server after an outage."""
     caller = await start()
     task_id, url = caller.emulator.add_job(), caller.emulator.url
     await caller.emulator.aclose()
@@ -92,7 +92,7 @@ async def read(session, url):
 
 @pytest.mark.parametrize("turns", range(8))
 async def test_closing_while_a_client_connects(caller, turns):
-    """A client that comes in at the very moment of closing does not hold it up either."""
+    """A client that connects during closing does not delay it."""
     caller.emulator.fault(Fault.stall(), rate=1.0)
     port = int(caller.emulator.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as client:
@@ -109,7 +109,7 @@ async def test_closing_while_a_client_connects(caller, turns):
 )
 @pytest.mark.parametrize("endpoint", ["credit", "image"])
 async def test_closing_ends_stalled_requests(caller, endpoint, fault):
-    """Closing waits for nobody: requests that are stalled end at once, and no task is left."""
+    """Closing ends stalled requests immediately, and leaves no task."""
     tasks = asyncio.all_tasks()
     caller.emulator.fault(fault, rate=1.0, endpoint=endpoint)
     origin = caller.emulator.image_url if endpoint == "image" else caller.emulator.url
@@ -122,7 +122,7 @@ async def test_closing_ends_stalled_requests(caller, endpoint, fault):
 
 
 async def test_closing_ends_idle_connections(caller):
-    """Connections that clients keep for later do not hold it up, and neither do half requests."""
+    """Idle connections and incomplete requests do not delay closing."""
     await caller.get(CREDIT)
     port = int(caller.emulator.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -146,8 +146,8 @@ async def test_closing_leaves_nothing_to_the_collector(caller):
     gc.collect()
 
 
-async def test_seen_requests(caller):
-    """Each request is kept as it came: what, with what, when, and over which connection."""
+async def test_requests_are_recorded(caller):
+    """Each request is recorded with its content, time and connection."""
     before = asyncio.get_running_loop().time()
     task_id = caller.emulator.add_job()
     await caller.record(task_id)
@@ -165,8 +165,8 @@ async def test_seen_requests(caller):
     assert before <= poll.received <= generate.received <= asyncio.get_running_loop().time()
 
 
-async def test_connections_are_told_apart(caller):
-    """A reused connection has the same number and peer, a new one others."""
+async def test_connections_are_numbered(caller):
+    """A reused connection has the same number and peer, a new one has others."""
     await caller.get(CREDIT)
     await caller.get(CREDIT)
     async with aiohttp.ClientSession() as session:
@@ -186,8 +186,8 @@ async def test_polls_are_counted_per_id(caller):
     assert counts == [2, 1, 0]
 
 
-async def test_requests_not_kept(start):
-    """A long run may do without the list; polls are counted all the same."""
+async def test_requests_need_not_be_kept(start):
+    """With `keep_requests=False`, polls are counted all the same."""
     caller = await start(keep_requests=False)
     await caller.record("a")
     assert caller.emulator.requests == []
@@ -195,7 +195,7 @@ async def test_requests_not_kept(start):
 
 
 async def test_age_of_a_job(start):
-    """A job's life goes by the loop's clock, from its age on."""
+    """A job's age is measured on the loop's clock."""
     caller = await start(generation_time=60, visible_after=10)
     ages = [caller.emulator.add_job(age=age) for age in (0, 11, 61)]
     data = [(await caller.record(task_id))["data"] for task_id in ages]
@@ -205,7 +205,7 @@ async def test_age_of_a_job(start):
 
 @pytest.mark.parametrize("steps", range(4))
 async def test_starting_can_be_cancelled(steps):
-    """An emulator whose start is cut off, at whatever step, leaves no socket behind."""
+    """An emulator whose start is cancelled, at whatever step, leaves no socket."""
     emulator = CoverEmulator()
     starting = asyncio.create_task(emulator.start())
     for _ in range(steps):

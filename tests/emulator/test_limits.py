@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 from aiohttp import ClientSession
 
-from kie_cover_async.emulator import Fault, Limits
-from kie_cover_async.emulator.limits import LimitKeeper
+from kie_cover_async.emulator import CoverEmulator, Fault, Limits
+from kie_cover_async.emulator.service import SlidingWindow
 
 KEY = {"Authorization": "Bearer a-key"}
 GENERATE = "/api/v1/suno/cover/generate"
@@ -21,60 +21,61 @@ CODE = 429
 FEW = Limits(polls=(3, 1000.0), submits=(2, 1000.0))
 
 
-def taken(keeper, endpoint, *moments):
-    return [keeper.takes(endpoint, moment) for moment in moments]
+def taken(limit, *times):
+    """Return for each time whether a request was taken, and how many were refused."""
+    window = SlidingWindow(limit)
+    return [window.take(time) for time in times], window.refusals
 
 
 async def codes(calls):
     return [(await call)["code"] for call in calls]
 
 
-def test_the_vendors_numbers():
-    """Ten polls in any second, and twenty submits in any ten."""
-    keeper = LimitKeeper(Limits())
-    assert taken(keeper, "record-info", *[n / 20 for n in range(11)]) == [True] * 10 + [False]
-    assert taken(keeper, "generate", *[n / 3 for n in range(21)]) == [True] * 20 + [False]
-    assert keeper.refusals == {"polls": 1, "submits": 1}
+def test_the_default_limits_are_the_vendors():
+    """The service takes ten polls in any second, and twenty submits in any ten."""
+    limits = Limits()
+    assert taken(limits.polls, *[n / 20 for n in range(11)]) == ([True] * 10 + [False], 1)
+    assert taken(limits.submits, *[n / 3 for n in range(21)]) == ([True] * 20 + [False], 1)
 
 
 def test_a_window_slides():
-    """A request counts until its seconds are over, and not until the next whole one."""
-    keeper = LimitKeeper(Limits(polls=(2, 1.0)))
-    moments = [0.5, 0.75, 1.0, 1.25, 1.49, 1.5, 1.625, 1.74, 1.75, 2.0, 2.49, 2.5]
-    takes = [moment in (0.5, 0.75, 1.5, 1.75, 2.5) for moment in moments]
-    assert taken(keeper, "record-info", *moments) == takes
-    assert keeper.refusals["polls"] == takes.count(False)
+    """A request counts until its seconds are over, and not until the next whole second."""
+    times = [0.5, 0.75, 1.0, 1.25, 1.49, 1.5, 1.625, 1.74, 1.75, 2.0, 2.49, 2.5]
+    expected = [time in (0.5, 0.75, 1.5, 1.75, 2.5) for time in times]
+    assert taken((2, 1.0), *times) == (expected, expected.count(False))
 
 
 def test_a_refused_request_does_not_count():
-    """However often it comes again, the next one is taken when the window allows it."""
-    keeper = LimitKeeper(Limits(polls=(1, 1.0)))
-    moments = [n / 8 for n in range(17)]
-    expected = [moment in (0.0, 1.0, 2.0) for moment in moments]
-    assert taken(keeper, "credit", *moments) == expected
+    """However often a request is refused, the next one is taken when the window allows it."""
+    times = [n / 8 for n in range(17)]
+    expected = [time in (0.0, 1.0, 2.0) for time in times]
+    assert taken((1, 1.0), *times) == (expected, expected.count(False))
 
 
-def test_all_but_submits_are_polls():
+async def test_requests_other_than_submits_count_as_polls(start):
     """Status checks, credits and links share a window; submits have another one."""
-    keeper = LimitKeeper(Limits(polls=(3, 1.0), submits=(1, 1.0)))
-    endpoints = ["record-info", "credit", "download-url", "credit", "generate", "generate"]
-    assert [keeper.takes(endpoint, 0.0) for endpoint in endpoints] == [
-        *[True, True, True, False],
-        *[True, False],
-    ]
+    caller = await start(limits=Limits(polls=(3, 1000.0), submits=(1, 1000.0)))
+    url = {"url": "https://elsewhere.example/s/x.png"}
+    polls = [caller.record("an-id"), caller.get(CREDIT), caller.post(DOWNLOAD, url)]
+    refused = [caller.get(CREDIT), caller.record("an-id")]
+    codes_of_polls = await codes([*polls, *refused])
+    assert [code == CODE for code in codes_of_polls] == [False, False, False, True, True]
+    codes_of_submits = await codes([caller.generate("one"), caller.generate("two")])
+    assert [code == CODE for code in codes_of_submits] == [False, True]
+    assert caller.emulator.refusals == {"polls": 2, "submits": 1}
 
 
 @pytest.mark.parametrize("limits", [None, Limits(polls=None, submits=None)])
-def test_no_limits(limits):
+def test_without_limits_every_request_is_taken(limits):
     """All requests are taken, which is the default."""
-    keeper = LimitKeeper(limits)
-    for endpoint in ("record-info", "generate"):
-        assert all(keeper.takes(endpoint, 0.0) for _ in range(1000))
-    assert keeper.refusals == {"polls": 0, "submits": 0}
+    emulator = CoverEmulator(limits=limits)
+    for window in emulator._service.windows.values():
+        assert all(window.take(0.0) for _ in range(1000))
+    assert emulator.refusals == {"polls": 0, "submits": 0}
 
 
-async def test_a_refusal(start, recorded):
-    """It is what a client of the vendor has reported, for each kind of request by itself."""
+async def test_refusals_are_as_reported(start, recorded):
+    """A refusal is as reported by the vendor's clients, for each kind of request separately."""
     caller = await start(limits=FEW)
     task_id = caller.emulator.add_job("success")
     polls = [caller.record(task_id), caller.get(CREDIT), caller.post(DOWNLOAD, {"url": "x"})]
@@ -91,8 +92,8 @@ async def test_a_refusal(start, recorded):
     assert caller.emulator.poll_count(task_id) == 2
 
 
-async def test_the_status_of_a_refusal(start):
-    """HTTP 200, with the code in the envelope, and no word on when to come again."""
+async def test_a_refusal_is_http_200_without_retry_after(start):
+    """A refusal is HTTP 200 with the code in the envelope, without a Retry-After."""
     caller = await start(limits=Limits(polls=(1, 1000.0)))
     await caller.get(CREDIT)
     async with caller.session.get(caller.emulator.url + CREDIT, headers=KEY) as answer:
@@ -100,8 +101,8 @@ async def test_the_status_of_a_refusal(start):
         assert "Retry-After" not in answer.headers
 
 
-async def test_a_refused_poll_leaves_a_script_where_it_is(start):
-    """The next poll that is taken has the answer that would have come."""
+async def test_a_refused_poll_uses_up_no_status(start):
+    """After a refused poll, the next one gets the status that would have come."""
     caller = await start(limits=Limits(polls=(1, 0.2)))
     task_id = caller.emulator.add_job("generating, success")
     flags = []
@@ -114,8 +115,8 @@ async def test_a_refused_poll_leaves_a_script_where_it_is(start):
     assert caller.emulator.poll_count(task_id) == 2 + caller.emulator.refusals["polls"]
 
 
-async def test_what_does_not_count(start):
-    """Requests with a wrong key, to unknown paths and for images, and those that a fault loses."""
+async def test_which_requests_do_not_count(start):
+    """Wrong keys, unknown paths, images and lost requests do not count."""
     caller = await start(limits=Limits(polls=(1, 1000.0)), api_key="a-key", price=0)
     emulator, session = caller.emulator, caller.session
     [image, *_] = emulator._service.publish(emulator._service.jobs[emulator.add_job("success")])
@@ -134,8 +135,8 @@ async def test_what_does_not_count(start):
     assert emulator.refusals == {"polls": 1, "submits": 0}
 
 
-async def test_a_refusal_is_spoilt_like_any_answer(start):
-    """A fault that changes an answer changes this one, and it is counted once."""
+async def test_a_refusal_may_have_a_fault(start):
+    """A fault that changes an answer changes a refusal, which is counted once."""
     caller = await start(limits=Limits(polls=(1, 1000.0)))
     await caller.get(CREDIT)
     caller.emulator.fault(Fault.replace("msg", "later"))
@@ -143,8 +144,8 @@ async def test_a_refusal_is_spoilt_like_any_answer(start):
     assert caller.emulator.refusals["polls"] == 1
 
 
-async def test_the_command_has_them():
-    """`kie-cover emulator --limits` takes as much as the vendor does; without it, all is taken."""
+async def test_the_command_has_limits():
+    """`kie-cover emulator --limits` has the vendor's limits; without it there are none."""
     for options, refused in ([], 0), (["--limits"], 5):
         process = await asyncio.create_subprocess_exec(
             *[sys.executable, "-m", "kie_cover_async.cli", "emulator", "--json", *options],
@@ -168,7 +169,7 @@ async def test_the_command_has_them():
 
 
 async def test_limits_outlive_a_restart(start):
-    """An emulator that is closed and started again goes on counting."""
+    """After a restart the windows and counts continue."""
     caller = await start(limits=Limits(polls=(1, 1000.0)))
     assert (await caller.get(CREDIT))["code"] == 200
     await caller.emulator.aclose()

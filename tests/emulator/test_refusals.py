@@ -57,14 +57,14 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("name", "value", "error"), SETTINGS)
-def test_a_setting(name, value, error):
-    """The error names the setting, and what it would accept."""
+def test_an_invalid_setting_is_named(name, value, error):
+    """The error names the setting, and what it accepts."""
     with pytest.raises(error, match=f"^{name} must be "):
         CoverEmulator(**{name: value})
 
 
-def test_two_shares_of_the_same_jobs():
-    """Jobs cannot fail and never end, so the shares are of one whole."""
+def test_failing_and_stuck_shares_add_up_to_1():
+    """Failing and stuck jobs are shares of one whole."""
     CoverEmulator(failure_rate=0.3, stuck_rate=0.7)
     message = "^failure_rate and stuck_rate must be at most 1 together, not 0.5 and 0.6$"
     with pytest.raises(ValueError, match=message):
@@ -72,22 +72,22 @@ def test_two_shares_of_the_same_jobs():
 
 
 @pytest.mark.parametrize(("name", "value", "error"), SCRIPTS)
-def test_a_script(name, value, error):
-    """So does that of a script."""
+def test_an_invalid_field_of_a_script_is_named(name, value, error):
+    """The error names the field of the script."""
     with pytest.raises(error, match=f"^{name} must be "):
         CoverScript(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["polls", "submits"])
 @pytest.mark.parametrize(("value", "error"), WINDOWS)
-def test_a_limit(name, value, error):
-    """So does that of a limit, which is a number of requests and one of seconds."""
+def test_an_invalid_limit_is_named(name, value, error):
+    """The error names the limit, which is a number of requests and seconds."""
     with pytest.raises(error, match=rf"^{name} must be \(number, seconds\)"):
         Limits(**{name: value})
 
 
-async def test_what_is_no_script(caller):
-    """A list of statuses is no script, and neither is a fault: it says what is."""
+async def test_another_object_is_not_a_script(caller):
+    """A list of statuses and a fault are not scripts."""
     with pytest.raises(TypeError, match="must be a CoverScript, not"):
         caller.emulator.add_job(["success"])
     with pytest.raises(TypeError, match="must be a CoverScript, not"):
@@ -95,20 +95,20 @@ async def test_what_is_no_script(caller):
 
 
 @pytest.mark.parametrize("age", NO_SECONDS)
-async def test_an_age(caller, age):
-    """Nobody has made a job tomorrow."""
+async def test_a_negative_age_is_rejected(caller, age):
+    """The age of a job is a finite number, 0 or more."""
     with pytest.raises(ValueError, match=r"^age must be a number of seconds, 0 or more"):
         caller.emulator.add_job(age=age)
 
 
 @pytest.mark.parametrize(("name", "value", "error"), FAULTS)
-def test_which_requests_a_fault_strikes(name, value, error):
-    """They are counted, or chosen by a share."""
+def test_an_invalid_count_or_rate_is_named(name, value, error):
+    """The error names the argument that selects requests."""
     with pytest.raises(error, match=f"^{name} must be "):
         CoverEmulator().fault(Fault.stall(), **{name: value})
 
 
-def test_what_is_no_fault():
+def test_another_object_is_not_a_fault():
     """A fault is made by one of its class methods."""
     with pytest.raises(TypeError, match=r"^fault must be a Fault, not 'stall'"):
         CoverEmulator().fault("stall")
@@ -118,7 +118,7 @@ def test_what_is_no_fault():
     ("make", "name"), [(Fault.slow, "seconds"), (Fault.rate_limited, "retry_after")]
 )
 @pytest.mark.parametrize("value", NO_SECONDS)
-def test_the_seconds_of_a_fault(make, name, value):
-    """Nothing is late by less than nothing."""
+def test_invalid_seconds_of_a_fault_are_named(make, name, value):
+    """Seconds are finite and not negative."""
     with pytest.raises(ValueError, match=f"^{name} must be a number of seconds, 0 or more"):
         make(**{name: value})

@@ -1,6 +1,6 @@
-"""Every fault of the emulator, and what saving an image makes of it, as docs/reliability.md has it.
+"""The outcome of saving an image for every fault of the emulator, as docs/reliability.md lists it.
 
-A fault strikes the image itself, or the fresh link for one whose first link is refused.
+A fault affects the request for the image, or the one for a fresh link after a refused one.
 """
 
 import asyncio
@@ -19,26 +19,26 @@ from kie_cover_async.archive import CoverArchive
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 
 ROWS = table("### A fault on the way to an image")
-STRUCK = {"the image": "image", "the fresh link": "download-url"}
+ENDPOINTS = {"the image": "image", "the fresh link": "download-url"}
 COLUMNS = {
-    f"{struck}, {often}": (endpoint, count)
-    for struck, endpoint in STRUCK.items()
-    for often, count in (("once", 1), ("for good", None))
+    f"{request}, {how_often}": (endpoint, count)
+    for request, endpoint in ENDPOINTS.items()
+    for how_often, count in (("once", 1), ("for good", None))
 }
 NO_FIELDS = "has no fields"
-# Of two requests for the image and one for a link, each with four tries of at most 10 s.
+# Seconds: two requests for the image and one for a link, each with four attempts of at most 10 s.
 LONGEST = 240.0
 
 
-def test_the_table_is_whole():
-    """Every kind of fault has a row, and strikes both, once and for good."""
+def test_the_table_is_complete():
+    """Every kind of fault has a row, with a column for each request, once and permanently."""
     assert kinds_of_faults(ROWS) == all_kinds_of_faults()
     assert list(ROWS[0]) == ["fault", *COLUMNS]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["fault"].strip("`"))
-async def test_a_row(instant_time, tmp_path, row):
-    """Saving makes of this fault what the page says."""
+async def test_a_fault_has_the_documented_outcome(instant_time, tmp_path, row):
+    """Saving an image under this fault ends as the page says."""
     fault = fault_of(row.pop("fault"))
     async with CoverEmulator() as emulator, CoverArchive(tmp_path) as archive:
         seen = {column: await cell(emulator, archive, fault, *COLUMNS[column]) for column in row}
@@ -46,7 +46,7 @@ async def test_a_row(instant_time, tmp_path, row):
 
 
 async def cell(emulator, archive, fault, endpoint, count):
-    """What comes of one image; then that it is here, whole and noted, or nothing of it is."""
+    """Save one image under a fault, check the folder and the record, and return the outcome."""
     if endpoint == "image" and fault.path is not None:
         return NO_FIELDS
     loop = asyncio.get_running_loop()
@@ -61,11 +61,11 @@ async def cell(emulator, archive, fault, endpoint, count):
         started = loop.time()
         seen = await outcome_of(archive.save(client, details))
         assert loop.time() - started <= LONGEST
-    await check_what_is_there(archive, job, is_saved=seen == "value")
+    await check_archive(archive, job, is_saved=seen == "value")
     return seen + repeated(emulator, endpoint)
 
 
-async def check_what_is_there(archive, job, *, is_saved):
+async def check_archive(archive, job, *, is_saved):
     known = await archive.find(job)
     assert known.state == ("saved" if is_saved else "pending")
     assert [*archive.folder.glob(f"{job}*")] == [image.path for image in known.images]
@@ -75,10 +75,10 @@ async def check_what_is_there(archive, job, *, is_saved):
 
 
 def repeated(emulator, endpoint):
-    """How often the endpoint was asked, unless once, and whether for a fresh link, too."""
+    """Return the number of requests unless it is one, and whether a fresh link was requested."""
     times = sum(request.endpoint == endpoint for request in emulator.requests)
-    was_renewed = endpoint == "image" and any(
+    is_renewed = endpoint == "image" and any(
         request.endpoint == "download-url" for request in emulator.requests
     )
-    words = ["" if times == 1 else f", {times} requests", ", a fresh link" if was_renewed else ""]
+    words = ["" if times == 1 else f", {times} requests", ", a fresh link" if is_renewed else ""]
     return "".join(words)

@@ -1,4 +1,4 @@
-"""Callbacks of all kinds, and what comes of each, as docs/reliability.md has it."""
+"""Callbacks of all kinds: the outcomes that docs/reliability.md states."""
 
 import asyncio
 import re
@@ -15,13 +15,13 @@ from kie_cover_async.callbacks import CallbackInbox
 from kie_cover_async.emulator import CoverEmulator
 
 ROWS = table("## Callbacks of all kinds")
-# Seconds: a callback comes, the job ends and is called of, nobody waits for an answer any more.
-COMES, ENDS, GIVEN_UP = 5.0, 20.0, 60.0
-ON_TIME = ExponentialSchedule(jitter=0)
+# Seconds: when the callback is sent, when the job ends, and how long to wait for an answer.
+SENT_AT, ENDS_AT, ANSWER_TIMEOUT = 5.0, 20.0, 60.0
+WITHOUT_JITTER = ExponentialSchedule(jitter=0)
 
 
 class Poster:
-    """Posts to a port, a connection for each callback, and notes what was answered."""
+    """Posts to a port, with a connection for each callback, and records the answers."""
 
     def __init__(self, port):
         self.port, self.answers, self.bytes_sent = port, [], 0
@@ -29,25 +29,25 @@ class Poster:
     async def post(self, row):
         for steps in [row.steps()] if isinstance(row, Posted) else row:
             connection = Connection(self, *await asyncio.open_connection("127.0.0.1", self.port))
-            saying = asyncio.create_task(self._say(connection, steps))
-            await self._hear(connection)
-            saying.cancel()
-            await asyncio.gather(saying, return_exceptions=True)
+            sending = asyncio.create_task(self._send(connection, steps))
+            await self._read_answer(connection)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
-    async def _say(self, connection, steps):
+    async def _send(self, connection, steps):
         for step in steps:
             await connection.take(step)
 
-    async def _hear(self, connection):
-        said = b""
+    async def _read_answer(self, connection):
+        answer = b""
         try:
-            async with asyncio.timeout(GIVEN_UP):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
                 while piece := await connection.reader.read(65_536):
-                    said += piece
+                    answer += piece
         except (ConnectionError, TimeoutError):
             pass
         connection.writer.close()
-        self.answers += re.findall(rb"^HTTP/1.[01] (\d+)", said) or [b"nothing"]
+        self.answers += re.findall(rb"^HTTP/1.[01] (\d+)", answer) or [b"nothing"]
 
     @property
     def summary(self):
@@ -55,19 +55,19 @@ class Poster:
 
 
 def test_the_page_has_every_callback():
-    """Each callback here has its row on the page, and each row there its callback, in order."""
+    """The page has one row for each callback, in the same order."""
     assert [row["a callback that"] for row in ROWS] == list(CALLBACKS)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["a callback that"])
-async def test_a_row(instant_time, row):
-    """It is answered and costs polls as the page says, and the wait has its cover in time."""
+async def test_each_callback_has_the_documented_outcome(instant_time, row):
+    """Each callback gets the documented answer and costs the documented polls."""
     callback = CALLBACKS[row.pop("a callback that")]
     assert await cells(callback) == row
 
 
 async def cells(callback):
-    """All that is said of it."""
+    """Return the cells of the row."""
     answered, polls = await cell(callback, KEY)
     answered_unsigned, polls_unsigned = await cell(callback, None)
     return {
@@ -80,7 +80,7 @@ async def cells(callback):
 
 
 async def received(callback):
-    """What `receive` raises or returns, where it would be given the callback."""
+    """Return the outcome of `receive`, if the callback would reach it."""
     posted = callback("a-cover")
     if not isinstance(posted, Posted) or (posted.method, posted.path) != ("POST", "/callbacks"):
         return "–"
@@ -92,14 +92,14 @@ async def received(callback):
 
 
 async def cell(callback, key):
-    """What was answered, and how many polls it cost the wait."""
+    """Return the answer, and how many polls it cost the wait; check the wait's result."""
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
-        emulator = CoverEmulator(generation_time=ENDS, callback_key=KEY)
+        emulator = CoverEmulator(generation_time=ENDS_AT, callback_key=KEY)
         await stack.enter_async_context(emulator)
         inbox = CallbackInbox(key)
         poster = Poster(await port_of(inbox, stack))
-        client = CoverClient("a-key", base_url=emulator.url, inbox=inbox, schedule=ON_TIME)
+        client = CoverClient("a-key", base_url=emulator.url, inbox=inbox, schedule=WITHOUT_JITTER)
         await stack.enter_async_context(client)
         ids, started = asyncio.Queue(), loop.time()
         url = f"http://127.0.0.1:{poster.port}/callbacks"
@@ -107,10 +107,10 @@ async def cell(callback, key):
             client.generate_and_wait("song", callback_url=url, on_task_id=ids.put_nowait)
         )
         task_id = await ids.get()
-        await asyncio.sleep(COMES)
+        await asyncio.sleep(SENT_AT)
         posting = asyncio.create_task(poster.post(callback(task_id)))
         details = await making
-        assert loop.time() - started < ENDS + 1
+        assert loop.time() - started < ENDS_AT + 1
         polls = emulator.poll_count(task_id)
         await posting
         assert details == await client.get_cover_details(task_id)
@@ -122,7 +122,7 @@ async def cell(callback, key):
 
 
 async def port_of(inbox, stack):
-    """Where the inbox's routes are served."""
+    """Serve the inbox's routes and return the port."""
     app = web.Application()
     app.add_routes(inbox.routes("/callbacks"))
     runner = web.AppRunner(app, access_log=None)

@@ -1,4 +1,4 @@
-"""Every fault of the emulator, and what each verb makes of it, as docs/reliability.md has it."""
+"""Every fault of the emulator with every method: the outcomes that docs/reliability.md states."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,19 +19,19 @@ from kie_cover_async.emulator import CoverEmulator
 
 CALLBACK = "https://example.com/covers"
 SONG, TASK = "a-song", "a-cover"
-# A wait, and the longest request before it.
-WAIT, REQUEST = 300.0, 60.0
+# Seconds: of a wait, and of the longest request before it.
+WAIT_TIMEOUT, REQUEST_TIMEOUT = 300.0, 60.0
 
 
 async def one_of(stream):
-    """The result of the only outcome of a bulk call."""
+    """Return the result of the only outcome of a bulk call."""
     async with stream as outcomes:
         [outcome] = [outcome async for outcome in outcomes]
     return outcome.result()
 
 
-class Spoilt(NamedTuple):
-    """A call that meets the fault, and the endpoint whose requests are spoilt and counted."""
+class Call(NamedTuple):
+    """A call, and the endpoint whose requests have the fault and are counted."""
 
     call: Callable[[CoverClient, str], Awaitable[object]]
     endpoint: str
@@ -42,35 +42,36 @@ def poll(client, image):
 
 
 def wait(client, image):
-    return client.wait_for_cover(TASK, timeout=WAIT)
+    return client.wait_for_cover(TASK, timeout=WAIT_TIMEOUT)
 
 
-def ask(client, image):
+def submit(client, image):
     return client.generate_cover(SONG, callback_url=CALLBACK)
 
 
-def ask_and_wait(client, image):
-    return client.generate_and_wait(SONG, callback_url=CALLBACK, timeout=WAIT)
+def submit_and_wait(client, image):
+    return client.generate_and_wait(SONG, callback_url=CALLBACK, timeout=WAIT_TIMEOUT)
 
 
 CALLS = {
-    "get_cover_details": Spoilt(poll, "record-info"),
-    "check_covers": Spoilt(lambda client, _: one_of(client.check_covers([TASK])), "record-info"),
-    "get_credits": Spoilt(lambda client, _: client.get_credits(), "credit"),
-    "get_download_url": Spoilt(lambda client, url: client.get_download_url(url), "download-url"),
-    "wait_for_cover": Spoilt(wait, "record-info"),
-    "wait_for_covers": Spoilt(
-        lambda client, _: one_of(client.wait_for_covers([TASK], timeout=WAIT)), "record-info"
+    "get_cover_details": Call(poll, "record-info"),
+    "check_covers": Call(lambda client, _: one_of(client.check_covers([TASK])), "record-info"),
+    "get_credits": Call(lambda client, _: client.get_credits(), "credit"),
+    "get_download_url": Call(lambda client, url: client.get_download_url(url), "download-url"),
+    "wait_for_cover": Call(wait, "record-info"),
+    "wait_for_covers": Call(
+        lambda client, _: one_of(client.wait_for_covers([TASK], timeout=WAIT_TIMEOUT)),
+        "record-info",
     ),
-    "generate_cover": Spoilt(ask, "generate"),
-    "generate_and_wait": Spoilt(ask_and_wait, "generate"),
-    "generate_and_wait, on its polls": Spoilt(ask_and_wait, "record-info"),
+    "generate_cover": Call(submit, "generate"),
+    "generate_and_wait": Call(submit_and_wait, "generate"),
+    "generate_and_wait, fault on its polls": Call(submit_and_wait, "record-info"),
 }
-HEADINGS = {"### A fault that strikes once": 1, "### A fault that stays": None}
+HEADINGS = {"### A fault that happens once": 1, "### A permanent fault": None}
 
 
 def rows():
-    """Each row of each table, and how often its fault strikes."""
+    """Yield each row of each table, and how often its fault happens."""
     for heading, count in HEADINGS.items():
         for row in table(heading):
             yield pytest.param(count, row, id=f"{row['fault'].strip('`')} {count or 'for good'}")
@@ -81,8 +82,8 @@ def verbs_of(column):
 
 
 @pytest.mark.parametrize("heading", HEADINGS)
-def test_the_table_is_whole(heading):
-    """Every kind of fault has a row, every verb of the client a column, and no other has one."""
+def test_the_table_is_complete(heading):
+    """Every kind of fault has a row, every method of the client a column, and nothing else has."""
     rows = table(heading)
     assert kinds_of_faults(rows) == all_kinds_of_faults()
     verbs = [verb for column in rows[0] if column != "fault" for verb in verbs_of(column)]
@@ -91,8 +92,8 @@ def test_the_table_is_whole(heading):
 
 
 @pytest.mark.parametrize(("count", "row"), [*rows()])
-async def test_a_row(instant_time, count, row):
-    """Each verb of a client as it is by default makes of this fault what the page says."""
+async def test_each_method_has_the_documented_outcome(instant_time, count, row):
+    """With this fault, each method of a default client has the outcome that the page states."""
     fault = fault_of(row.pop("fault"))
     seen = {
         column: " / ".join(
@@ -104,7 +105,7 @@ async def test_a_row(instant_time, count, row):
 
 
 async def cell(fault, count, verb):
-    """What comes of the verb, and within its time."""
+    """Return the outcome of the method, and check that it ends within its timeout."""
     loop = asyncio.get_running_loop()
     async with CoverEmulator() as emulator, CoverClient("a-key", base_url=emulator.url) as client:
         emulator.script_song(SONG, "generating, success")
@@ -115,12 +116,12 @@ async def cell(fault, count, verb):
         emulator.fault(fault, count=count, rate=1.0, endpoint=endpoint)
         started = loop.time()
         seen = await outcome_of(call(client, image))
-        assert loop.time() - started <= WAIT + REQUEST
-        return seen + repeated(emulator, endpoint, seen)
+        assert loop.time() - started <= WAIT_TIMEOUT + REQUEST_TIMEOUT
+        return seen + request_count(emulator, endpoint, seen)
 
 
-def repeated(emulator, endpoint, seen):
-    """How often the endpoint was asked, unless once, or as often as time allowed."""
+def request_count(emulator, endpoint, seen):
+    """Return the number of requests, unless it is one, or only the timeout limited it."""
     times = sum(request.endpoint == endpoint for request in emulator.requests)
-    until_time_was_up = "Timeout" in seen or "NotFound" in seen
-    return "" if times == 1 or until_time_was_up else f", {times} requests"
+    limited_by_timeout = "Timeout" in seen or "NotFound" in seen
+    return "" if times == 1 or limited_by_timeout else f", {times} requests"

@@ -93,4 +93,4 @@ def pending_timers() -> list[asyncio.TimerHandle]:
 def stall(seconds: float) -> None:
     """The loop is busy for this long: virtual time goes by, and nobody gets a turn meanwhile."""
     loop: Any = asyncio.get_running_loop()
-    loop._now += seconds
+    loop.advance(seconds)

@@ -19,9 +19,9 @@ from kie_cover_async import (
 )
 from kie_cover_async.api import Response
 from kie_cover_async.archive import ArchivedCover, DamagedRecordError
-from kie_cover_async.archive.failures import failures_of
-from kie_cover_async.archive.formats import MAX_PIXELS, NoImageError, read_format
-from kie_cover_async.archive.record import NAME, Record
+from kie_cover_async.archive.covers import find
+from kie_cover_async.archive.database import NAME, ArchiveDatabase, database_errors
+from kie_cover_async.archive.formats import MAX_PIXELS, InvalidImageError, read_image_info
 from kie_cover_async.callbacks import parse_callback, sign_callback, verify_signature
 from support.api_answers import heard
 from support.pickling import pickled
@@ -87,8 +87,8 @@ def check_callback(headers: Any, body: Any) -> None:
 def check_image(content: bytes) -> None:
     """It is an image with pixels or it is none; so it is with the checksums that it should have."""
     for each in (content, with_right_checksums(content)):
-        with suppress(NoImageError):
-            found = read_format(io.BytesIO(each))
+        with suppress(InvalidImageError):
+            found = read_image_info(io.BytesIO(each))
             assert 0 < found.width * found.height <= MAX_PIXELS
 
 
@@ -109,8 +109,8 @@ class StoredRows:
     FILES = ("number", "url", "name", "sha256", "size", "media_type", "width", "height")
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.record = folder, Record(folder)
-        self._execute: Callable[..., Any] = self.record._execute
+        self.folder, self.database = folder, ArchiveDatabase(folder)
+        self._execute: Callable[..., Any] = self.database.execute
         self._execute("PRAGMA synchronous = OFF")
 
     def check(self, columns: dict[str, Any]) -> None:
@@ -130,10 +130,11 @@ class StoredRows:
 
     def _outcome(self) -> ArchivedCover | Exception:
         try:
-            with failures_of(self.folder / NAME):
-                [cover] = self.record.covers()
+            with database_errors(self.folder / NAME):
+                cover = find(self.database, "an-id")
         except (OSError, ValueError) as error:
             return error
+        assert cover is not None
         return cover
 
     def _reset(self) -> None:

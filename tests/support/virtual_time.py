@@ -1,9 +1,8 @@
-"""Time that a test does not wait for.
+"""Virtual time, for tests without sockets and threads.
 
-A test or a module marked `virtual_time` runs on a loop whose clock starts at 0, stands still while
-there is anything to do, and then jumps to the very moment of the next timer. Where nothing is
-scheduled at all, so that the test could only hang, it fails. There are no sockets in virtual time,
-and no threads: what comes from outside does not wait for a clock that jumps.
+A test or a module marked `virtual_time` runs on an `InstantTimeLoop` whose clock starts at 0. If no
+timer is set, so that the test could only hang, it fails. Sockets and threads are errors: external
+events do not wait for a clock that jumps.
 """
 
 import asyncio
@@ -13,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from kie_cover_async.testing import InstantTimeLoop, JumpingClock
+
 
 def now() -> float:
-    """Seconds on the running loop's clock."""
+    """Return the time of the running loop, in seconds."""
     return asyncio.get_running_loop().time()
 
 
@@ -23,31 +24,15 @@ class Deadlock(Exception):
     """Every task waits, and no timer is set that could wake one."""
 
 
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._now = 0.0
-        super().__init__(_TimersOnly(self))
+class _TimersOnly(JumpingClock):
+    """A clock that allows neither sockets nor waiting without a timer."""
 
-    def time(self) -> float:
-        return self._now
-
-    def jump(self) -> None:
-        # The timer's own moment: adding up the waits before it would add up rounding, too.
-        self._now = self._scheduled[0].when()
-
-    def run_in_executor(self, *_: Any) -> asyncio.Future[Any]:
-        raise RuntimeError("a thread was started in virtual time")
-
-
-class _TimersOnly(selectors.DefaultSelector):
-    """Stands where the loop would wait for sockets or for the next timer, and waits for neither."""
-
-    def __init__(self, loop: VirtualTimeLoop) -> None:
-        super().__init__()
-        self._loop = loop
+    def __init__(self, loop: InstantTimeLoop) -> None:
+        super().__init__(loop)
+        self.now = self.started = self._checked = 0.0
 
     def register(self, *args: Any) -> selectors.SelectorKey:
-        if self.get_map():  # the first is the loop's own, by which signals wake it
+        if self.get_map():  # the first file is the loop's own, by which signals wake it
             raise RuntimeError("a socket was opened in virtual time")
         return super().register(*args)
 
@@ -55,9 +40,18 @@ class _TimersOnly(selectors.DefaultSelector):
         if timeout is None:
             waiting = [repr(task) for task in asyncio.all_tasks(self._loop)]
             raise Deadlock("\n".join(["no timer is set, and these wait:", *waiting]))
-        if timeout > 0:
-            self._loop.jump()
-        return super().select(0)
+        return super().select(timeout)
+
+
+class VirtualTimeLoop(InstantTimeLoop):
+    _clock_type = _TimersOnly
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock as if the running callback took this long."""
+        self._clock.now += seconds
+
+    def run_in_executor(self, *_: Any) -> asyncio.Future[Any]:
+        raise RuntimeError("a thread was started in virtual time")
 
 
 def pytest_configure(config: pytest.Config) -> None:

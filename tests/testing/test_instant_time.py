@@ -12,22 +12,22 @@ from kie_cover_async.testing import InstantTimeLoop
 
 
 async def test_an_hour_takes_no_time(instant_time):
-    """A sleep ends at its moment, and nobody has waited for it."""
+    """A sleep ends at its time, and takes no real time."""
     started = time.perf_counter()
     await asyncio.sleep(3600)
     assert instant_time.elapsed == 3600
     assert time.perf_counter() - started < 5
 
 
-async def test_two_years_pass(instant_time):
-    """Timers fire although the clock shows so much that it cannot tell nanoseconds apart."""
+async def test_timers_fire_after_two_years(instant_time):
+    """Timers fire although the clock is too large to express nanoseconds."""
     await asyncio.sleep(2 * 365 * 86400)
     await asyncio.sleep(0.25)
     assert instant_time.elapsed == pytest.approx(2 * 365 * 86400 + 0.25)
 
 
 async def test_timers_fire_in_their_order(instant_time):
-    """What is ready runs before the clock goes on, so that every moment is met."""
+    """Ready callbacks run before the clock jumps, so that no timer is skipped."""
     seen = []
 
     async def note(delay):
@@ -39,7 +39,7 @@ async def test_timers_fire_in_their_order(instant_time):
 
 
 async def test_the_clock_is_the_machines_until_it_jumps(instant_time):
-    """The loop's time begins at the machine's, so that both can be compared."""
+    """The loop's time starts at the machine's monotonic time."""
     assert instant_time.time() == pytest.approx(time.monotonic(), abs=10)
     await asyncio.sleep(1000)
     assert instant_time.time() == pytest.approx(time.monotonic() + 1000, abs=10)
@@ -66,8 +66,8 @@ async def connect(stack):
     return connect
 
 
-async def test_what_was_sent_arrives_before_time_goes_on(instant_time, connect):
-    """Many megabytes go over a socket within a timeout of next to nothing."""
+async def test_sent_data_arrives_before_the_clock_jumps(instant_time, connect):
+    """Many megabytes go over a socket within a tiny timeout."""
 
     async def echo(reader, writer):
         while data := await reader.read(1 << 16):
@@ -82,8 +82,8 @@ async def test_what_was_sent_arrives_before_time_goes_on(instant_time, connect):
     assert instant_time.elapsed == 0
 
 
-async def test_silence_lasts_to_the_deadline(instant_time, connect):
-    """Where nobody answers, the timeout comes at its moment."""
+async def test_a_timeout_fires_if_nothing_arrives(instant_time, connect):
+    """Without an answer, the timeout fires at its time."""
 
     async def keep_silent(reader, writer):
         await reader.read()
@@ -96,15 +96,15 @@ async def test_silence_lasts_to_the_deadline(instant_time, connect):
     assert instant_time.elapsed == 30
 
 
-async def test_a_thread_is_waited_for(instant_time):
-    """While a thread of the loop's works the clock does not jump."""
+async def test_the_clock_waits_for_a_thread(instant_time):
+    """While a thread of the loop is running, the clock does not jump."""
     async with asyncio.timeout(60):
         assert await asyncio.to_thread(threading.Event().wait, 0.05) is False
     assert instant_time.elapsed == 0
 
 
-async def test_waiting_beside_a_thread_takes_as_long_as_it_says(instant_time):
-    """A timer fires while a thread works, no sooner than it would by any clock."""
+async def test_waiting_during_a_thread_takes_real_time(instant_time):
+    """A timer during a thread fires no earlier than by the real clock."""
     event = threading.Event()
     started = time.perf_counter()
     thread = asyncio.create_task(asyncio.to_thread(event.wait, 30))
@@ -116,16 +116,16 @@ async def test_waiting_beside_a_thread_takes_as_long_as_it_says(instant_time):
     assert instant_time.elapsed == pytest.approx(0.05)
 
 
-async def test_time_is_instant_again_when_the_thread_is_done(instant_time):
-    """What the loop's threads have done does not slow down what comes later."""
+async def test_waiting_after_a_thread_takes_no_time(instant_time):
+    """A finished thread does not slow down later waits."""
     started = time.perf_counter()
     await asyncio.to_thread(time.sleep, 0.01)
     await asyncio.sleep(60)
     assert time.perf_counter() - started < 30
 
 
-def test_the_end_of_a_loop_waits_for_its_threads():
-    """A thread that is still working when the loop is closed has the time that it really needs."""
+def test_closing_the_loop_waits_for_its_threads():
+    """A running thread gets the real time that it needs when the loop is closed."""
     done = []
 
     def work():
@@ -158,15 +158,15 @@ async def told_by_a_thread(seconds):
         thread.join()
 
 
-async def test_news_from_elsewhere_comes_too_late(instant_time):
-    """Of what goes on outside, the loop knows nothing."""
+async def test_external_events_come_too_late(instant_time):
+    """The loop does not see external events."""
     assert instant_time.patience == 0
     with pytest.raises(TimeoutError):
         await told_by_a_thread(0.1)
 
 
-async def test_patience_lets_news_from_elsewhere_come(instant_time):
-    """With patience the loop waits for what goes on outside, and not longer than for that."""
+async def test_patience_waits_for_external_events(instant_time):
+    """With patience the loop waits for an external event, and no longer."""
     instant_time.patience = 30
     started = time.perf_counter()
     assert await told_by_a_thread(0.05) == "news"
@@ -174,8 +174,8 @@ async def test_patience_lets_news_from_elsewhere_come(instant_time):
     assert instant_time.elapsed == 0
 
 
-async def test_patience_has_an_end(instant_time):
-    """A timer fires when patience is at its end, or when it would have fired by any clock."""
+async def test_patience_is_bounded(instant_time):
+    """A timer fires when patience ends, or at its real time."""
     instant_time.patience = 0.02
     started = time.perf_counter()
     await asyncio.sleep(3600)
@@ -184,8 +184,8 @@ async def test_patience_has_an_end(instant_time):
     assert 0.038 <= time.perf_counter() - started < 15
 
 
-async def test_without_a_timer_there_is_nothing_to_jump_to(instant_time):
-    """A loop that nothing but a thread can wake waits for it."""
+async def test_without_a_timer_the_loop_waits(instant_time):
+    """A loop that only a thread can wake waits for it."""
     told = asyncio.Event()
     timer = threading.Timer(0.05, instant_time.call_soon_threadsafe, [told.set])
     timer.start()
@@ -197,7 +197,7 @@ async def test_without_a_timer_there_is_nothing_to_jump_to(instant_time):
 @pytest.mark.cover_emulator(generation_time=47)
 @pytest.mark.cover_client(schedule=ExponentialSchedule(jitter=0))
 async def test_a_wait_keeps_its_schedule(cover_emulator, cover_client, instant_time):
-    """A cover that takes 47 seconds is polled as often as ever, and takes no real time."""
+    """A cover that takes 47 seconds is polled by the schedule, in no real time."""
     task_id = cover_emulator.add_job()
     details = await cover_client.wait_for_cover(task_id)
     assert details.generation_time.total_seconds() == pytest.approx(47, abs=0.002)
@@ -207,7 +207,7 @@ async def test_a_wait_keeps_its_schedule(cover_emulator, cover_client, instant_t
 
 
 async def test_a_wait_keeps_its_deadline(cover_emulator, cover_client, instant_time):
-    """A wait that times out does so to the millisecond."""
+    """A wait times out to the millisecond."""
     task_id = cover_emulator.add_job(CoverScript(end="never"))
     with pytest.raises(CoverTimeoutError) as caught:
         await cover_client.wait_for_cover(task_id)
@@ -215,8 +215,8 @@ async def test_a_wait_keeps_its_deadline(cover_emulator, cover_client, instant_t
     assert instant_time.elapsed == 900
 
 
-def test_a_wait_that_never_ends():
-    """A wait without a timeout, for a job that stays as it is, fails with the cover's id."""
+def test_an_endless_wait_raises():
+    """An endless wait for a job that never ends fails with the cover's id."""
 
     async def hang():
         async with (
@@ -235,24 +235,24 @@ def test_a_wait_that_never_ends():
     assert "or give the wait a timeout" in str(caught.value)
 
 
-async def test_a_refusal_is_held_out(cover_emulator, cover_client, instant_time):
-    """Retry-After is kept, and costs nobody a second."""
+async def test_retry_after_is_kept(cover_emulator, cover_client, instant_time):
+    """A Retry-After is kept, and takes no real time."""
     cover_emulator.fault(Fault.rate_limited(retry_after=100))
     await cover_client.get_credits()
     assert 100 <= instant_time.elapsed < 101
 
 
 async def test_a_request_that_stalls_times_out(cover_emulator, cover_client, instant_time):
-    """A stall costs the request's timeout, by the clock of the loop."""
+    """A stall takes the request's timeout, by the loop's clock."""
     cover_emulator.fault(Fault.stall())
     await cover_client.get_credits()
     assert 10 <= instant_time.elapsed < 11
 
 
-async def test_the_emulators_calendar_goes_with_the_loop(
+async def test_the_emulators_wall_clock_follows_the_loop(
     cover_emulator, cover_client, instant_time
 ):
-    """A job that has slept for a day is a day old by what the server says, too."""
+    """After a sleep of a day, a job is a day old by the server's times."""
 
     class Ages(list):
         def delay(self, age, pressure):
@@ -285,8 +285,8 @@ async def eventful_story():
         return [(seen.endpoint, round(seen.received - begun, 3)) for seen in emulator.requests]
 
 
-async def test_the_same_story_goes_the_same_way(instant_time):
-    """Stalls, resets, refusals and all, every request comes at the same moment in every run."""
+async def test_runs_are_reproducible(instant_time):
+    """With stalls, resets and refusals, every request comes at the same time in every run."""
     stories = []
     for _ in range(5):
         random.seed(7)

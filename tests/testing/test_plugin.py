@@ -42,8 +42,8 @@ def outcomes(project):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_plugin_for_async_tests_will_do(outcomes, mode):
-    """The fixtures live in the loop of the test, whichever plugin runs it."""
+def test_every_plugin_for_async_tests_works(outcomes, mode):
+    """The fixtures run in the test's loop, whichever plugin runs it."""
     result = outcomes(
         """
 async def test_a_cover_comes(cover_emulator, cover_client):
@@ -63,7 +63,7 @@ async def test_a_cover_comes_at_once(cover_client, cover_emulator, instant_time)
 
 @pytest.mark.parametrize("scope", ["class", "module", "package", "session"])
 def test_the_loop_may_be_shared(outcomes, scope):
-    """The fixtures live in the loop of the test, however many tests share it."""
+    """The fixtures run in the test's loop, however many tests share it."""
     result = outcomes(f"""
 @pytest.mark.asyncio(loop_scope="{scope}")
 class TestTogether:
@@ -82,7 +82,7 @@ class TestTogether:
 
 
 def test_markers_make_settings(outcomes):
-    """Both have the settings of their markers, and of several the nearest has the last word."""
+    """Markers set the settings of both, and the nearest overrides the others."""
     result = outcomes("""
 from kie_cover_async import AuthenticationError
 
@@ -104,8 +104,8 @@ async def test_client(cover_client):
     result.assert_outcomes(passed=3)
 
 
-def test_settings_without_a_name_are_refused(outcomes):
-    """A marker says that its settings have names."""
+def test_positional_settings_are_rejected(outcomes):
+    """A marker with positional arguments fails the test."""
     result = outcomes("""
 @pytest.mark.cover_emulator(47)
 async def test_settings(cover_emulator):
@@ -115,8 +115,8 @@ async def test_settings(cover_emulator):
     result.stdout.fnmatch_lines(["*the marker cover_emulator takes its settings by name*"])
 
 
-def test_the_environment_leads_to_the_emulator(outcomes, monkeypatch):
-    """Code that makes its own client reaches the emulator, and the real key is put away."""
+def test_the_environment_points_to_the_emulator(outcomes, monkeypatch):
+    """A client that the code makes reaches the emulator, and the real key is replaced."""
     monkeypatch.setenv("KIE_API_KEY", "the-real-key")
     monkeypatch.setenv("KIE_BASE_URL", "https://real.example")
     result = outcomes("""
@@ -134,7 +134,7 @@ async def test_own_client(cover_emulator):
 
 
 def test_both_are_closed_after_the_test(outcomes):
-    """Neither a connection nor a client stays behind."""
+    """No connection and no client is left after the test."""
     result = outcomes("""
 kept = []
 
@@ -151,8 +151,8 @@ def test_closed():
     result.assert_outcomes(passed=2)
 
 
-def test_an_emulator_of_ones_own(outcomes):
-    """Who defines `cover_emulator` anew has a client of that one."""
+def test_the_emulator_fixture_can_be_overridden(outcomes):
+    """The client is one of an overriding `cover_emulator`."""
     result = outcomes("""
 from kie_cover_async.emulator import CoverEmulator
 
@@ -168,7 +168,7 @@ async def test_client(cover_client):
 
 
 def test_other_tests_keep_their_loops(outcomes):
-    """A test that asks for no instant time runs as it would without the plugin."""
+    """A test without `instant_time` runs as without the plugin."""
     result = outcomes("""
 from kie_cover_async.testing import InstantTimeLoop
 
@@ -183,7 +183,7 @@ async def test_other(request):
 
 
 def test_jitter_is_the_same_in_every_run(outcomes):
-    """Tests in instant time draw the same random numbers, and others are not disturbed."""
+    """Tests in instant time draw the same random numbers, and others are not affected."""
     result = outcomes("""
 import random
 
@@ -213,8 +213,8 @@ def test_undisturbed():
     result.assert_outcomes(passed=6)
 
 
-def test_a_test_without_a_loop_is_told(outcomes):
-    """A plain function has no event loop that an emulator could live in."""
+def test_a_test_without_a_loop_fails_with_a_hint(outcomes):
+    """A plain test function that uses a fixture fails with a hint."""
     result = outcomes("""
 def test_plain(cover_emulator):
     pass
@@ -223,8 +223,8 @@ def test_plain(cover_emulator):
     result.stdout.fnmatch_lines(["cover_emulator lives in the event loop of an async test*"])
 
 
-def test_without_a_plugin_for_async_tests(project, monkeypatch):
-    """Without one the run is as ever, but for who uses a fixture: they are told what to install."""
+def test_without_a_plugin_for_async_tests_only_users_fail(project, monkeypatch):
+    """Without such a plugin only tests with our fixtures fail, with an install hint."""
     tests = project(
         """
 def test_plain():
@@ -242,8 +242,8 @@ async def test_async(cover_client):
     result.stdout.fnmatch_lines(['*pip install "kie-cover-async[[]testing]"*'])
 
 
-def test_instant_time_that_comes_too_late(outcomes):
-    """Who asks for it when the test has a loop already is told."""
+def test_late_instant_time_fails_with_a_hint(outcomes):
+    """Requesting `instant_time` after the loop was made fails with a hint."""
     result = outcomes("""
 @pytest.fixture
 def late(request):
@@ -256,8 +256,8 @@ async def test_late(late):
     result.stdout.fnmatch_lines(["instant_time has to be an argument of the test*"])
 
 
-def test_who_uses_nothing_pays_nothing():
-    """Loading the plugin loads neither the package nor anything it needs."""
+def test_unused_fixtures_load_nothing():
+    """Loading the plugin loads neither the package nor its dependencies."""
     # Measuring coverage would load more.
     environment = {name: os.environ[name] for name in os.environ if "COVERAGE" not in name}
     script = f"""
@@ -273,7 +273,7 @@ print(*set(sys.modules) - before)
 
 
 def test_pytest_finds_the_plugin():
-    """The entry point has the module's name, so that `-p` and installing load it once."""
+    """The entry point has the module's name, so `-p` and installation load it once."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     [(name, value)] = project["entry-points"]["pytest11"].items()
     assert name == PLUGIN
@@ -281,7 +281,7 @@ def test_pytest_finds_the_plugin():
 
 
 def test_the_examples_pass(project):
-    """The tests that the documentation shows pass, and take no minutes."""
+    """The tests in the documentation pass, in little real time."""
     tests = project("")
     for name in ("cover_service.py", "test_cover_service.py", "test_first_cover.py"):
         (tests.path / name).write_text((EXAMPLES / name).read_text("utf-8"), "utf-8")

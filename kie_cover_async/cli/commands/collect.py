@@ -96,7 +96,7 @@ async def collect(
     rate_limiter, seconds = rate_limiter_for(rate), timeout_seconds(timeout)
     _require_ids_or_folder(task_ids, file, out)
     with output.usage_errors():
-        networks = validation.networks("--allow-image-network", allow_image_network or ())
+        networks = validation.parse_networks("--allow-image-network", allow_image_network or ())
     view = CollectView()
     observers = [view.on_event, progress.FailureLog().on_event]
     with output.warnings_only(), _summarizing(view), open_ids(task_ids or (), file) as batches:

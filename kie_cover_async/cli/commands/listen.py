@@ -15,7 +15,7 @@ from rich.text import Text
 
 from kie_cover_async import CoverClient, CoverOutcome, InvalidResponseError, SignatureError
 from kie_cover_async.callbacks import CallbackInbox, CoverCallback
-from kie_cover_async.callbacks.memory import Memory
+from kie_cover_async.callbacks.inbox import RecentCallbacks
 from kie_cover_async.cli import options, output, progress, records
 from kie_cover_async.cli.callback_server import (
     DEFAULT_PATH,
@@ -122,7 +122,7 @@ class CallbackQueue:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._inbox = inbox
-        self._received, self._confirmed = Memory(), Memory()
+        self._received, self._confirmed = RecentCallbacks(), RecentCallbacks()
         self._clock = clock
         self._queue: asyncio.Queue[CoverCallback] = asyncio.Queue(_MAX_QUEUED)
         self._spinner = Spinner("dots", style="cyan")
@@ -141,7 +141,7 @@ class CallbackQueue:
         return callback
 
     def _enqueue(self, callback: CoverCallback) -> None:
-        is_repeated = self._received.repeats(callback.task_id, hash(callback), self._clock())
+        is_repeated = self._received.is_duplicate(callback.task_id, hash(callback), self._clock())
         if is_repeated or self.is_confirmed(callback.task_id):
             self.counts["repeated"] += 1
         elif self._queue.full():
@@ -164,12 +164,12 @@ class CallbackQueue:
         has_ended = outcome.ok and outcome.result().is_terminal
         self.counts["confirmed" if has_ended else "not confirmed"] += 1
         if has_ended:
-            self._confirmed.note(outcome.task_id, self._clock())
+            self._confirmed.add(outcome.task_id, self._clock())
         return has_ended
 
     def is_confirmed(self, task_id: str) -> bool:
         """Return whether a poll has shown the end of the job."""
-        return self._confirmed.knows(task_id, self._clock())
+        return self._confirmed.contains(task_id, self._clock())
 
     def summary(self) -> str:
         """Return all counts in one line."""

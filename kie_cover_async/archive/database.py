@@ -1,0 +1,202 @@
+"""The archive's database: one SQLite file with its tables, used from one thread.
+
+`covers.py` has the statements on the tables. Several tables can change in one transaction.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from .files import file_identity
+from .locking import BUSY_TIMEOUT, operational_errors
+
+NAME = "covers.sqlite3"
+_FILES = (NAME, f"{NAME}-wal", f"{NAME}-shm")
+
+_VERSION = 1
+_SCHEMA = (
+    """
+    CREATE TABLE tasks (
+        place INTEGER PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, state TEXT NOT NULL,
+        details TEXT, expires_at REAL, error TEXT, added_at REAL NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE files (
+        task_id TEXT NOT NULL, number INTEGER NOT NULL, url TEXT NOT NULL, name TEXT NOT NULL,
+        sha256 TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
+        width INTEGER NOT NULL, height INTEGER NOT NULL,
+        PRIMARY KEY (task_id, number)
+    ) WITHOUT ROWID
+    """,
+)
+# The columns that are read, by table; a user may have added others.
+COLUMNS = {
+    "tasks": "place, task_id, state, details, expires_at, error, added_at",
+    "files": "task_id, number, url, name, sha256, size, media_type, width, height",
+}
+
+_ROW_CURE = "copy the file, then correct or delete this row with an SQLite tool"
+_FILE_CURE = "put a backup in its place, or recover it with an SQLite tool"
+_MOVE = (
+    "or move it away: a new record adopts complete images as their covers are saved again, and "
+    "lacks ids that only this one has"
+)
+
+
+class DamagedRecordError(ValueError):
+    """The record of an archive cannot be read; the message names the file, the row and the cure."""
+
+
+@contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into an `OSError` or a `DamagedRecordError` that names the file."""
+    try:
+        with operational_errors(f"the record {path}"):
+            yield
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        # SQLite quotes a damaged schema in its message, which Python then cannot decode.
+        reason = "its schema is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        cure = _ROW_CURE if isinstance(error, sqlite3.DataError) else _FILE_CURE
+        said = f"{path} cannot be read as an archive's record: {reason}"
+        raise DamagedRecordError(f"{said}; {cure}, {_MOVE}") from error
+
+
+def check_integrity(path: Path) -> None:
+    """Let SQLite check every page of the file, by a connection of its own.
+
+    Raises:
+        DamagedRecordError: Pages contradict each other, which no single row may show.
+    """
+    with database_errors(path), closing(sqlite3.connect(path)) as connection:
+        [found] = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise sqlite3.DatabaseError(" ".join(found.split()))
+
+
+class ArchiveDatabase:
+    """A connection to the database. It blocks, and belongs to the thread that opened it.
+
+    The file is created if there is none; only one process may do that at a time.
+
+    A commit survives the end of the process. A power failure may take the last ones, except
+    in a `durable_transaction`.
+
+    Raises:
+        ValueError: The file is of a later version, or another program's; it is not altered.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder: Path = folder
+        self._path = folder / NAME
+        self._identities: dict[str, tuple[int, int] | None] = {}
+        self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        self._connection.text_factory = _decode
+        try:
+            self._open()
+            self._identities = {name: file_identity(folder / name) for name in _FILES}
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        """Execute one statement."""
+        return self._connection.execute(statement, values)
+
+    def changes(self, statement: str, *values: Any) -> bool:
+        """Execute one statement, and return whether it changed a row."""
+        return self.execute(statement, *values).rowcount > 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit all statements of the block or none; a nested block joins the outer one."""
+        if self._connection.in_transaction:
+            yield
+            return
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            # Again: the process that held the lock until now may have removed a file.
+            self.check_files()
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            # A full disk has rolled it back already.
+            if self._connection.in_transaction:
+                self.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def durable_transaction(self) -> Iterator[None]:
+        """Like `transaction`, but a power failure does not undo it; must be the outermost block."""
+        self.execute("PRAGMA synchronous = FULL")
+        try:
+            with self.transaction():
+                yield
+        finally:
+            self.execute("PRAGMA synchronous = NORMAL")
+
+    def check_files(self) -> None:
+        """Raise `sqlite3.OperationalError` if a file of the database was removed or replaced.
+
+        SQLite would continue to write to a file that no other process reads.
+        """
+        for name, identity in self._identities.items():
+            if file_identity(self.folder / name) != identity:
+                which = "it" if name == NAME else f"its file {name}"
+                said = f"{which} was removed, moved or replaced while the archive was open"
+                cure = "open it again, and copy the record by backup() only"
+                raise sqlite3.OperationalError(f"{said}; {cure}")
+
+    def _open(self) -> None:
+        if self._version() == 0:
+            self._create_tables()
+        self._check_tables()
+        self.execute("PRAGMA journal_mode = WAL")
+        self.execute("PRAGMA synchronous = NORMAL")
+        # This read creates the other files, which stay until the database is closed.
+        self._version()
+
+    def _version(self) -> int:
+        [version] = self.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            said = f"{self._path} is a record of version {version}"
+            raise ValueError(f"{said}, and this release reads up to {_VERSION}")
+        if version < 0:
+            raise ValueError(f"{self._path} is another program's database")
+        return int(version)
+
+    def _create_tables(self) -> None:
+        with self.transaction():
+            # Several processes may have opened a new folder at the same time.
+            if self._version():
+                return
+            # A dump or a recovery by SQLite's shell has the tables, and lacks the version.
+            if self.execute("SELECT * FROM sqlite_master").fetchone() is None:
+                for statement in _SCHEMA:
+                    self.execute(statement)
+            self._check_tables()
+            self.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _check_tables(self) -> None:
+        # The version alone proves nothing: other programs use the same numbers.
+        for table, wanted in COLUMNS.items():
+            columns = {name for _, name, *_ in self.execute(f"PRAGMA table_info({table})")}
+            missing = [name for name in wanted.split(", ") if name not in columns]
+            if missing:
+                said = f"{self._path} is another program's database, or damaged"
+                cure = "give the archive another folder, or put a backup in its place"
+                raise ValueError(f"{said}: {table} has no {', '.join(missing)}; {cure}")
+
+
+def _decode(content: bytes) -> str | bytes:
+    """Return a text that is not UTF-8 as bytes, which no column may be: its row is then named."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
