@@ -1,6 +1,6 @@
-"""Where the command `kie-cover` begins.
+"""The console script `kie-cover`.
 
-It stands beside the package, whose imports take long enough for somebody to press Ctrl-C.
+It is outside the package because the package's imports take long enough for Ctrl-C to be pressed.
 """
 
 import sys

@@ -21,12 +21,12 @@ from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 ID = "21aee3c3c2a01fa5e030b3799fa4dd56"
 LINES, COLUMNS = 24, 88
 
-# Before it draws anew, rich wipes off what it drew before: between two such is one picture.
+# Before rich draws again, it erases what it drew before: a picture lies between two of these.
 WIPED = re.compile(r"(?:\r|\x1b\[1A|\x1b\[2K|\x1b\[\?25[lh])*\x1b\[2K(?:\x1b\[\?25[lh])*")
 
 
 async def frames(*arguments: str, folder: str | None = None, **environment: str) -> list[str]:
-    """All that the command draws on a terminal, one picture after the other."""
+    """Return the pictures that the command draws on a terminal, one after the other."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
     command = await asyncio.create_subprocess_exec(
@@ -44,7 +44,7 @@ async def frames(*arguments: str, folder: str | None = None, **environment: str)
 
 
 def read_all(terminal: int) -> str:
-    """What is written to the terminal until it is closed."""
+    """Return what is written to the terminal until it is closed."""
     drawn = b""
     with suppress(OSError), os.fdopen(terminal, "rb", buffering=0) as file:
         while piece := file.read(1 << 16):
@@ -53,20 +53,20 @@ def read_all(terminal: int) -> str:
 
 
 def save(path: Path, typed: str, drawn: str) -> None:
-    """The picture, below the line that was typed."""
+    """Save the picture, below the line that was typed."""
     text = Text.assemble(("$ ", "dim"), typed, "\n", Text.from_ansi(drawn.strip("\n")))
     console = Console(
         record=True, width=COLUMNS, file=StringIO(), force_terminal=True, color_system="truecolor"
     )
     console.print(text)
     svg = console.export_svg(title="", unique_id=path.stem)
-    # Whoever looks at a page should not load a font from elsewhere.
+    # A reader of the page should not load a font from elsewhere.
     svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     path.write_text("\n".join(line.rstrip() for line in svg.splitlines()) + "\n", encoding="utf-8")
 
 
 def first(drawn: list[str], pattern: str) -> str:
-    """The first picture that shows this."""
+    """Return the first picture that shows this."""
     return next(frame for frame in drawn if re.search(pattern, frame))
 
 
@@ -86,7 +86,7 @@ async def wait(folder: Path) -> None:
         )
         emulator.fault(Fault.rate_limited(retry_after=2), after=3)
         drawn = await frames("wait", ID, KIE_BASE_URL=emulator.url, KIE_API_KEY="emulated")
-    save(folder / "wait-running.svg", f"kie-cover wait {ID}", first(drawn, "goes on in 1"))
+    save(folder / "wait-running.svg", f"kie-cover wait {ID}", first(drawn, "resuming in 1"))
     save(folder / "wait-ended.svg", f"kie-cover wait {ID}", drawn[-1])
 
 
@@ -96,22 +96,23 @@ async def collect(folder: Path) -> None:
         async with CoverEmulator(generation_time=(0.5, 9.0), image_size=1024) as emulator:
             jobs = [emulator.add_job() for _ in range(60)]
             jobs.append(emulator.add_job(CoverScript(seconds=1, end="failure")))
-            note(jobs, Path(images, "ids.txt"))
+            write_ids(jobs, Path(images, "ids.txt"))
             environment = {"KIE_BASE_URL": emulator.url, "KIE_API_KEY": "emulated"}
             drawn = await frames(*typed.split(), folder=images, **environment)
-    now = next(at for at, frame in enumerate(drawn) if re.search("4[0-9] saved", frame))
-    # What is said of a cover is written once, above the board; what stands there is all of it.
-    said = [line for frame in drawn[:now] for line in frame.splitlines() if is_outcome(line)]
-    shown = "\n".join([*said[-4:], *drawn[now].splitlines()])
+    pattern = r"(?s)4[0-9] saved.*1 failed"
+    now = next(index for index, frame in enumerate(drawn) if re.search(pattern, frame))
+    # The line of a cover is written once, above the view, and stays on the terminal.
+    lines = [line for frame in drawn[:now] for line in frame.splitlines() if is_outcome(line)]
+    shown = "\n".join([*lines[-4:], *drawn[now].splitlines()])
     save(folder / "collect-running.svg", f"kie-cover {typed}", shown)
 
 
-def note(ids: list[str], file: Path) -> None:
+def write_ids(ids: list[str], file: Path) -> None:
     file.write_text("\n".join(ids))
 
 
 def is_outcome(line: str) -> bool:
-    """Whether the line is that of a cover."""
+    """Return whether the line is that of a cover."""
     return re.match(r"[0-9a-f]{32}  ", line) is not None
 
 

@@ -1,14 +1,11 @@
-"""The command `kie-cover`: stdout is data, stderr is talk.
+"""The command `kie-cover`: results go to stdout, everything else to stderr.
 
-`app` declares the commands and `verbs` does most of them, over a `connection` made from the
-environment; `help_page` has the help without types, and `output` says what goes where and what the
-exit code means. `many` does those that take many ids, from wherever `ids` finds them. `board`,
-`tally` and `record` are what people see of waits, of many of them and of covers, `stage`, `scene`
-and `report` of the `demo`. `emulated` is the emulator in a terminal of its own. `collect` has the
-images on disk; `listening` and `reception` are for callbacks, which `serving` lets in over
-connections that `accepting` accepts and closes. `signals` has SIGTERM do what Ctrl-C does,
-`threads` keeps a hung name server from delaying the end, and `failures` names what a command gets
-through by itself.
+`commands/` holds one file for each verb or family of verbs, and `app` is where they are listed.
+`options` declares them to typer, with the options that several of them share. `client` opens a
+client from the environment, `ids` reads task ids, `callback_server` receives callbacks. `progress`
+is what is drawn or said while a command runs; `records` turns covers and errors into lines for
+people and for programs; `output` writes them and defines the exit codes. `process` covers signals
+and threads: how the command ends and how it is suspended.
 """
 
 import sys
@@ -20,7 +17,7 @@ except ModuleNotFoundError as _missing:
         raise
 
     def main() -> None:
-        """Say what has to be installed."""
+        """Print which extra must be installed."""
         sys.stderr.write("kie-cover needs more: pip install 'kie-cover-async[cli]'\n")
         sys.exit(2)
 

@@ -1,89 +1,79 @@
-"""What goes where, and what the exit code says: stdout is data, stderr is talk."""
+"""What goes where, and the exit codes: results to stdout, messages to stderr."""
 
-import asyncio
 import codecs
 import json
 import logging
 import os
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
-import attrs
 import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from kie_cover_async import (
-    AuthenticationError,
-    CoverAlreadyExistsError,
-    CoverDetails,
-    CoverTimeoutError,
-    InvalidTaskIdError,
-    KieCoverError,
-    unstructure_details,
-)
-from kie_cover_async.archive import DamagedRecordError
-
-from .threads import in_daemon_threads
-
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
-LOGGED = "kie_cover_async"
+LOGGER_NAME = "kie_cover_async"
 
-POLL_ALIKES = "kie-cover-poll-alikes"
-"""The error handler of a terminal's encoding: each of our signs becomes one of the same width."""
+ASCII_SIGNS = "kie-cover-ascii-signs"
+"""The error handler of a terminal's encoding: each sign becomes one of the same width."""
 
-# The spinner of rich, the signs of the demo, and the mark of a text that was cut.
-_POLL_ALIKES = dict(zip("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏✓✗◷‖·•…", "|/-\\|/-\\|/+xo=.*~", strict=True))
-
-_HINTS: dict[type[KieCoverError], str] = {
-    AuthenticationError: "is KIE_API_KEY right?",
-    CoverTimeoutError: "the job goes on, and can be waited for again",
-}
+# The spinner of rich, the signs of the demo, and the mark of a truncated text.
+_ASCII_SIGNS = dict(zip("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏✓✗◷‖·•…", "|/-\\|/-\\|/+xo=.*~", strict=True))
 
 
-def _poll_alikes(error: UnicodeError) -> tuple[str | bytes, int]:
+def _ascii_sign(error: UnicodeError) -> tuple[str | bytes, int]:
     """Replace one character; the codec calls again for the next."""
     error = cast("UnicodeEncodeError", error)
     error.end = error.start + 1
-    sign = _POLL_ALIKES.get(error.object[error.start])
+    sign = _ASCII_SIGNS.get(error.object[error.start])
     return (sign, error.end) if sign else codecs.backslashreplace_errors(error)
 
 
-codecs.register_error(POLL_ALIKES, _poll_alikes)
+codecs.register_error(ASCII_SIGNS, _ascii_sign)
 
 
-class Refused(Exception):
-    """A request that cannot be met as it was made, which the text says why: exit code 2."""
+class UsageError(typer.BadParameter):
+    """An argument or a setting that cannot be used: typer shows the message and exits with 2."""
+
+    def format_message(self) -> str:
+        return one_line(self.message)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn the exceptions of argument validation into `UsageError`."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
 
 
 class OutputLost(Exception):
-    """Nothing more can be written to stdout; `code` is what to exit with."""
+    """Nothing more can be written to stdout; `code` is the exit code."""
 
     def __init__(self, code: int) -> None:
         self.code = code
 
 
-class Talk(logging.Handler):
-    """What the package logs, as lines for the person who waits."""
-
+class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage())
 
 
 def show_log() -> None:
-    """Let the package's log be heard."""
-    log = logging.getLogger(LOGGED)
-    log.addHandler(Talk())
+    """Write the package's log to stderr."""
+    log = logging.getLogger(LOGGER_NAME)
+    log.addHandler(_StderrHandler())
     log.setLevel(logging.INFO)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No talk but warnings: what else is logged is shown in some other way."""
-    log = logging.getLogger(LOGGED)
+def warnings_only() -> Iterator[None]:
+    """Log nothing below warnings: the command shows the rest in another way."""
+    log = logging.getLogger(LOGGER_NAME)
     level = log.level
     log.setLevel(logging.WARNING)
     try:
@@ -92,35 +82,43 @@ def quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def wants_json(asked_for: bool) -> bool:
-    """JSON for whoever asks, and for whatever is no terminal."""
-    return asked_for or sys.stdout is None or not sys.stdout.isatty()
+def wants_json(is_asked_for: bool) -> bool:
+    """Return whether to write JSON: it was asked for, or stdout is not a terminal."""
+    return is_asked_for or sys.stdout is None or not sys.stdout.isatty()
 
 
-def paper() -> Console:
-    """What to print on for people: all of it text, nothing of it markup."""
-    return Console(highlight=False, markup=False, emoji=False)
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints any text as it is, without markup, emoji or highlighting."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def one_line(text: object) -> str:
-    """The text without anything that a terminal would obey or cannot show: it may be a server's."""
+    """Return the text with escapes for what a terminal would obey or cannot show.
+
+    The text may come from a server.
+    """
     line = "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
     )
-    # Written out here and not by the stream, so that the line is measured as it will be shown.
-    encoding = _encoding_of_terminal()
+    # Escaped here and not by the stream, so that the line is measured as it will be shown.
+    encoding = _terminal_encoding()
     return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _encoding_of_terminal() -> str:
+def _terminal_encoding() -> str:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and stream.isatty():
             return stream.encoding
     return "utf-8"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return for example `1 id` or `1,200 ids`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def say(text: object) -> None:
-    """A line of talk; nobody has to listen."""
+    """Write a line to stderr; ignore a stderr that cannot be written to."""
     if sys.stderr is not None:
         with suppress(OSError):
             sys.stderr.write(one_line(text) + "\n")
@@ -128,7 +126,7 @@ def say(text: object) -> None:
 
 
 def emit(text: str) -> None:
-    """A piece of data, written at once; raises `OutputLost`."""
+    """Write a line to stdout immediately; raises `OutputLost`."""
     if sys.stdout is None:
         return
     try:
@@ -139,8 +137,8 @@ def emit(text: str) -> None:
 
 
 def lost(error: OSError) -> OutputLost:
-    """What to raise of an error in writing to stdout, of which nothing more will come."""
-    # What is still in the buffer would be tried again, and fail again, when Python ends.
+    """Return what to raise for a failed write to stdout, and discard further output."""
+    # Python would try to write the rest of the buffer again at exit, and fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         return OutputLost(DONE)
@@ -149,75 +147,14 @@ def lost(error: OSError) -> OutputLost:
 
 
 def emit_json(document: Any) -> None:
-    """One JSON line, in ASCII: no terminal obeys it and no encoding spoils it."""
+    """Write one line of JSON, in ASCII: no terminal obeys it and no encoding corrupts it."""
     emit(json.dumps(document))
 
 
-def emit_printed(*things: RenderableType) -> None:
-    """Whatever rich prints; a text of any length stays in one piece, to be copied."""
-    console = paper()
+def emit_renderables(*things: RenderableType) -> None:
+    """Write what rich prints; a text is never wrapped, so that it can be copied."""
+    console = plain_console()
     with console.capture() as captured:
         for thing in things:
             console.print(thing, soft_wrap=isinstance(thing, Text))
     emit(captured.get().rstrip("\n"))
-
-
-def report_error(error: KieCoverError, *, as_json: bool) -> int:
-    """A line on stderr, and one on stdout where somebody reads JSON there; the exit code."""
-    hint, cause = _hint(error), error.__cause__
-    last = "" if cause is None else f"; before that: {cause}"
-    say(f"kie-cover: {error}{last}" + ("" if hint is None else f" ({hint})"))
-    if isinstance(error, InvalidTaskIdError):
-        return USAGE
-    if as_json:
-        with suppress(OutputLost):
-            emit_json(error_fields(error))
-    return FAILED
-
-
-def _hint(error: KieCoverError) -> str | None:
-    if isinstance(error, CoverAlreadyExistsError) and error.existing_task_id is not None:
-        return f"its cover is task {error.existing_task_id}"
-    return _HINTS.get(type(error))
-
-
-def error_fields(error: KieCoverError) -> dict[str, Any]:
-    """The error as JSON: its class, its message and its facts."""
-    fields: dict[str, Any] = {"taskId": error.task_id, "error": type(error).__name__}
-    fields["message"] = str(error)
-    for attribute in attrs.fields(type(error)):
-        first, *rest = attribute.name.split("_")
-        value = getattr(error, attribute.name)
-        if isinstance(value, CoverDetails):
-            value = unstructure_details(value)
-        if value is not None:
-            fields[first + "".join(map(str.capitalize, rest))] = value
-    if error.__cause__ is not None:
-        fields["cause"] = str(error.__cause__)
-    return fields
-
-
-@contextmanager
-def refusing() -> Iterator[None]:
-    """What is wrong with an argument or with the environment becomes `Refused`."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise Refused(error) from None
-
-
-def run(work: Coroutine[Any, Any, int], *, as_json: bool) -> NoReturn:
-    """Run a command to its end and leave with its exit code."""
-    try:
-        code = asyncio.run(in_daemon_threads(work, say))
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except Refused as refused:
-        say(f"kie-cover: {refused}")
-        code = USAGE
-    except KieCoverError as error:
-        code = report_error(error, as_json=as_json)
-    except (OSError, DamagedRecordError) as error:
-        say(f"kie-cover: {error}")
-        code = FAILED
-    raise typer.Exit(code)

@@ -1,10 +1,11 @@
-"""The command as its users have it: a process of its own, with pipes or on a terminal."""
+"""The command as users run it: a process of its own, with pipes or on a terminal."""
 
 import asyncio
 import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import termios
@@ -15,16 +16,18 @@ from typing import Any
 
 import pytest
 from attrs import define, field, frozen
-from support.forks import Fork, Forks
+from support.forks import ForkedProcess, ForkServer
 
 from kie_cover_async.emulator import CoverEmulator
 
-KEY = "a-key-that-nobody-may-see"
+KEY = "a-key-that-must-stay-secret"
 _OURS = ("KIE_", "HTTP", "http", "NO_PROXY", "no_proxy", "NETRC", "FORCE_COLOR", "NO_COLOR")
+
+Process = asyncio.subprocess.Process | ForkedProcess
 
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
-    """That of the tests, without what would change the command's ways."""
+    """Return that of the tests, without what would change how the command works."""
     kept = {name: os.environ[name] for name in os.environ if not name.startswith(_OURS)}
     ours = {"KIE_API_KEY": KEY, "TERM": "xterm-256color", "PYTHONWARNINGS": "error"}
     return {**kept, **ours, **more}
@@ -32,7 +35,7 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
 
 @frozen
 class Ended:
-    """What is left of a command."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -42,25 +45,31 @@ class Ended:
     def documents(self) -> list[Any]:
         return [json.loads(line) for line in self.out.splitlines()]
 
+    @property
+    def usage_error(self) -> str:
+        """The only message that typer has framed."""
+        [message] = re.findall(r"^│ (.*?) *│$", self.err, re.MULTILINE)
+        return message
+
 
 @define
 class Running:
     """A command with its stdout and stderr in pipes."""
 
-    process: asyncio.subprocess.Process | Fork
+    process: Process
 
     async def document(self) -> Any:
-        """The next JSON line of stdout."""
+        """Return the next JSON line of stdout."""
         assert self.process.stdout is not None
         return json.loads(await self.process.stdout.readline())
 
-    async def talk(self, ending: str = "\n") -> str:
-        """What stderr says up to this ending, a line of it if none is given."""
+    async def message(self, ending: str = "\n") -> str:
+        """Return what is on stderr up to this ending."""
         assert self.process.stderr is not None
         return (await self.process.stderr.readuntil(ending.encode())).decode()
 
-    def hang_up(self) -> None:
-        """Read no more of stdout."""
+    def close_stdout(self) -> None:
+        """Close the reading end of stdout."""
         self.process.stdout._transport.close()
 
     def interrupt(self) -> None:
@@ -68,14 +77,14 @@ class Running:
 
     async def end(self) -> Ended:
         out, err = await self.process.communicate()
-        return Ended(self.process.returncode or 0, (out or b"").decode(), err.decode())
+        return Ended(self.process.returncode or 0, (out or b"").decode(), (err or b"").decode())
 
 
 @define
 class OnTerminal:
     """A command on a terminal of 80 columns and 24 lines."""
 
-    process: asyncio.subprocess.Process | Fork
+    process: Process
     master: int
     shown: str = ""
     more: asyncio.Event = field(factory=asyncio.Event)
@@ -83,7 +92,7 @@ class OnTerminal:
     def read(self) -> None:
         try:
             self.shown += os.read(self.master, 1 << 16).decode(errors="replace")
-        except OSError:  # the other side has no more to say
+        except OSError:  # the command has closed its side
             self.close()
         self.more.set()
 
@@ -91,6 +100,7 @@ class OnTerminal:
         asyncio.get_running_loop().remove_reader(self.master)
 
     async def until(self, text: str) -> None:
+        """Wait until the text has been shown."""
         while text not in self.shown:
             self.more.clear()
             await self.more.wait()
@@ -104,17 +114,22 @@ class OnTerminal:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    with Forks(environment({})) as forks:
+def forks() -> Iterator[ForkServer]:
+    with ForkServer(environment({})) as forks:
         yield forks
 
 
-async def begun(
-    forks: Forks, command: tuple[str, ...], *arguments: str, env: dict[str, str], **files: Any
-) -> asyncio.subprocess.Process | Fork:
-    """A process of the command if no other is given."""
+async def begin(
+    forks: ForkServer,
+    command: tuple[str, ...],
+    *arguments: str,
+    env: dict[str, str],
+    before: str = "",
+    **files: Any,
+) -> Process:
+    """Start the command by a fork, or another command as a new process."""
     if not command:
-        return await forks.start(*arguments, environment=environment(env), **files)
+        return await forks.start(*arguments, environment=environment(env), before=before, **files)
     pipes = dict.fromkeys(("stdout", "stderr"), asyncio.subprocess.PIPE)
     return await asyncio.create_subprocess_exec(
         *command, *arguments, env=environment(env), **{**pipes, **files}
@@ -123,16 +138,24 @@ async def begun(
 
 @asynccontextmanager
 async def started(
-    forks: Forks,
+    forks: ForkServer,
     *arguments: str,
     command: tuple[str, ...] = (),
+    stdin: int | None = None,
+    before: str = "",
     stdout: int | None = None,
     **env: str,
 ) -> AsyncIterator[Running]:
-    """The command, or another one, with these arguments, and more of an environment."""
-    files = {"stdout": stdout} if stdout is not None else {}
+    """Start the command, or another one, with these arguments and additions to its environment.
+
+    In a forked process, the code `before` is executed first.
+    """
     nothing = os.open(os.devnull, os.O_RDONLY)
-    process = await begun(forks, command, *arguments, env=env, stdin=nothing, **files)
+    files = {"stdin": nothing if stdin is None else stdin}
+    files |= {"stdout": stdout} if stdout is not None else {}
+    # A message of typer's has a line of its own, however long it is.
+    env = {"COLUMNS": "1000", **env}
+    process = await begin(forks, command, *arguments, env=env, before=before, **files)
     os.close(nothing)
     try:
         yield Running(process)
@@ -144,13 +167,18 @@ async def started(
 
 @asynccontextmanager
 async def on_terminal(
-    forks: Forks, *arguments: str, command: tuple[str, ...] = (), **env: str
+    forks: ForkServer,
+    *arguments: str,
+    command: tuple[str, ...] = (),
+    before: str = "",
+    stdout: int | None = None,
+    **env: str,
 ) -> AsyncIterator[OnTerminal]:
-    """The same on a terminal."""
+    """Do the same on a terminal; stdout may be another file."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    files = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
-    process = await begun(forks, command, *arguments, env=env, **files)
+    files = {"stdin": slave, "stdout": slave if stdout is None else stdout, "stderr": slave}
+    process = await begin(forks, command, *arguments, env=env, before=before, **files)
     os.close(slave)
     terminal = OnTerminal(process, master)
     asyncio.get_running_loop().add_reader(master, terminal.read)
@@ -165,12 +193,12 @@ async def on_terminal(
 
 
 @pytest.fixture(name="started")
-def _started(forks: Forks) -> Callable[..., AbstractAsyncContextManager[Running]]:
+def _started(forks: ForkServer) -> Callable[..., AbstractAsyncContextManager[Running]]:
     return partial(started, forks)
 
 
 @pytest.fixture(name="on_terminal")
-def _on_terminal(forks: Forks) -> Callable[..., AbstractAsyncContextManager[OnTerminal]]:
+def _on_terminal(forks: ForkServer) -> Callable[..., AbstractAsyncContextManager[OnTerminal]]:
     return partial(on_terminal, forks)
 
 
@@ -178,12 +206,29 @@ Run = Callable[..., Awaitable[Ended]]
 
 
 @pytest.fixture
-def run(forks: Forks) -> Run:
+def run(forks: ForkServer) -> Run:
     async def run(*arguments: str, **options: Any) -> Ended:
         async with started(forks, *arguments, **options) as command:
             return await command.end()
 
     return run
+
+
+@pytest.fixture
+def piped() -> Iterator[Callable[[str], int]]:
+    """Return the reading end of a pipe with this text, for stdin."""
+    ends = []
+
+    def piped(text: str) -> int:
+        reading, writing = os.pipe()
+        ends.append(reading)
+        with os.fdopen(writing, "w") as file:
+            file.write(text)
+        return reading
+
+    yield piped
+    for end in ends:
+        os.close(end)
 
 
 Start = Callable[..., Awaitable[CoverEmulator]]
@@ -206,6 +251,6 @@ async def emulator(start: Start) -> CoverEmulator:
 
 @pytest.fixture
 def key(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The key in the environment of the tests themselves, for commands that run in them."""
+    """Set the key in the environment of the tests, for commands that run in their process."""
     monkeypatch.setenv("KIE_API_KEY", KEY)
     return KEY

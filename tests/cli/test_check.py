@@ -1,55 +1,48 @@
-"""`check` and `wait` for many ids: where they come from, and a line for each."""
+"""`check` and `wait` for many ids: the sources of the ids, and a line for each."""
 
 import asyncio
 import json
 import os
 import sys
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from io import StringIO
 
 import pytest
-from rich.console import Console
 
 from kie_cover_async import (
-    CoverDetails,
-    CoverOutcome,
     InvalidTaskIdError,
-    RateLimitedError,
     RateLimiter,
     ServerError,
 )
-from kie_cover_async.cli import ids, many
-from kie_cover_async.cli.connection import rate_limiter_of
-from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, Refused
-from kie_cover_async.cli.tally import Tally
+from kie_cover_async.cli import ids
+from kie_cover_async.cli.client import rate_limiter_for
+from kie_cover_async.cli.commands.covers import check, wait
+from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, UsageError
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.events import CoverPolled, RequestFinished, RequestsPaused
 from kie_cover_async.validation import validate_task_id
 
-COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
+# The clock of the command, not of the emulator.
+FAST = "speed_up(5)"
 ERROR = ServerError(code=500)
-TIMES = {"check": [], "wait": ["--timeout", "1"]}
-ERRORS = {"check": "TaskNotFoundError", "wait": "CoverTimeoutError"}
 
 
-def asked(emulator, *given, file=None, rate=float("inf"), as_json=True):
-    return many.Asked(ids=given, file=file, base_url=str(emulator.url), rate=rate, as_json=as_json)
+def arguments_for(emulator, *given, file=None, rate=float("inf"), as_json=True):
+    url = str(emulator.url)
+    return {"task_ids": given, "file": file, "base_url": url, "rate": rate, "as_json": as_json}
 
 
 def documents(capsys):
-    heard = capsys.readouterr()
-    return {line["taskId"]: line for line in map(json.loads, heard.out.splitlines())}
+    captured = capsys.readouterr()
+    return {line["taskId"]: line for line in map(json.loads, captured.out.splitlines())}
 
 
-async def drawn(*arguments, file=None):
-    with ids.opened(arguments, file) as given:
-        return [task_id async for task_id in given]
+async def read_ids(*arguments, file=None):
+    with ids.open_ids(arguments, file) as batches:
+        return [task_id async for batch in batches for task_id in batch]
 
 
 @pytest.fixture
 def stdin(monkeypatch):
-    """A pipe in place of stdin: whatever is written here can be read there."""
+    """Replace stdin by a pipe; return the writing end."""
     reading, writing = os.pipe()
     with open(reading) as ours, open(writing, "wb", buffering=0) as theirs:  # noqa: PTH123 - a descriptor has no path
         monkeypatch.setattr(sys, "stdin", ours)
@@ -57,10 +50,10 @@ def stdin(monkeypatch):
 
 
 @pytest.mark.usefixtures("key")
-async def test_a_line_for_each_id(emulator, capsys):
-    """Whatever becomes of an id has a line of its own, with the id as it was given."""
+async def test_each_id_has_a_line(emulator, capsys):
+    """The line has the id as it was given, whatever became of it."""
     done, failed = emulator.add_job(age=60), emulator.add_job(CoverScript(end="failure"), age=60)
-    assert await many.check(asked(emulator, done, failed, "nobody", "no id")) == FAILED
+    assert await check(**arguments_for(emulator, done, failed, "nobody", "no id")) == FAILED
     lines = documents(capsys)
     assert lines[done]["successFlag"] == 1
     assert lines[failed]["successFlag"] == 3
@@ -70,81 +63,81 @@ async def test_a_line_for_each_id(emulator, capsys):
 
 
 @pytest.mark.usefixtures("key")
-async def test_a_failed_cover_is_an_answer(emulator, capsys):
-    """To a poll, a failure is as good a state as any; to a wait it is a failure."""
+async def test_failed_cover_is_an_answer_to_check_and_a_failure_to_wait(emulator, capsys):
+    """The exit codes say so."""
     failed = [emulator.add_job(CoverScript(end="failure"), age=60) for _ in range(2)]
-    assert await many.check(asked(emulator, *failed)) == DONE
+    assert await check(**arguments_for(emulator, *failed)) == DONE
     assert "2 ids" in capsys.readouterr().err
-    assert await many.wait(asked(emulator, *failed), 5) == FAILED
+    assert await wait(**arguments_for(emulator, *failed), timeout=5) == FAILED
     assert {line["error"] for line in documents(capsys).values()} == {"CoverFailedError"}
 
 
 @pytest.mark.usefixtures("key")
-async def test_waiting_for_many(emulator, capsys):
-    """Covers come in the order in which they are done, and at the end is said what there was."""
+async def test_covers_are_written_in_the_order_in_which_they_end(instant_time, emulator, capsys):
+    """A summary follows on stderr."""
     slow, quick = (emulator.add_job(CoverScript(seconds=s)) for s in (1.5, 0.0))
-    assert await many.wait(asked(emulator, slow, quick), float("inf")) == DONE
-    heard = capsys.readouterr()
-    assert [json.loads(line)["taskId"] for line in heard.out.splitlines()] == [quick, slow]
-    assert heard.err.startswith("2 ids in ")
-    assert ": 2 ok, 0 failed; " in heard.err
+    assert await wait(**arguments_for(emulator, slow, quick), timeout=float("inf")) == DONE
+    captured = capsys.readouterr()
+    assert [json.loads(line)["taskId"] for line in captured.out.splitlines()] == [quick, slow]
+    assert captured.err.startswith("2 ids in ")
+    assert ": 2 ok, 0 failed; " in captured.err
 
 
 @pytest.mark.usefixtures("key")
-async def test_a_single_wait_from_arguments(emulator, capsys):
-    """A single id is waited for as ever, with a line for every change."""
+async def test_wait_for_a_single_id_writes_each_change(emulator, capsys):
+    """An id from a file or a pipe is one of many."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
-    assert await many.wait(asked(emulator, task_id, rate=5), 5) == DONE
-    heard = capsys.readouterr()
-    assert json.loads(heard.out)["taskId"] == task_id
-    assert heard.err.endswith(": SUCCESS\n")
+    assert await wait(**arguments_for(emulator, task_id, rate=5), timeout=5) == DONE
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["taskId"] == task_id
+    assert captured.err.endswith(": SUCCESS\n")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\t\n", b"\xef\xbb\xbf\n"])
-async def test_a_file_without_ids_is_refused(tmp_path, content):
-    """A file that is empty or blank is a mistake, and is named."""
+async def test_file_without_ids_is_rejected(tmp_path, content):
+    """The message names the empty or blank file."""
     file = tmp_path / "ids.txt"
     file.write_bytes(content)
-    with pytest.raises(Refused, match=f"^no ids in {file}$"):
-        await drawn(file=str(file))
+    with pytest.raises(UsageError, match=f"^no ids in {file}$"):
+        await read_ids(file=str(file))
 
 
 @pytest.mark.usefixtures("key")
 async def test_nothing_is_polled_without_ids(emulator, capsys, tmp_path):
-    """The command ends with the reason, and without a summary of nothing."""
+    """The command ends with the reason, and without a summary."""
     file = tmp_path / "ids.txt"
     file.touch()
-    with pytest.raises(Refused, match=r"^no ids in "):
-        await many.check(asked(emulator, file=str(file)))
+    with pytest.raises(UsageError, match=r"^no ids in "):
+        await check(**arguments_for(emulator, file=str(file)))
     assert capsys.readouterr() == ("", "")
     assert not emulator.requests
 
 
-async def test_a_blank_stdin_and_an_empty_file_are_refused(stdin, tmp_path):
-    """Each place that was searched for ids is named."""
+async def test_blank_stdin_and_empty_file_are_rejected(stdin, tmp_path):
+    """The message names both."""
     file = tmp_path / "ids.txt"
     file.touch()
     stdin.write(b"\n")
     stdin.close()
-    with pytest.raises(Refused, match=f"^no ids in stdin and {file}$"):
-        await drawn("-", file=str(file))
+    with pytest.raises(UsageError, match=f"^no ids in stdin and {file}$"):
+        await read_ids("-", file=str(file))
 
 
-async def test_an_empty_file_beside_other_ids_is_named(tmp_path, capsys):
-    """The other ids are used, and stderr names the file that has none."""
+async def test_empty_file_is_named_if_there_are_other_ids(tmp_path, capsys):
+    """The other ids are used."""
     file = tmp_path / "ids.txt"
     file.touch()
-    assert await drawn("a", file=str(file)) == ["a"]
+    assert await read_ids("a", file=str(file)) == ["a"]
     assert capsys.readouterr().err == f"kie-cover: no ids in {file}\n"
 
 
 @pytest.mark.usefixtures("key")
-async def test_for_people(emulator, capsys):
-    """Where nobody asks for JSON a line has the id, the state, and the images or what is wrong."""
+async def test_text_has_the_id_the_state_and_the_images_or_the_error(emulator, capsys):
+    """It is written unless JSON is asked for."""
     done = emulator.add_job(age=60)
     failed = emulator.add_job(CoverScript(end="failure", error_message="no\x1bluck"), age=60)
     young = emulator.add_job(CoverScript(end="never"))
-    await many.check(asked(emulator, done, failed, young, "no\tid", as_json=False))
+    await check(**arguments_for(emulator, done, failed, young, "no\tid", as_json=False))
     lines = {line.partition("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
     assert lines[done].startswith(f"{done}  SUCCESS  http")
     assert lines[failed] == rf"{failed}  GENERATE_COVER_FAILED  no\x1bluck"
@@ -152,13 +145,13 @@ async def test_for_people(emulator, capsys):
     assert lines[r"no\tid"].startswith(r"no\tid  InvalidTaskIdError  task_id must be")
 
 
-async def test_ids_from_everywhere(stdin, tmp_path):
-    """Arguments, stdin in their midst and a file, in this order; blanks and marks are none."""
+async def test_ids_come_from_arguments_stdin_and_a_file(stdin, tmp_path):
+    """They keep this order; blank lines and byte order marks are skipped."""
     file = tmp_path / "ids.txt"
     file.write_bytes(b"\xef\xbb\xbfd\r\n\n  e  \n" + b"\xef\xbb\xbf\n" + b"f")
     stdin.write(b"b\n\nc")
     stdin.close()
-    assert await drawn("a", "-", "g", file=str(file)) == ["a", "b", "c", "g", "d", "e", "f"]
+    assert await read_ids("a", "-", "g", file=str(file)) == ["a", "b", "c", "g", "d", "e", "f"]
 
 
 @pytest.mark.parametrize(
@@ -173,9 +166,9 @@ async def test_ids_from_everywhere(stdin, tmp_path):
         ("grüße", "grüße"),
     ],
 )
-def test_the_id_in_a_line(text, task_id):
-    """A line is an id, a JSON string, what this command writes, or an answer of the API."""
-    assert ids.an_id(text) == task_id
+def test_line_is_an_id_or_json_with_an_id(text, task_id):
+    """The JSON is a string, output of this command, or an API answer."""
+    assert ids.parse_id(text) == task_id
 
 
 NO_ID = "JSON without a string taskId"
@@ -202,9 +195,9 @@ NO_ID = "JSON without a string taskId"
         ('{"taskId":"caf\udce9"}', "text that is not UTF-8"),
     ],
 )
-def test_a_line_without_an_id(text, problem):
-    """Other JSON is kept as it is, and an error about it names what it is."""
-    given = ids.an_id(text)
+def test_other_json_is_not_an_id(text, problem):
+    """It is kept unchanged, and the error about it says what it is."""
+    given = ids.parse_id(text)
     assert str(given) == text
     with pytest.raises(InvalidTaskIdError) as caught:
         validate_task_id("task_id", given)
@@ -212,77 +205,78 @@ def test_a_line_without_an_id(text, problem):
 
 
 @pytest.mark.usefixtures("key")
-async def test_lines_of_json(emulator, capsys, tmp_path):
-    """Strings and answers of the API are polled; of other JSON nothing is sent, and it is named."""
+async def test_ids_in_json_are_polled_and_other_json_is_not(emulator, capsys, tmp_path):
+    """The error about other JSON quotes it."""
     first, second = emulator.add_job(age=60), emulator.add_job(age=60)
     answer = {"code": 200, "msg": "success", "data": {"taskId": second}}
     lines = [json.dumps(first), json.dumps(answer), '["an-id"]', "null"]
     file = tmp_path / "ids.txt"
     file.write_text("\n".join(lines), "utf-8")
-    assert await many.check(asked(emulator, file=str(file))) == FAILED
+    assert await check(**arguments_for(emulator, file=str(file))) == FAILED
     written = documents(capsys)
     assert written.keys() == {first, second, '["an-id"]', "null"}
     assert written["null"]["error"] == "InvalidTaskIdError"
     assert NO_ID in written["null"]["message"]
     assert {request.task_id for request in emulator.requests} == {first, second}
-    await many.check(asked(emulator, file=str(file), as_json=False))
+    await check(**arguments_for(emulator, file=str(file), as_json=False))
     assert '["an-id"]  InvalidTaskIdError  task_id must be' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-async def test_another_encoding_is_refused(tmp_path, encoding):
-    """UTF-16, which a shell of Windows writes, is refused by name before an id is drawn."""
+async def test_utf_16_and_utf_32_are_rejected(tmp_path, encoding):
+    """Windows shells write UTF-16. The message comes before any id."""
     file = tmp_path / "ids.txt"
     file.write_text("an-id\nanother\n", encoding)
-    said = f"^{file} has a NUL in line 1: save it as UTF-8, not as UTF-16$"
-    with ids.opened([], str(file)) as given, pytest.raises(Refused, match=said):
-        await anext(given)
+    message = f"^{file} has a NUL in line 1: save it as UTF-8, not as UTF-16$"
+    with pytest.raises(UsageError, match=message):
+        await read_ids(file=str(file))
 
 
-async def test_a_nul_is_refused(stdin):
-    """A NUL is named, with its line, also if it comes later."""
-    with ids.opened(["-"], None) as given:
+async def test_nul_is_rejected_with_its_line(stdin):
+    """It may come later, too."""
+    with ids.open_ids(["-"], None) as given:
         stdin.write(b"one\ntwo\n")
-        assert await anext(given) == "one"
-        assert await anext(given) == "two"
+        assert await anext(given) == ["one", "two"]
         stdin.write(b"three\nfo\0ur\n")
-        with pytest.raises(Refused, match=r"^stdin has a NUL in line 4: "):
+        with pytest.raises(UsageError, match=r"^stdin has a NUL in line 4: "):
             await anext(given)
 
 
-async def test_an_endless_line_is_not_read_to_its_end(tmp_path):
-    """A line that is too long for an id or an answer of the API is refused while it is read."""
+async def test_line_that_is_too_long_is_rejected_before_its_end(tmp_path):
+    """It is longer than any id and any API answer."""
     file = tmp_path / "ids.txt"
     file.write_bytes(b"an-id\n" + b"x" * (8 << 20))
     with file.open("rb", buffering=0) as opened:
         lines = ids._lines(ids._File("ids.txt", opened.fileno()))
         assert b"an-id" in await anext(lines)
-        with pytest.raises(Refused, match=r"^line 2 of ids\.txt is longer than 1,048,576 bytes: "):
+        with pytest.raises(
+            UsageError, match=r"^line 2 of ids\.txt is longer than 1,048,576 bytes: "
+        ):
             async for _ in lines:
                 pass
         assert opened.tell() < 2 << 20
 
 
-async def test_ids_come_as_they_are_written(stdin):
-    """Stdin is read as it is written to, and the loop goes on meanwhile."""
-    with ids.opened(["-"], None) as given:
+async def test_ids_come_as_soon_as_they_are_written_to_stdin(stdin):
+    """The event loop runs meanwhile."""
+    with ids.open_ids(["-"], None) as given:
         first = asyncio.ensure_future(anext(given))
         await asyncio.sleep(0.02)
         stdin.write(b"one\ntw")
-        assert await first == "one"
+        assert await first == ["one"]
         second = asyncio.ensure_future(anext(given))
         await asyncio.sleep(0.02)
         assert not second.done()
         stdin.write(b"o\n")
-        assert await second == "two"
+        assert await second == ["two"]
         await given.aclose()
 
 
-async def test_a_named_pipe(tmp_path):
-    """A pipe that nobody writes to yet is waited for."""
+async def test_named_pipe_without_a_writer_is_waited_for(tmp_path):
+    """Its ids come when there is one."""
     pipe = str(tmp_path / "pipe")
     os.mkfifo(pipe)
-    reading = asyncio.create_task(drawn(file=pipe))
+    reading = asyncio.create_task(read_ids(file=pipe))
     await asyncio.sleep(0.02)
     assert not reading.done()
     with closing(os.fdopen(os.open(pipe, os.O_WRONLY), "wb")) as writing:
@@ -290,8 +284,8 @@ async def test_a_named_pipe(tmp_path):
     assert await reading == ["a", "b"]
 
 
-async def test_a_file_is_not_read_at_once(tmp_path):
-    """What is drawn of a large file is what is wanted of it, and a little more."""
+async def test_large_file_is_read_as_far_as_its_ids_are_used(tmp_path):
+    """The rest is read later."""
     file = tmp_path / "ids.txt"
     file.write_text("an-id\n" * 100_000)
     descriptor = os.open(file, os.O_RDONLY)
@@ -303,26 +297,25 @@ async def test_a_file_is_not_read_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "file", "said"),
+    ("arguments", "file", "message"),
     [
-        ([], None, "no ids: give some, or --file FILE"),
         ([], "", "--file must name a file, not ''"),
         (["a"], "", "--file must name a file, not ''"),
         (["a"], "/nowhere/ids", "cannot open /nowhere/ids: No such file"),
         ([], "/", "cannot read ids: Is a directory"),
     ],
 )
-async def test_where_no_ids_can_come_from(arguments, file, said):
-    """What is wrong with the place is said, and the exit code is that of a wrong argument."""
-    with pytest.raises(Refused, match=said):
-        await drawn(*arguments, file=file)
+async def test_unreadable_source_of_ids_is_rejected(arguments, file, message):
+    """The message says what is wrong."""
+    with pytest.raises(UsageError, match=message):
+        await read_ids(*arguments, file=file)
 
 
-async def test_a_closed_stdin(monkeypatch):
-    """Where there is no stdin that is said."""
+async def test_closed_stdin_is_rejected(monkeypatch):
+    """The message says so."""
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(Refused, match="stdin is closed"):
-        await drawn("-")
+    with pytest.raises(UsageError, match="stdin is closed"):
+        await read_ids("-")
 
 
 @pytest.mark.parametrize(
@@ -335,136 +328,52 @@ async def test_a_closed_stdin(monkeypatch):
         (float("inf"), repr(RateLimiter.unlimited())),
     ],
 )
-def test_rates(rate, rate_limiter):
-    """Any number of requests a second will do, and no limit at all."""
-    assert repr(rate_limiter_of(rate)) == rate_limiter
+def test_rate_may_be_any_positive_number_or_infinite(rate, rate_limiter):
+    """It becomes a rate limiter."""
+    assert repr(rate_limiter_for(rate)) == rate_limiter
 
 
 @pytest.mark.parametrize(
     ("rate", "wanted"),
     [(0, "above 0"), (-1, "above 0"), (float("nan"), "above 0"), (5e-324, "of at least 1e-09")],
 )
-def test_rates_that_are_none(rate, wanted):
-    """A rate at which nothing would ever be asked is refused."""
-    with pytest.raises(Refused, match=f"^--rate must be a finite number {wanted}, not {rate}"):
-        rate_limiter_of(rate)
+def test_rate_without_requests_is_rejected(rate, wanted):
+    """It is zero, negative, not a number, or too small."""
+    with pytest.raises(UsageError, match=f"^--rate must be a finite number {wanted}, not {rate}"):
+        rate_limiter_for(rate)
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def shown(tally):
-    console = Console(file=StringIO(), width=100)
-    with console.capture() as captured:
-        console.print(tally)
-    return [line[2:].rstrip() for line in captured.get().splitlines()]
-
-
-def of_state(flag):
-    return CoverOutcome(task_id="a", details=CoverDetails(task_id="a", success_flag=flag))
-
-
-def test_a_tally_counts():
-    """It shows what became of the ids so far, and how long that took."""
-    clock = Clock()
-    tally = Tally(clock=clock)
-    for outcome in (*map(of_state, (1, 1, 2)), CoverOutcome(task_id="b", error=ERROR)):
-        tally.count(outcome)
-    clock.now += 10
-    first, ends, _ = shown(tally)
-    assert first.startswith("4 done: 3 ok, 1 failed   10 s ")
-    assert ends == "SUCCESS 2  GENERATING 1  ServerError 1"
-    assert tally.summary() == "4 ids in 10.0 s: 3 ok, 1 failed; 0 requests, 0.0 a second"
-
-
-def test_a_tally_of_requests():
-    """It shows the rate of the last seconds, and the time that requests were held up."""
-    clock = Clock()
-    tally = Tally(clock=clock)
-    request = RequestFinished(
-        endpoint="record-info",
-        method="GET",
-        task_id="a",
-        attempt=1,
-        http_status=200,
-        queue_time=2,
-        duration=0.1,
-        error=None,
-    )
-    for _ in range(100):
-        shown(tally)
-        clock.now += 0.1
-        tally.hear(request)
-    clock.now += 0.1
-    first, _, rest = shown(tally)
-    assert first.endswith("   10 s   9.8 requests/s")
-    assert rest == "1.98 s in the queue"
-    assert tally.summary().endswith("; 100 requests, 9.9 a second")
-
-
-def test_a_tally_of_waits():
-    """It shows how late the ends of jobs were seen, of those that say when they ended."""
-    created = datetime(2026, 1, 15, 12, tzinfo=UTC)
-    ended = {"create_time": created, "complete_time": created + timedelta(seconds=50)}
-    tally = Tally(clock=Clock())
-    for facts, age in (
-        ({"success_flag": 2}, 10),
-        ({"success_flag": 1}, 70),
-        ({"success_flag": 1, **ended}, 52),
-        ({"success_flag": 3, **ended}, 54),
-    ):
-        details = CoverDetails(task_id="a", **facts)
-        tally.hear(CoverPolled(task_id="a", wait=object(), age=age, details=details, error=None))
-    tally.hear(CoverPolled(task_id="a", wait=object(), age=99, details=None, error=ERROR))
-    assert shown(tally)[2].endswith("   3.0 s from done to seen")
-
-
-def test_a_tally_while_all_is_held():
-    """While all requests are stopped it says for how long."""
-    clock = Clock()
-    tally = Tally(clock=clock)
-    tally.hear(RequestsPaused(kind="polls", seconds=3.0, error=RateLimitedError(code=429)))
-    clock.now += 1
-    assert shown(tally)[3] == "too many requests: goes on in 2.0 s"
-    clock.now += 2
-    assert len(shown(tally)) == 3
-
-
-def shell(script):
-    """A command line in which `$@` stands for the command and its arguments."""
-    return ("/bin/sh", "-c", script, "sh", *COMMAND)
-
-
-@pytest.mark.parametrize("command", ["check", "wait"])
-async def test_through_a_pipe(run, emulator, command):
-    """Ids of a pipe come out as JSON lines, and 1 tells that there was an error among them."""
+@pytest.mark.parametrize(
+    ("command", "error"), [("check", "TaskNotFoundError"), ("wait", "CoverFailedError")]
+)
+async def test_ids_from_a_pipe_become_json_lines(run, emulator, piped, command, error):
+    """The exit code is 1 because there is an error among them."""
     task_ids = [emulator.add_job(age=60) for _ in range(300)]
-    script = f'printf "%s\\n" {" ".join(task_ids)} nobody | "$@"'
-    arguments = (command, "-", "--rate", "inf", "--base-url", str(emulator.url))
-    ended = await run(*arguments, *TIMES[command], command=shell(script))
+    failed = (
+        emulator.add_job(CoverScript(end="failure"), age=60) if command == "wait" else "unknown"
+    )
+    stdin = piped("\n".join([*task_ids, failed, ""]))
+    ended = await run(command, "-", "--rate", "inf", stdin=stdin, KIE_BASE_URL=str(emulator.url))
     assert ended.code == FAILED
     lines = {line["taskId"]: line for line in ended.documents}
     assert len(ended.documents) == len(lines) == 301
     assert all(lines[task_id]["successFlag"] == 1 for task_id in task_ids)
-    assert lines["nobody"]["error"] == ERRORS[command]
+    assert lines[failed]["error"] == error
     assert ended.err.startswith("301 ids in ")
 
 
-async def test_what_is_asked_for_can_be_waited_for(run, emulator):
-    """What one command writes another one reads."""
+async def test_output_of_generate_is_input_of_wait(run, emulator, piped):
+    """A command can read what another command wrote."""
     emulator.script_song("a-song", CoverScript(statuses=["success"]))
-    generate = '"$@" generate a-song --callback-url http://x/ | "$@" wait -'
-    ended = await run(command=shell(generate), KIE_BASE_URL=str(emulator.url))
+    url = {"KIE_BASE_URL": str(emulator.url)}
+    generated = await run("generate", "a-song", "--callback-url", "http://x/", **url)
+    ended = await run("wait", "-", stdin=piped(generated.out), **url)
     assert ended.code == DONE
     assert [line["parentTaskId"] for line in ended.documents] == ["a-song"]
 
 
-async def test_so_many_a_second(run, emulator):
-    """`--rate` spreads the requests."""
+async def test_rate_spreads_the_requests(run, emulator):
+    """`--rate` is the number of requests per second."""
     task_ids = [emulator.add_job(age=60) for _ in range(11)]
     arguments = ("--rate", "20", "--base-url", str(emulator.url))
     ended = await run("check", *task_ids, *arguments)
@@ -473,18 +382,20 @@ async def test_so_many_a_second(run, emulator):
     assert max(moments) - min(moments) > 0.4
 
 
-async def test_a_refusal_is_waited_for(run, emulator):
-    """A 429 stops all, and costs no id."""
+async def test_refusal_costs_no_id(run, emulator):
+    """After a 429 all requests pause, and every id is polled."""
     emulator.fault(Fault.rate_limited(retry_after=1))
     task_ids = [emulator.add_job(age=60) for _ in range(20)]
-    ended = await run("check", *task_ids, "--rate", "inf", KIE_BASE_URL=str(emulator.url))
+    ended = await run(
+        "check", *task_ids, "--rate", "inf", before=FAST, KIE_BASE_URL=str(emulator.url)
+    )
     assert ended.code == DONE
     assert {line["taskId"] for line in ended.documents} == set(task_ids)
 
 
 @pytest.mark.parametrize("command", ["check", "wait"])
-async def test_interrupted(started, emulator, tmp_path, command):
-    """Ctrl-C while ids are still to come: 130, and what was there has been written."""
+async def test_ctrl_c_while_more_ids_may_come_is_130(started, emulator, tmp_path, command):
+    """The line of the first id has been written."""
     task_id = emulator.add_job(age=60)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -502,20 +413,22 @@ async def test_interrupted(started, emulator, tmp_path, command):
     assert "Warning" not in ended.err
 
 
-async def test_nobody_reads(run, emulator):
-    """`head` has seen enough: the command ends, and does not ask for the rest."""
-    emulator_ids = " ".join(emulator.add_job(age=60) for _ in range(500))
-    script = f'printf "%s\\n" {emulator_ids} | "$@" | head -n 3'
+async def test_reader_that_goes_away_ends_the_run(started, emulator, piped):
+    """The rest of the ids is not polled."""
+    ids = piped("\n".join(emulator.add_job(age=60) for _ in range(500)))
     arguments = ("check", "-", "--rate", "50", "--base-url", str(emulator.url))
-    ended = await run(*arguments, command=shell(script))
-    assert len(ended.documents) == 3
+    async with started(*arguments, stdin=ids) as command:
+        for _ in range(3):
+            await command.document()
+        command.close_stdout()
+        ended = await command.end()
     assert len(emulator.requests) < 100
     assert "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize("command", ["check", "wait"])
 @pytest.mark.parametrize(("first", "code"), [("no id", FAILED), ("", DONE)])
-async def test_a_failure_counts_when_the_reader_has_gone(
+async def test_failure_counts_if_the_reader_goes_away(
     started, emulator, tmp_path, *, command, first, code
 ):
     """`head -1` ends the run early; the exit code is 1 if an id had failed by then."""
@@ -527,19 +440,20 @@ async def test_a_failure_counts_when_the_reader_has_gone(
         with pipe.open("w", buffering=1) as writing:
             writing.write(f"{first}\n")
             assert (await running.document())["taskId"] == first
-            running.hang_up()
+            running.close_stdout()
             writing.write(f"{emulator.add_job(age=60)}\n")
             ended = await running.end()
     assert ended.code == code
     assert ended.err.startswith("2 ids in ")
 
 
-async def test_on_a_terminal(on_terminal, emulator):
-    """Lines stand above a live count, which is gone in the end."""
+async def test_terminal_shows_lines_above_a_live_count(on_terminal, emulator):
+    """The count is erased in the end."""
     quick = [emulator.add_job(age=60) for _ in range(3)]
-    slow = emulator.add_job(CoverScript(seconds=1.5))
+    slow = emulator.add_job(CoverScript(statuses=["generating", "success"]))
     arguments = ("wait", *quick, slow, "--rate", "inf")
-    async with on_terminal(*arguments, KIE_BASE_URL=str(emulator.url)) as terminal:
+    options = {"before": FAST, "KIE_BASE_URL": str(emulator.url)}
+    async with on_terminal(*arguments, **options) as terminal:
         await terminal.until("3 done")
         ended = await terminal.end()
     assert ended.code == DONE
@@ -548,16 +462,17 @@ async def test_on_a_terminal(on_terminal, emulator):
     assert "\x1b[?25h" in ended.out
 
 
-async def test_data_beside_a_terminal(on_terminal, emulator, tmp_path):
-    """Where stdout is a file, the lines are there, and the count is on the terminal."""
-    file = tmp_path / "out.jsonl"
-    task_ids = [emulator.add_job(CoverScript(seconds=0.5)) for _ in range(3)]
-    command = shell(f'"$@" > {file}')
+async def test_count_is_on_the_terminal_if_stdout_is_a_file(on_terminal, emulator, tmp_path):
+    """The file has the lines, and the terminal does not."""
+    task_ids = [emulator.add_job(CoverScript(statuses=["generating", "success"])) for _ in range(3)]
     arguments = ("wait", *task_ids, "--rate", "inf")
-    async with on_terminal(*arguments, command=command, KIE_BASE_URL=str(emulator.url)) as terminal:
-        ended = await terminal.end()
+    options = {"before": FAST, "KIE_BASE_URL": str(emulator.url)}
+    with (tmp_path / "out.jsonl").open("w+") as file:
+        async with on_terminal(*arguments, stdout=file.fileno(), **options) as terminal:
+            ended = await terminal.end()
+        file.seek(0)
+        lines = [json.loads(line) for line in file]
     assert ended.code == DONE
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert {line["taskId"] for line in lines} == set(task_ids)
     assert "requests/s" in ended.out
     assert task_ids[0] not in ended.out

@@ -1,4 +1,4 @@
-"""`collect` on a record that a disk or somebody else has spoilt."""
+"""`collect` with a record that a disk or another program has damaged."""
 
 import sqlite3
 from contextlib import closing
@@ -38,7 +38,7 @@ async def folder(emulator, tmp_path):
 
 ROW_CURE = "; copy the file, then correct or delete this row with an SQLite tool, or move it away: "
 FILE_CURE = "; put a backup in its place, or recover it with an SQLite tool, or move it away: "
-SPOILT = {
+DAMAGES = {
     "state": ("UPDATE tasks SET state = 'odd'", "state of task 'an-id' is 'odd'", ROW_CURE),
     "no state": ("UPDATE tasks SET state = x'00'", "state of task 'an-id' is b", ROW_CURE),
     "details": ("UPDATE tasks SET details = '{'", "details of task 'an-id' is '{'", ROW_CURE),
@@ -53,9 +53,9 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize(("statement", "says", "cure"), SPOILT.values(), ids=SPOILT)
-async def test_a_record_that_cannot_be_read(collect, folder, statement, says, cure):
-    """The command fails with one line, which names the file, the row and what to do."""
+@pytest.mark.parametrize(("statement", "says", "cure"), DAMAGES.values(), ids=DAMAGES)
+async def test_unreadable_record_is_one_line(collect, folder, statement, says, cure):
+    """It names the file, the row and what to do."""
     change(folder, statement)
     ended = await collect("an-id")
     assert (ended.code, ended.out) == (FAILED, "")
@@ -66,8 +66,8 @@ async def test_a_record_that_cannot_be_read(collect, folder, statement, says, cu
 
 
 @pytest.mark.parametrize("state", ["odd", "PENDING", ""])
-async def test_a_pending_cover_whose_state_cannot_be_read(collect, folder, state):
-    """Nothing is said to be pending only if nothing is."""
+async def test_unreadable_state_is_not_taken_for_nothing_pending(collect, folder, state):
+    """The command fails."""
     change(folder, f"UPDATE tasks SET state = '{state}'")  # noqa: S608 - ours
     ended = await collect()
     assert ended.code == FAILED
@@ -75,22 +75,23 @@ async def test_a_pending_cover_whose_state_cannot_be_read(collect, folder, state
     assert "nothing is pending" not in ended.err
 
 
-async def test_a_schema_that_cannot_be_read(collect, folder):
-    """The folder is refused, and the line names the file."""
+async def test_unreadable_schema_is_a_usage_error(collect, folder):
+    """The message names the file."""
     change(folder, "UPDATE sqlite_master SET sql = CAST(x'4352ff' AS TEXT) WHERE name = 'tasks'")
     ended = await collect()
     assert (ended.code, ended.out) == (USAGE, "")
-    [line] = ended.err.splitlines()
-    assert f"{folder / 'covers.sqlite3'} cannot be read" in line
-    assert "its schema is not UTF-8" + FILE_CURE in line
+    assert f"{folder / 'covers.sqlite3'} cannot be read" in ended.usage_error
+    assert "its schema is not UTF-8" + FILE_CURE in ended.usage_error
 
 
 @pytest.mark.parametrize(
     "statement",
     ["DELETE FROM files", "DELETE FROM files WHERE number = 2", "UPDATE tasks SET details = NULL"],
 )
-async def test_a_saved_cover_of_which_rows_are_lost(collect, folder, emulator, statement):
-    """It is not taken for saved: it is collected again, and its files are taken over."""
+async def test_saved_cover_without_its_rows_is_collected_again(
+    collect, folder, emulator, statement
+):
+    """Its files are kept."""
     change(folder, statement)
     emulator.requests.clear()
     ended = await collect("an-id")

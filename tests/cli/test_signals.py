@@ -5,13 +5,13 @@ import sys
 import pytest
 
 from kie_cover_async.cli.output import INTERRUPTED
-from kie_cover_async.cli.signals import ended_like_by_ctrl_c, suspended_by_ctrl_z
+from kie_cover_async.cli.process import suspended_by_ctrl_z, termination_as_interrupt
 from kie_cover_async.emulator import CoverScript
 
 SHOWN, HIDDEN, UP = "\x1b[?25h", "\x1b[?25l", "\x1b[1A"
 CTRL_C, CTRL_Z, ENTER = b"\x03", b"\x1a", b"\n"
 
-# A shell that has the terminal to itself, and so can stop a command and have it continue.
+# A shell that controls the terminal, and so can stop a command and continue it.
 LOG_IN = "import os, fcntl, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
 EXECUTE = "os.execvp(sys.argv[1], sys.argv[1:])"
 SCRIPT = '"$@"; echo stopped; read line; fg'
@@ -41,9 +41,9 @@ def restored():
 
 
 @each_signal
-def test_does_what_ctrl_c_does(number, raised):
-    """The first of them is what ends the process, once all that was begun has ended."""
-    with ended_like_by_ctrl_c():
+def test_sigterm_and_sighup_interrupt_and_then_end_the_process(number, raised):
+    """The first of them ends it, after the block."""
+    with termination_as_interrupt():
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
         assert raised == [signal.SIGINT] * 2
@@ -51,26 +51,26 @@ def test_does_what_ctrl_c_does(number, raised):
     assert {signal.getsignal(each) for each in SIGNALS} == {signal.SIG_DFL}
 
 
-def test_where_ctrl_c_does_nothing(raised):
-    """What a shell runs in the background does not hear Ctrl-C, and ends nevertheless."""
+def test_sigterm_ends_a_process_that_ignores_ctrl_c(raised):
+    """A shell starts background processes like this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with pytest.raises(KeyboardInterrupt), ended_like_by_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), termination_as_interrupt():
         os.kill(os.getpid(), signal.SIGTERM)
     assert raised == [signal.SIGTERM]
 
 
-def test_what_is_to_be_ignored(raised):
-    """What nohup has told the process to ignore stays ignored."""
+def test_ignored_signal_stays_ignored(raised):
+    """nohup starts a process like this."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with ended_like_by_ctrl_c():
+    with termination_as_interrupt():
         os.kill(os.getpid(), signal.SIGHUP)
     assert raised == []
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 @each_signal
-async def test_on_a_terminal(on_terminal, emulator, number):
-    """The cursor comes back, and whoever sent the signal sees that it was the end."""
+async def test_signal_on_a_terminal_restores_the_cursor(on_terminal, emulator, number):
+    """The parent process sees which signal it was."""
     task_id = emulator.add_job(CoverScript(end="never"))
     async with on_terminal("wait", task_id, KIE_BASE_URL=emulator.url) as terminal:
         await terminal.until("GENERATING")
@@ -82,8 +82,8 @@ async def test_on_a_terminal(on_terminal, emulator, number):
     assert "Traceback" not in ended.out
 
 
-async def test_stopped_and_continued(on_terminal, emulator):
-    """Ctrl-Z leaves the cursor visible and nothing drawn; continued, the command draws again."""
+async def test_ctrl_z_erases_the_view_and_continuing_draws_it_again(on_terminal, emulator):
+    """The cursor is visible meanwhile."""
     task_id = emulator.add_job(CoverScript(end="never"))
     command = (*SHELL, sys.executable, "-m", "kie_cover_async.cli")
     arguments = ("wait", task_id, "--base-url", emulator.url)
@@ -99,7 +99,7 @@ async def test_stopped_and_continued(on_terminal, emulator):
         os.write(terminal.master, ENTER)
         await terminal.until("GENERATING")
         assert HIDDEN in terminal.shown
-        # What the shell has written meanwhile stays.
+        # The output of the shell stays.
         assert UP not in terminal.shown.partition("GENERATING")[0]
         os.write(terminal.master, CTRL_C)
         ended = await terminal.end()
@@ -108,8 +108,8 @@ async def test_stopped_and_continued(on_terminal, emulator):
     assert "Traceback" not in ended.out
 
 
-def test_a_process_that_ignores_ctrl_z():
-    """What the parent process has told this one to ignore is not taken over."""
+def test_ignored_ctrl_z_stays_ignored():
+    """The parent process may have wanted that."""
     before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     with suspended_by_ctrl_z(before=pytest.fail, after=pytest.fail):
         os.kill(os.getpid(), signal.SIGTSTP)

@@ -1,4 +1,4 @@
-"""Processes of the command that need not load it, since they are forks: see preloaded.py."""
+"""Processes of the command that need no imports because they are forks: see preloaded.py."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ PRELOADED = Path(__file__).with_name("preloaded.py")
 
 
 async def pipe() -> tuple[asyncio.StreamReader, int]:
-    """The end of it that is read, and the descriptor of the other."""
+    """Return the reading end, and the descriptor of the writing end."""
     reading, writing = os.pipe()
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
@@ -26,8 +26,8 @@ async def pipe() -> tuple[asyncio.StreamReader, int]:
     return reader, writing
 
 
-class Forks:
-    """Makes processes of the command."""
+class ForkServer:
+    """Starts processes of the command by forking a process that has imported it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._requests, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
@@ -53,17 +53,22 @@ class Forks:
         stdin: int,
         stdout: int | None = None,
         stderr: int | None = None,
-    ) -> "Fork":
-        """Its stdout is a pipe if none is given, and so is its stderr."""
+        before: str = "",
+    ) -> "ForkedProcess":
+        """Start a process that executes the code `before` and then the command.
+
+        Its stdout and its stderr are pipes unless they are given.
+        """
         ended, alive = await pipe()
         out, stdout = await pipe() if stdout is None else (None, stdout)
         err, stderr = await pipe() if stderr is None else (None, stderr)
-        asked = json.dumps({"arguments": arguments, "environment": environment})
-        socket.send_fds(self._requests, [asked.encode()], [stdin, stdout, stderr, alive])
+        request = {"arguments": arguments, "environment": environment, "before": before}
+        files = [stdin, stdout, stderr, alive]
+        socket.send_fds(self._requests, [json.dumps(request).encode()], files)
         pid = int(self._requests.recv(20))
         for writing in [alive, *([stdout] if out else []), *([stderr] if err else [])]:
             os.close(writing)
-        return Fork(self, pid, out, err, ended)
+        return ForkedProcess(self, pid, out, err, ended)
 
     def exit_code(self, pid: int) -> int:
         self._requests.send(b"%d" % pid)
@@ -71,10 +76,10 @@ class Forks:
 
 
 @define
-class Fork:
-    """One of these, to be asked what an `asyncio.subprocess.Process` is asked."""
+class ForkedProcess:
+    """A process with the interface of `asyncio.subprocess.Process`, as far as tests use it."""
 
-    forks: Forks
+    server: ForkServer
     pid: int
     stdout: asyncio.StreamReader | None
     stderr: asyncio.StreamReader | None
@@ -82,8 +87,7 @@ class Fork:
     returncode: int | None = None
 
     async def communicate(self) -> tuple[bytes, bytes]:
-        assert self.stderr is not None
-        err = await self.stderr.read()
+        err = await self.stderr.read() if self.stderr else b""
         out = await self.stdout.read() if self.stdout else b""
         await self.wait()
         return out, err
@@ -91,7 +95,7 @@ class Fork:
     async def wait(self) -> int:
         if self.returncode is None:
             await self.ended.read()
-            self.returncode = self.forks.exit_code(self.pid)
+            self.returncode = self.server.exit_code(self.pid)
         return self.returncode
 
     def send_signal(self, number: int) -> None:

@@ -1,30 +1,23 @@
-"""`collect`: ids in, images on disk, and on from where it stopped."""
+"""`collect`: from ids to images on disk, and its continuation after an interruption."""
 
 import asyncio
 import json
 import os
 import re
 import ssl
-import sys
 from contextlib import aclosing
 from hashlib import sha256
-from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from support.raw_peer import REQUEST, RawPeer
 
-from kie_cover_async import AuthenticationError, ConnectionSetupError, RateLimitedError
+from kie_cover_async import AuthenticationError, ConnectionSetupError
 from kie_cover_async.archive import CoverArchive
-from kie_cover_async.cli.collect.haul import Haul
-from kie_cover_async.cli.collect.intake import Intake
-from kie_cover_async.cli.collect.lines import Lines
-from kie_cover_async.cli.collect.run import CollectSettings, saved
-from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, Refused
-from kie_cover_async.cli.serving import Address
+from kie_cover_async.cli.callback_server import Address
+from kie_cover_async.cli.commands import collect as command
+from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, UsageError
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.events import RequestFinished, RequestsPaused
 
 FAILURE = CoverScript(statuses=["failure"], error_message="no luck")
 NEVER = CoverScript(end="never")
@@ -40,27 +33,25 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def collect(emulator, folder, capsys):
-    """Runs it in the process of the tests; its lines, by id if they are JSON, and what it says."""
+    """Run it in the process of the tests; return its lines, by id if they are JSON, and stderr."""
 
-    async def collect(*ids, code=DONE, **asked):
+    async def collect(*ids, code=DONE, **options):
         given = {
-            "ids": ids,
+            "task_ids": ids,
             "file": None,
             "out": str(folder),
-            "limit": float("inf"),
-            "retry_failed": False,
             "rate": float("inf"),
             "timeout": 20.0,
-            "listen": None,
-            "allow_image_networks": (),
             "base_url": emulator.url,
             "as_json": True,
         }
-        assert await saved(CollectSettings(**given | asked)) == code
-        heard = capsys.readouterr()
-        if not asked.get("as_json", True):
-            return sorted(heard.out.splitlines()), heard.err
-        return {line["taskId"]: line for line in map(json.loads, heard.out.splitlines())}, heard.err
+        assert await command.collect(**given | options) == code
+        captured = capsys.readouterr()
+        if not options.get("as_json", True):
+            return sorted(captured.out.splitlines()), captured.err
+        return {
+            line["taskId"]: line for line in map(json.loads, captured.out.splitlines())
+        }, captured.err
 
     return collect
 
@@ -70,8 +61,8 @@ def done(emulator, number=1):
     return jobs[0] if number == 1 else jobs
 
 
-def asked_for(emulator, endpoint):
-    """The ids of the requests to this endpoint since this was last called."""
+def requested_ids(emulator, endpoint):
+    """Return the ids of the requests to this endpoint since the last call."""
     ids = [request.task_id for request in emulator.requests if request.endpoint == endpoint]
     emulator.requests.clear()
     return ids
@@ -82,12 +73,12 @@ async def pending(folder):
         return [cover.task_id for cover in await archive.pending()]
 
 
-async def test_images_on_disk(collect, emulator, tmp_path, folder):
-    """Each cover has a line with its files, which are as the line says, wherever its id is from."""
+async def test_images_are_on_disk_as_the_lines_say(collect, emulator, tmp_path, folder):
+    """Ids from arguments and from a file are treated alike."""
     ids = done(emulator, 3)
     file = tmp_path / "ids.txt"
     file.write_text(f"{json.dumps({'taskId': ids[1], 'successFlag': 1})}\n{ids[2]}\n")
-    lines, said = await collect(ids[0], ids[0], file=str(file))
+    lines, messages = await collect(ids[0], ids[0], file=str(file))
     assert sorted(lines) == sorted(ids)
     assert {line["state"] for line in lines.values()} == {"saved"}
     contents = {str(path): path.read_bytes() for path in folder.glob("*.png")}
@@ -97,56 +88,58 @@ async def test_images_on_disk(collect, emulator, tmp_path, folder):
         assert image["size"] == len(content)
         assert (image["type"], image["width"], image["height"]) == ("image/png", 64, 64)
     assert contents == {}
-    assert said.startswith("3 covers saved in ")
-    assert "s: 6 images, " in said
-    assert said.count("\n") == 1
+    assert messages.startswith("3 covers saved in ")
+    assert "s: 6 images, " in messages
+    assert messages.count("\n") == 1
 
 
-async def test_once_more(collect, emulator):
-    """What is saved is counted, and costs no request of any kind."""
+async def test_saved_covers_are_counted_and_cost_no_request(collect, emulator):
+    """A second run with the same ids does nothing."""
     ids = done(emulator, 2)
     await collect(*ids)
     emulator.requests.clear()
-    lines, said = await collect(*ids)
+    lines, messages = await collect(*ids)
     assert lines == {}
-    assert said.endswith("; 2 saved before\n")
+    assert messages.endswith("; 2 saved before\n")
     assert emulator.requests == []
 
 
-async def test_files_that_are_gone(collect, emulator, folder):
-    """A saved cover that is asked for again is collected again, and of it what is missing."""
+async def test_given_cover_whose_file_is_missing_is_collected_again(collect, emulator, folder):
+    """Only the missing file is fetched. Without ids nothing happens."""
     whole, gone = done(emulator, 2)
     before, _ = await collect(whole, gone)
     [first] = folder.glob(f"{gone}-1.png")
     content = first.read_bytes()
     first.unlink()
     emulator.requests.clear()
-    lines, said = await collect()
+    lines, messages = await collect()
     assert (lines, emulator.requests) == ({}, [])
-    assert "nothing is pending" in said
-    lines, said = await collect(whole, gone, gone)
+    assert "nothing is pending" in messages
+    lines, messages = await collect(whole, gone, gone)
     assert lines == {gone: before[gone]}
-    assert said.startswith("1 cover saved in ")
-    assert said.endswith("; 1 saved before\n")
+    assert messages.startswith("1 cover saved in ")
+    assert messages.endswith("; 1 saved before\n")
     assert first.read_bytes() == content
     requests = [request.endpoint for request in emulator.requests]
     assert sorted(requests) == ["image", "record-info"]
 
 
-async def test_files_that_are_gone_beyond_the_limit(collect, emulator, folder):
-    """The cover is pending, and the next run goes on with it."""
+async def test_cover_beyond_the_limit_whose_files_are_missing_becomes_pending(
+    collect, emulator, folder
+):
+    """The next run collects it."""
     task_id, other = done(emulator, 2)
     await collect(task_id)
     for path in folder.glob("*.png"):
         path.unlink()
-    lines, said = await collect(other, task_id, limit=1)
+    lines, messages = await collect(other, task_id, limit=1)
     assert [*lines] == [other]
-    assert said.endswith("1 is still pending: run the same command again\n")
+    assert messages.endswith("1 is still pending: run the same command again\n")
     assert await pending(folder) == [task_id]
 
 
-async def test_what_is_pending_goes_first(collect, emulator, folder):
-    """Ids of earlier runs are worked on without being given again, and before new ones."""
+async def test_pending_covers_come_before_new_ones(collect, emulator, folder):
+    """They need not be given again."""
     earlier, new = done(emulator), done(emulator)
     async with CoverArchive(folder) as archive:
         await archive.add([earlier])
@@ -157,38 +150,38 @@ async def test_what_is_pending_goes_first(collect, emulator, folder):
     assert [*lines] == [new]
 
 
-async def test_a_limit(collect, emulator, folder):
-    """Beyond the limit nothing is polled; all of it is noted, and the next run goes on."""
+async def test_limit_bounds_the_polls_and_not_the_archive(collect, emulator, folder):
+    """All ids are added to the archive, and the next run continues."""
     ids = done(emulator, 5)
-    lines, said = await collect(*ids, limit=2)
+    lines, messages = await collect(*ids, limit=2)
     assert sorted(lines) == sorted(ids[:2])
-    assert len(asked_for(emulator, "record-info")) == 2
-    assert said.endswith("3 are still pending: run the same command again\n")
-    lines, said = await collect(*ids, limit=2)
+    assert len(requested_ids(emulator, "record-info")) == 2
+    assert messages.endswith("3 are still pending: run the same command again\n")
+    lines, messages = await collect(*ids, limit=2)
     assert sorted(lines) == sorted(ids[2:4])
-    assert "1 is still pending" in said
+    assert "1 is still pending" in messages
     assert await pending(folder) == ids[4:]
 
 
-async def test_a_download_that_fails_in_passing(collect, emulator, monkeypatch):
-    """The cover stays pending, and the next run fetches it without another poll."""
+async def test_cover_whose_download_fails_temporarily_stays_pending(collect, emulator, monkeypatch):
+    """The next run fetches it without another poll."""
     monkeypatch.setattr("backoff.full_jitter", lambda _: 0.0)
     broken, whole = done(emulator), done(emulator)
     emulator.fault(BROKEN, endpoint="image", task_id=broken, rate=1.0)
-    lines, said = await collect(broken, whole, code=FAILED)
+    lines, messages = await collect(broken, whole, code=FAILED)
     assert lines[whole]["state"] == "saved"
     assert lines[broken]["state"] == "pending"
     assert (lines[broken]["error"], lines[broken]["httpStatus"]) == ("DownloadError", 503)
-    assert "; 1 not done\n1 is still pending: run the same command again\n" in said
+    assert "; 1 not done\n1 is still pending: run the same command again\n" in messages
     emulator.clear_faults()
     emulator.requests.clear()
     lines, _ = await collect()
     assert [*lines] == [broken]
-    assert asked_for(emulator, "record-info") == []
+    assert requested_ids(emulator, "record-info") == []
 
 
-async def test_done_ones_within_the_limit(collect, emulator, folder, monkeypatch):
-    """The limit holds for those that need no poll, too."""
+async def test_limit_applies_to_covers_that_need_no_poll(collect, emulator, folder, monkeypatch):
+    """They are known to be done."""
     monkeypatch.setattr("backoff.full_jitter", lambda _: 0.0)
     ids = done(emulator, 3)
     emulator.fault(BROKEN, endpoint="image", rate=1.0)
@@ -199,28 +192,27 @@ async def test_done_ones_within_the_limit(collect, emulator, folder, monkeypatch
     assert await pending(folder) == ids[2:]
 
 
-async def test_failed_for_good(collect, emulator):
-    """A failed cover is not asked about again unless that is wanted, and asked for it is a failure
-    every time."""
+async def test_failed_cover_is_tried_again_only_on_request(collect, emulator):
+    """If its id is given, it is a failure each time."""
     failed = emulator.add_job(FAILURE)
-    lines, said = await collect(failed, code=FAILED)
+    lines, messages = await collect(failed, code=FAILED)
     assert (lines[failed]["state"], lines[failed]["error"]) == ("failed", "CoverFailedError")
-    assert said.endswith("; 1 failed\n1 failed: run it with --retry-failed to try again\n")
+    assert messages.endswith("; 1 failed\n1 failed: run it with --retry-failed to try again\n")
     emulator.requests.clear()
-    lines, said = await collect(failed, code=FAILED)
+    lines, messages = await collect(failed, code=FAILED)
     assert (lines[failed]["state"], lines[failed]["error"]) == ("failed", "CoverFailedError")
     assert "no luck" in lines[failed]["message"]
-    assert "; 1 failed before\n" in said
-    _, said = await collect()
-    assert said.startswith("nothing is pending in ")
+    assert "; 1 failed before\n" in messages
+    _, messages = await collect()
+    assert messages.startswith("nothing is pending in ")
     assert emulator.requests == []
     lines, _ = await collect(retry_failed=True, code=FAILED)
-    assert [*lines] == asked_for(emulator, "record-info") == [failed]
+    assert [*lines] == requested_ids(emulator, "record-info") == [failed]
 
 
 @pytest.mark.parametrize("status", [404, 410])
-async def test_an_image_that_is_gone(collect, emulator, status):
-    """An image that its host has not got any more, under a fresh link neither, is a failure."""
+async def test_missing_image_is_a_failure(collect, emulator, status):
+    """Its host does not have it under a fresh link either."""
     gone = done(emulator)
     emulator.fault(Fault.answer(status), endpoint="image", task_id=gone, rate=1.0)
     lines, _ = await collect(gone, code=FAILED)
@@ -238,7 +230,7 @@ def finished(emulator, *images, **fields):
 
 @pytest.fixture
 async def untrusted():
-    """A host whose certificate signed itself."""
+    """Return a host with a self-signed certificate."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(Path(__file__).parents[1] / "client/another.example.pem")
     async with RawPeer([[REQUEST]], tls=tls) as peer:
@@ -253,20 +245,20 @@ OUT_OF_REACH = {
 }
 
 
-@pytest.mark.parametrize(("url", "said"), OUT_OF_REACH.values(), ids=OUT_OF_REACH)
+@pytest.mark.parametrize(("url", "messages"), OUT_OF_REACH.values(), ids=OUT_OF_REACH)
 async def test_cover_whose_images_are_out_of_reach_stays_pending(
-    collect, emulator, folder, url, said
+    collect, emulator, folder, url, messages
 ):
-    """An address may be this network's own fault, and proves nothing about the cover."""
+    """The address may be the fault of this network, and proves nothing about the cover."""
     task_id = finished(emulator, url)
     lines, _ = await collect(task_id, code=FAILED)
     assert lines[task_id]["state"] == "pending"
-    assert re.search(said, lines[task_id]["message"])
+    assert re.search(messages, lines[task_id]["message"])
     assert await pending(folder) == [task_id]
 
 
 async def test_cover_whose_host_is_not_trusted_stays_pending(collect, emulator, folder, untrusted):
-    """The certificate may be that of a proxy here, or this machine's clock be wrong."""
+    """The certificate may be that of a local proxy, or this machine's clock may be wrong."""
     task_id = finished(emulator, f"{untrusted.url}/a.png")
     lines, _ = await collect(task_id, code=FAILED)
     assert lines[task_id]["state"] == "pending"
@@ -276,7 +268,7 @@ async def test_cover_whose_host_is_not_trusted_stays_pending(collect, emulator, 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 407, 451])
 async def test_cover_whose_images_are_refused_stays_pending(collect, emulator, folder, status):
-    """A host that refuses this client may serve others, or this one later."""
+    """The host may serve other clients, or this one later."""
     task_id = done(emulator)
     emulator.fault(Fault.answer(status), endpoint="image", rate=1.0)
     lines, _ = await collect(task_id, code=FAILED)
@@ -284,8 +276,8 @@ async def test_cover_whose_images_are_refused_stays_pending(collect, emulator, f
     assert await pending(folder) == [task_id]
 
 
-async def test_images_refused_after_their_time_are_gone(collect, start):
-    """The host also answers 403 for what it has deleted."""
+async def test_refused_images_that_have_expired_are_gone(collect, start):
+    """The host answers 403 for deleted images, too."""
     emulator = await start(clock_offset=-15 * 24 * 3600)
     task_id = done(emulator)
     emulator.fault(Fault.answer(403), endpoint="image", rate=1.0)
@@ -301,33 +293,33 @@ async def test_names_for_loopback_are_one_host(collect, emulator):
     assert lines[task_id]["state"] == "saved"
 
 
-async def test_network_of_images_must_be_one(collect):
-    """Another text is refused by the option's name, before anything is asked."""
-    with pytest.raises(Refused, match="--allow-image-network must be a network such as '198"):
-        await collect("an-id", allow_image_networks=["198.18.0.0/33"])
+async def test_invalid_image_network_is_rejected(collect):
+    """The message names the option, before any request."""
+    with pytest.raises(UsageError, match="--allow-image-network must be a network such as '198"):
+        await collect("an-id", allow_image_network=["198.18.0.0/33"])
 
 
-async def test_cover_without_a_record_is_given_up(instant_time, collect, emulator):
-    """After the grace the API's word that it has no record of the id is taken."""
+async def test_cover_without_a_record_fails_after_the_grace(instant_time, collect, emulator):
+    """The API says that it has no record of the id."""
     task_id = emulator.add_job(CoverScript(statuses=["missing"]))
     lines, _ = await collect(task_id, timeout=900.0, code=FAILED)
     assert (lines[task_id]["state"], lines[task_id]["error"]) == ("failed", "TaskNotFoundError")
     assert instant_time.elapsed >= 90
 
 
-async def test_wrong_base_url_gives_up_no_cover(instant_time, collect, emulator, folder):
-    """Its 404 may mean that nothing at all is there, and the message says so."""
+async def test_wrong_base_url_fails_no_cover(instant_time, collect, emulator, folder):
+    """Its 404 may mean that there is no API, and the message says so."""
     task_id = done(emulator)
-    asked = {"timeout": 900.0, "code": FAILED, "base_url": f"{emulator.url}/elsewhere"}
-    lines, _ = await collect(task_id, **asked)
+    options = {"timeout": 900.0, "code": FAILED, "base_url": f"{emulator.url}/elsewhere"}
+    lines, _ = await collect(task_id, **options)
     assert lines[task_id]["state"] == "pending"
     assert "(404: Not Found; is the base URL right?)" in lines[task_id]["message"]
     assert await pending(folder) == [task_id]
 
 
 @pytest.mark.parametrize("status", [400, 404, 410, 422])
-async def test_refusal_without_an_envelope_gives_up_no_cover(collect, emulator, folder, status):
-    """It need not be the API that answered."""
+async def test_refusal_without_an_envelope_fails_no_cover(collect, emulator, folder, status):
+    """It may not come from the API."""
     task_id = done(emulator)
     emulator.fault(Fault.answer(status, b"<html>"), endpoint="record-info", rate=1.0)
     lines, _ = await collect(task_id, code=FAILED)
@@ -337,33 +329,33 @@ async def test_refusal_without_an_envelope_gives_up_no_cover(collect, emulator, 
 
 
 async def test_base_url_may_end_in_the_path_of_the_api(collect, emulator):
-    """A base URL as many pages print it reaches the same API."""
+    """Many pages print it like this."""
     task_id = done(emulator)
     lines, _ = await collect(task_id, base_url=f"{emulator.url}/api/v1/")
     assert lines[task_id]["state"] == "saved"
 
 
-async def test_out_of_time(collect, emulator, folder):
-    """A cover that takes too long stays pending."""
+async def test_cover_that_times_out_stays_pending(collect, emulator, folder):
+    """Its line says so."""
     never = emulator.add_job(NEVER)
-    lines, said = await collect(never, timeout=0.3, code=FAILED)
+    lines, messages = await collect(never, timeout=0.3, code=FAILED)
     assert (lines[never]["state"], lines[never]["error"]) == ("pending", "CoverTimeoutError")
-    assert "1 not done" in said
+    assert "1 not done" in messages
     assert await pending(folder) == [never]
 
 
-async def test_what_can_be_no_id(collect, emulator, folder):
-    """It has a line of its own, and is not noted; the others are not held up by it."""
+async def test_invalid_id_is_rejected_and_not_archived(collect, emulator, folder):
+    """It has a line, and the other ids are collected."""
     task_id = done(emulator)
-    lines, said = await collect("no id", task_id, code=FAILED)
+    lines, messages = await collect("no id", task_id, code=FAILED)
     assert (lines["no id"]["state"], lines["no id"]["error"]) == (None, "InvalidTaskIdError")
     assert lines[task_id]["state"] == "saved"
-    assert "; 1 refused" in said
+    assert "; 1 rejected" in messages
     assert await pending(folder) == []
 
 
-async def test_a_wrong_key(collect, emulator, folder, capsys):
-    """What would be the answer for every cover ends the run, and is held against none of them."""
+async def test_wrong_key_ends_the_run_and_fails_no_cover(collect, emulator, folder, capsys):
+    """Every cover would end in the same way."""
     emulator.fault(Fault.answer(body={"code": 401, "msg": "no"}), rate=1.0)
     ids = done(emulator, 40)
     with pytest.raises(AuthenticationError):
@@ -372,8 +364,8 @@ async def test_a_wrong_key(collect, emulator, folder, capsys):
     assert await pending(folder) == ids
 
 
-async def test_a_server_without_tls(collect, emulator, folder, capsys):
-    """A base URL that no connection can be made to ends the run too, with all of it pending."""
+async def test_connection_that_cannot_be_set_up_ends_the_run(collect, emulator, folder, capsys):
+    """All covers stay pending."""
     ids = done(emulator, 40)
     with pytest.raises(ConnectionSetupError, match="does not answer in TLS"):
         await collect(*ids, base_url=emulator.url.replace("http", "https"))
@@ -381,75 +373,79 @@ async def test_a_server_without_tls(collect, emulator, folder, capsys):
     assert await pending(folder) == ids
 
 
-async def test_a_disk_that_refuses(run, emulator, folder):
-    """It ends the run with a line that says what was refused, and all of it is still pending."""
+async def test_disk_error_ends_the_run(run, emulator, folder):
+    """The line says what failed, and all covers stay pending."""
     ids = done(emulator, 2)
     for task_id in ids:
         (folder / f"{task_id}-1.png").mkdir(parents=True)
     ended = await run("collect", *ids, "--out", str(folder), "--base-url", emulator.url)
     assert (ended.code, ended.out) == (FAILED, "")
-    said, refused = ended.err.splitlines()
-    assert said == "2 are still pending: run the same command again"
+    messages, refused = ended.err.splitlines()
+    assert messages == "2 are still pending: run the same command again"
     assert refused.startswith("kie-cover: [Errno 21] Is a directory: ")
     assert await pending(folder) == ids
 
 
 @pytest.mark.parametrize("has_ids", [True, False])
-async def test_no_folder(collect, tmp_path, has_ids):
-    """A folder that is none is refused before anything is asked."""
+async def test_file_instead_of_a_folder_is_rejected(collect, tmp_path, has_ids):
+    """No request is sent."""
     file = tmp_path / "file"
     file.touch()
     ids = ("an-id",) if has_ids else ()
-    refusal = "--out .*: .*Not a directory" if has_ids else "no ids, and no folder .*file to go on"
-    with pytest.raises(Refused, match=refusal):
+    refusal = (
+        "--out .*: .*Not a directory" if has_ids else "no ids, and no folder .*file to continue"
+    )
+    with pytest.raises(UsageError, match=refusal):
         await collect(*ids, out=str(file))
 
 
-async def test_a_folder_without_a_name(collect):
-    """A variable of the shell's that is not set names none."""
-    with pytest.raises(Refused, match="--out must name a folder, not ''"):
+async def test_empty_folder_name_is_rejected(collect):
+    """It may be an unset shell variable."""
+    with pytest.raises(UsageError, match="--out must name a folder, not ''"):
         await collect("an-id", out="")
 
 
 @pytest.mark.parametrize("ids", [(), ("an-id",)])
-async def test_a_file_without_a_name(collect, emulator, folder, ids):
-    """It is not taken for none: somebody meant to give ids."""
+async def test_empty_file_name_is_rejected(collect, emulator, folder, ids):
+    """It is not ignored: the user wanted to give ids."""
     folder.mkdir()
-    with pytest.raises(Refused, match="--file must name a file, not ''"):
+    with pytest.raises(UsageError, match="--file must name a file, not ''"):
         await collect(*ids, file="")
     assert not emulator.requests
 
 
-async def test_ids_that_cannot_be_read(collect, tmp_path):
-    """They end the run with the reason."""
-    with pytest.raises(Refused, match="cannot read ids: Is a directory"):
+async def test_unreadable_ids_end_the_run(collect, tmp_path):
+    """The message says why."""
+    with pytest.raises(UsageError, match="cannot read ids: Is a directory"):
         await collect(file=str(tmp_path))
 
 
 @pytest.mark.parametrize("content", ["", " \n\n"])
-async def test_a_file_without_ids_and_nothing_pending(collect, emulator, tmp_path, content):
-    """There is nothing to do, and that is a mistake in the file."""
+async def test_file_without_ids_is_rejected_if_nothing_is_pending(
+    collect, emulator, tmp_path, content
+):
+    """There is nothing to do."""
     file = tmp_path / "ids.txt"
     file.write_text(content)
-    with pytest.raises(Refused, match=f"^no ids in {file}, and nothing is pending$"):
+    with pytest.raises(UsageError, match=f"^no ids in {file}, and nothing is pending$"):
         await collect(file=str(file))
     assert not emulator.requests
 
 
-async def test_a_file_without_ids_while_covers_are_pending(collect, emulator, folder, tmp_path):
-    """The file is named, and the covers of an earlier run are collected."""
+async def test_file_without_ids_is_named_if_covers_are_pending(collect, emulator, folder, tmp_path):
+    """They are collected."""
     task_id = done(emulator)
     async with CoverArchive(folder) as archive:
         await archive.add([task_id])
     file = tmp_path / "ids.txt"
     file.touch()
-    lines, said = await collect(file=str(file))
+    lines, messages = await collect(file=str(file))
     assert lines[task_id]["state"] == "saved"
-    assert said.startswith(f"kie-cover: no ids in {file}\n1 cover saved in ")
+    assert messages.startswith(f"kie-cover: no ids in {file}\n1 cover saved in ")
 
 
-async def test_a_line_of_json_without_an_id(collect, emulator, folder, tmp_path):
-    """It is refused by name, and is not noted."""
+async def test_json_without_an_id_is_rejected_and_not_archived(collect, emulator, folder, tmp_path):
+    """The error quotes it."""
     file = tmp_path / "ids.txt"
     file.write_text('["an-id"]\n')
     lines, _ = await collect(file=str(file), code=FAILED)
@@ -457,57 +453,56 @@ async def test_a_line_of_json_without_an_id(collect, emulator, folder, tmp_path)
     assert await pending(folder) == []
 
 
-async def test_for_people(collect, emulator, folder):
-    """Where nobody asks for JSON a line has the id, what became of it, and the files or why not."""
+async def test_text_has_the_id_the_end_and_the_files_or_the_error(collect, emulator, folder):
+    """It is written unless JSON is asked for."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]), task_id="a")
     failed = emulator.add_job(FAILURE, task_id="b")
     lines, _ = await collect(task_id, failed, "\tid", as_json=False, code=FAILED)
-    assert lines[0].startswith("\\tid  refused  InvalidTaskIdError: task_id must be")
+    assert lines[0].startswith("\\tid  rejected  InvalidTaskIdError: task_id must be")
     assert lines[1] == f"a  saved  {folder / 'a-1.png'} {folder / 'a-2.png'}"
     assert lines[2].startswith("b  failed  CoverFailedError: the cover failed")
     lines, _ = await collect(failed, as_json=False, code=FAILED)
     assert lines[0].startswith("b  failed before  CoverFailedError: the cover failed")
 
 
-async def test_callbacks_wake_it(started, start, tmp_path, folder):
-    """With --listen a cover is saved when its callback comes, long before the next poll is due."""
+async def test_callback_ends_a_wait_before_its_next_poll_is_due(started, start, tmp_path, folder):
+    """With --listen there is one more poll after the first."""
     emulator = await start(callback_key="a-callback-key")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     arguments = ("collect", "--file", str(pipe), "--out", str(folder), "--listen", "127.0.0.1:0/in")
     keys = {"KIE_CALLBACK_KEY": "a-callback-key", "KIE_BASE_URL": emulator.url}
     async with started(*arguments, **keys) as command:
-        talk = await command.talk()
-        url = talk.removeprefix("Callbacks are heard at ").removesuffix(".\n")
+        message = await command.message()
+        url = message.removeprefix("Callbacks are received at ").removesuffix(".\n")
         ids = [emulator.add_job(CoverScript(seconds=1), callback_url=url) for _ in range(3)]
         await asyncio.to_thread(pipe.write_text, "\n".join(ids))
         ended = await asyncio.wait_for(command.end(), 20)
     assert ended.code == DONE
     assert {line["taskId"] for line in ended.documents} == set(ids)
     assert [emulator.poll_count(task_id) for task_id in ids] == [2, 2, 2]
-    assert "Anybody may" not in ended.err
+    assert "Anyone can" not in ended.err
 
 
-async def test_callbacks_of_anybody(collect, emulator, monkeypatch):
-    """Without a key it says that callbacks are anybody's."""
+async def test_unsigned_callbacks_are_announced(collect, emulator, monkeypatch):
+    """Without a key anyone can send them."""
     monkeypatch.delenv("KIE_CALLBACK_KEY", raising=False)
-    _, said = await collect(done(emulator), listen="127.0.0.1:0")
-    assert "Anybody may send them: KIE_CALLBACK_KEY has no key.\n" in said
+    _, messages = await collect(done(emulator), listen="127.0.0.1:0")
+    assert "Anyone can send them: KIE_CALLBACK_KEY has no key.\n" in messages
 
 
-FEW_FILES = ("sh", "-c", 'ulimit -n 100; exec "$@"', "sh", sys.executable, "-m")
+FEW_FILES = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (100, 100))"
 
 
-async def test_few_open_files_make_it_slower(run, start, folder, tmp_path):
-    """Under a low limit it has fewer requests at the same time, says so once, and saves all."""
+async def test_low_limit_of_open_files_bounds_the_requests(run, start, folder, tmp_path):
+    """One line says so, and all covers are saved."""
     emulator = await start(latency=0.2, image_size=8, keep_requests=False)
-    # More than the limit lets wait at the same time, so that nothing would be left for downloads.
+    # More waits than the limit allows, so that no descriptor would be left for downloads.
     script = CoverScript(statuses=["success"], images=1)
     ids = [emulator.add_job(script) for _ in range(90)]
     (tmp_path / "ids").write_text("\n".join(ids))
-    arguments = ("--file", str(tmp_path / "ids"), "--out", str(folder), "--rate", "inf")
-    command = (*FEW_FILES, "kie_cover_async.cli", "collect")
-    ended = await run(*arguments, command=command, KIE_BASE_URL=emulator.url)
+    arguments = ("collect", "--file", str(tmp_path / "ids"), "--out", str(folder))
+    ended = await run(*arguments, "--rate", "inf", before=FEW_FILES, KIE_BASE_URL=emulator.url)
     assert ended.code == DONE
     assert [line["state"] for line in ended.documents] == ["saved"] * 90
     warned, summary = ended.err.splitlines()
@@ -521,9 +516,11 @@ ODD_PLACES = ["..:0", f"{'a' * 70}.com:0", "\udce9:0/a", f"h:{'1' * 5000}", "h:\
 
 
 @pytest.mark.parametrize("listen", [*NO_PLACES, *ODD_PLACES])
-async def test_no_place_to_listen(collect, listen):
-    """An address that is none is refused, with one that is."""
-    with pytest.raises(Refused, match=r"--listen must be such as 127.*, not") as refused:
+async def test_invalid_address_is_rejected_with_an_example(collect, listen):
+    """The message is short, whatever was given."""
+    with pytest.raises(
+        UsageError, match=r"--listen must be an address such as 127.*, not"
+    ) as refused:
         await collect("an-id", listen=listen)
     assert len(str(refused.value)) < 150
 
@@ -535,14 +532,15 @@ async def test_no_place_to_listen(collect, listen):
         ("[::1]:8080/in", "::1", 8080, "/in"),
     ],
 )
-def test_addresses(text, host, port, path):
-    """The path may be left out, and brackets are for the colons of IPv6."""
-    assert Address.read("--listen", text) == Address(host, port, path)
+def test_address_may_lack_a_path_or_be_ipv6(text, host, port, path):
+    """An IPv6 address stands in brackets."""
+    assert Address.parse("--listen", text) == Address(host, port, path)
 
 
-async def test_left_in_the_middle(started, collect, emulator, folder, until):
-    """Ctrl-C in the middle of a download leaves nothing half written, and the same command goes
-    on."""
+async def test_ctrl_c_during_a_download_leaves_no_partial_file(
+    started, collect, emulator, folder, until
+):
+    """The same command continues."""
     first, second = done(emulator, 2)
     emulator.fault(Fault.stall(midway=True), endpoint="image", task_id=second, count=2)
     arguments = ("collect", first, second, "--out", str(folder), "--base-url", emulator.url)
@@ -560,8 +558,8 @@ async def test_left_in_the_middle(started, collect, emulator, folder, until):
     assert [*lines] == [second]
 
 
-async def test_nobody_reads(started, emulator, folder, tmp_path):
-    """A reader that goes ends the run without a word of complaint; the rest stays pending."""
+async def test_reader_that_goes_away_ends_the_run(started, emulator, folder, tmp_path):
+    """There is no error message, and the rest stays pending."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     ids = done(emulator, 2)
@@ -570,7 +568,7 @@ async def test_nobody_reads(started, emulator, folder, tmp_path):
         with pipe.open("w", buffering=1) as writing:
             writing.write(f"{ids[0]}\n")
             await command.document()
-            command.hang_up()
+            command.close_stdout()
             writing.write(f"{ids[1]}\nanother\n")
             ended = await command.end()
     assert ended.code == FAILED
@@ -578,7 +576,7 @@ async def test_nobody_reads(started, emulator, folder, tmp_path):
     assert "another" in await pending(folder)
 
 
-async def test_a_failure_counts_when_the_reader_has_gone(started, emulator, folder, tmp_path):
+async def test_failure_counts_if_the_reader_goes_away(started, emulator, folder, tmp_path):
     """The exit code is 1 although nothing is pending any more."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -588,7 +586,7 @@ async def test_a_failure_counts_when_the_reader_has_gone(started, emulator, fold
         with pipe.open("w", buffering=1) as writing:
             writing.write(f"{failed}\n")
             assert (await command.document())["state"] == "failed"
-            command.hang_up()
+            command.close_stdout()
             await asyncio.sleep(0)  # until the pipe is closed
             writing.write("no id\n")
             ended = await command.end()
@@ -596,8 +594,10 @@ async def test_a_failure_counts_when_the_reader_has_gone(started, emulator, fold
     assert "pending" not in ended.err
 
 
-async def test_all_ids_are_noted_first(started, emulator, folder, tmp_path, until):
-    """However early a run is left, the next one needs no ids, if they were in a file."""
+async def test_all_ids_of_a_file_are_archived_before_the_first_poll(
+    started, emulator, folder, tmp_path, until
+):
+    """A run that was killed early can continue without ids."""
     ids = [emulator.add_job(NEVER) for _ in range(3)]
     many = tmp_path / "many"
     many.write_text("".join(f"{n}-{'x' * 500}\n" for n in range(2_000)) + "\n".join(ids))
@@ -609,73 +609,30 @@ async def test_all_ids_are_noted_first(started, emulator, folder, tmp_path, unti
     assert {*ids} < {*await pending(folder)}
 
 
-async def test_on_a_terminal(on_terminal, emulator, folder):
-    """The counts stand below the lines while it goes on."""
+async def test_terminal_shows_counts_below_the_lines(on_terminal, emulator, folder):
+    """They are drawn while the run goes on."""
     task_id, never = done(emulator), emulator.add_job(NEVER)
-    arguments = ("collect", task_id, never, "--out", str(folder), "--timeout", "1.5")
-    async with on_terminal(*arguments, KIE_BASE_URL=emulator.url) as terminal:
+    arguments = ("collect", task_id, never, "--out", str(folder), "--timeout", "5")
+    options = {"before": "speed_up(10)", "KIE_BASE_URL": emulator.url}
+    async with on_terminal(*arguments, **options) as terminal:
         await terminal.until("1 saved")
         ended = await terminal.end()
     assert ended.code == FAILED
-    for said in ("1 pending", "2 images", "/s", f"{task_id}  ", "1 cover saved in "):
-        assert said in ended.out
+    for messages in ("1 pending", "2 images", "/s", f"{task_id}  ", "1 cover saved in "):
+        assert messages in ended.out
 
 
-async def test_somebody_else_in_the_folder(folder):
-    """An id that another run has noted since is worked on by this one as well."""
-    lines = Lines(Haul(), lambda _: None, as_json=True)
+async def test_id_that_another_run_added_is_collected(folder):
+    """It was added after this run began."""
+    results = command.ResultWriter(command.CollectView(), lambda _: None, as_json=True)
     async with CoverArchive(folder) as archive:
-        intake = Intake(archive, lines, await archive.pending(), 10)
+        queue = command.CoverQueue(archive, results, await archive.pending(), 10)
         await archive.add(["theirs"])
 
         async def batches():
             yield ["theirs"]
 
         async with aclosing(batches()) as given:
-            await intake.note(given)
-    assert [task_id async for task_id in intake.waiting()] == ["theirs"]
-    assert lines.haul.pending == 1
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def shown(haul):
-    console = Console(file=StringIO(), width=100)
-    with console.capture() as captured:
-        console.print(haul)
-    return [line[2:].rstrip() for line in captured.get().splitlines()]
-
-
-def test_what_is_seen():
-    """The board has counts, bytes and their rate, and says when all requests stop."""
-    clock = Clock()
-    haul = Haul(clock=clock)
-    assert shown(haul) == ["0 saved: 0 images, 0 bytes   0 s   0 bytes/s", "0 pending"]
-    haul.pending, haul.ends["saved"], haul.images, haul.bytes = 1500, 1, 1, 2_000_000
-    haul.here = 7
-    haul.fail("failed")
-    haul.hear(RequestsPaused(kind="polls", seconds=3.0, error=RateLimitedError(code=429)))
-    haul.hear(
-        RequestFinished(
-            endpoint="record-info",
-            method="GET",
-            attempt=1,
-            http_status=200,
-            task_id="a",
-            queue_time=0,
-            duration=0.1,
-            error=None,
-        )
-    )
-    clock.now += 2
-    assert shown(haul) == [
-        "1 saved: 1 image, 2.0 MB   2 s   1.0 MB/s",
-        "1,499 pending  1 failed  7 saved before",
-        "too many requests: goes on in 1.0 s",
-    ]
-    assert haul.summary() == "1 cover saved in 2.0 s: 1 image, 2.0 MB; 1 failed; 7 saved before"
+            await queue.add(given)
+    assert [task_id async for task_id in queue.waiting()] == ["theirs"]
+    assert results.view.pending == 1

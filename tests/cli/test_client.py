@@ -1,4 +1,4 @@
-"""What the commands take from the environment."""
+"""The client that is opened with the settings of the environment."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,20 +10,20 @@ from attrs import define, field
 from yarl import URL
 
 from kie_cover_async import TransportError
-from kie_cover_async.cli import verbs
-from kie_cover_async.cli.connection import needs_proxy
-from kie_cover_async.cli.output import FAILED, USAGE, Refused
+from kie_cover_async.cli.client import needs_proxy
+from kie_cover_async.cli.commands.covers import credits, get
+from kie_cover_async.cli.output import FAILED, USAGE, UsageError
 
 
 @define
 class Proxy:
-    """A proxy that writes down what it is asked for, and refuses."""
+    """A proxy that records and refuses what is requested."""
 
     url: str = ""
-    asked: list[bytes] = field(factory=list)
+    requests: list[bytes] = field(factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.asked.append(await reader.readuntil(b"\r\n\r\n"))
+        self.requests.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         writer.close()
         await writer.wait_closed()
@@ -47,38 +47,38 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def netrc(tmp_path: Path) -> str:
     path = tmp_path / "netrc"
-    path.write_text("default login somebody password something")
+    path.write_text("default login user password secret")
     return str(path)
 
 
-async def test_a_proxy_is_used(run, netrc):
-    """Requests go through the proxy that the environment names. It learns the host and its own
-    password, and not the key; a netrc file, which might have other ideas, is not read."""
+async def test_requests_go_through_the_proxy_of_the_environment(run, netrc, key):
+    """The proxy receives the host and its own password, but not the key. A netrc file is not
+    read."""
     async with listening() as proxy:
         url = f"http://user:pass@{proxy.url}"
         arguments = ("wait", "an-id", "--timeout", "0", "--base-url", "https://api.invalid")
         ended = await run(*arguments, HTTPS_PROXY=url, NETRC=netrc)
-    assert proxy.asked[0].startswith(b"CONNECT api.invalid:443 ")
-    assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in proxy.asked[0]
-    assert b"a-key" not in proxy.asked[0]
+    assert proxy.requests[0].startswith(b"CONNECT api.invalid:443 ")
+    assert b"Proxy-Authorization: Basic dXNlcjpwYXNz" in proxy.requests[0]
+    assert key.encode() not in proxy.requests[0]
     assert ended.code == FAILED
     assert "403" in ended.err
     assert "pass" not in ended.err
 
 
-async def test_an_answer_as_it_came_comes_by_the_same_way(monkeypatch, key):
-    """So does the answer for a bug report."""
+async def test_raw_answer_comes_through_the_proxy(monkeypatch, key):
+    """It is requested as other polls are."""
     async with listening() as proxy:
         monkeypatch.setenv("https_proxy", f"http://{proxy.url}")
         with pytest.raises(TransportError, match="403"):
-            await verbs.get_raw("an-id", "https://api.invalid", as_json=True)
-    assert len(proxy.asked) == 1
+            await get("an-id", raw=True, base_url="https://api.invalid", as_json=True)
+    assert len(proxy.requests) == 1
 
 
 async def test_loopback_needs_no_proxy(monkeypatch, key, emulator):
-    """An emulator on this machine is spoken to directly, proxy or not."""
+    """The client connects to an emulator directly, even if there is a proxy."""
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
-    await verbs.credits(emulator.url, as_json=True)
+    await credits(emulator.url, as_json=True)
     assert len(emulator.requests) == 1
 
 
@@ -102,8 +102,8 @@ PROXY = {"HTTPS_PROXY": "http://p:1"}
         ({"HTTP_PROXY": "http://p:1"}, "http://127.255.0.3", False),
     ],
 )
-def test_when_there_is_a_proxy(monkeypatch, variables, url, needed):
-    """The variables mean what they mean to other programs, and loopback is never anybody else's."""
+def test_proxy_variables_have_their_usual_meaning(monkeypatch, variables, url, needed):
+    """Loopback never uses a proxy."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert needs_proxy(URL(url)) is needed
@@ -126,62 +126,60 @@ def test_when_there_is_a_proxy(monkeypatch, variables, url, needed):
         "http://u:pass%E2%82%AC@p:1",
     ],
 )
-async def test_a_proxy_of_no_use(monkeypatch, key, proxy):
-    """A proxy that cannot be used is refused: a request past it would be a surprise."""
+async def test_unusable_proxy_is_rejected(monkeypatch, key, proxy):
+    """Requests must not bypass it. Its password is not shown."""
     monkeypatch.setenv("HTTPS_PROXY", proxy)
-    with pytest.raises(Refused, match="https_proxy must be an http proxy") as caught:
-        await verbs.credits(None, as_json=True)
+    with pytest.raises(UsageError, match="https_proxy must be an http proxy") as caught:
+        await credits(None, as_json=True)
     assert "pass" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("proxy", "refused"), [("http://p:808O", True), ("socks5://p:1", False)])
-def test_a_proxy_for_other_requests(monkeypatch, proxy, refused):
-    """One that cannot be read would end requests that are none of its business."""
+def test_unreadable_proxy_for_another_scheme_is_rejected(monkeypatch, proxy, refused):
+    """aiohttp reads all of them."""
     monkeypatch.setenv("HTTPS_PROXY", "http://p:1")
     monkeypatch.setenv("HTTP_PROXY", proxy)
-    with pytest.raises(Refused, match="http_proxy must be") if refused else nullcontext():
+    with pytest.raises(UsageError, match="http_proxy must be") if refused else nullcontext():
         assert needs_proxy(URL("https://api.kie.ai"))
 
 
-async def test_a_proxy_that_nothing_can_be_made_of(run):
-    """All that is said of it is which variable it stands in."""
+async def test_message_about_a_proxy_names_only_its_variable(run):
+    """The URL may contain a password."""
     proxy = "http://u:pass@127.0.0.1:99999"
     ended = await run("credits", "--base-url", "https://api.invalid", HTTPS_PROXY=proxy)
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.err == "kie-cover: https_proxy must be an http proxy: http://host:port\n"
+    assert ended.usage_error == "https_proxy must be an http proxy: http://host:port"
 
 
-async def test_no_key(monkeypatch):
-    """Without a key one is told where to get it and where to put it."""
+async def test_missing_key_is_rejected(monkeypatch):
+    """The message says where to get one and where to put it."""
     monkeypatch.delenv("KIE_API_KEY", raising=False)
-    with pytest.raises(Refused, match=r"kie\.ai/api-key, then: export KIE_API_KEY=\.\.\."):
-        await verbs.credits(None, as_json=True)
+    with pytest.raises(UsageError, match=r"kie\.ai/api-key, then: export KIE_API_KEY=\.\.\."):
+        await credits(None, as_json=True)
 
 
 @pytest.mark.parametrize("url", ["http://api.kie.ai", "ftp://x", "nonsense", "https://u:p@x"])
-async def test_a_base_url_of_no_use(key, url):
-    """What the client refuses is refused here, and the key is in no text about it."""
-    with pytest.raises(Refused, match="--base-url must") as caught:
-        await verbs.credits(url, as_json=True)
+async def test_invalid_base_url_is_rejected(key, url):
+    """The key is in no message."""
+    with pytest.raises(UsageError, match="--base-url must") as caught:
+        await credits(url, as_json=True)
     assert key not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["--base-url", "KIE_BASE_URL"])
-async def test_where_a_base_url_came_from(run, name):
-    """It is called as it was given, and nothing is offered that the command has not."""
+async def test_message_about_a_base_url_names_its_source(run, name):
+    """It offers nothing that the command does not have."""
     url = "http://api.invalid"
     given = {name: url} if name == "KIE_BASE_URL" else {"KIE_BASE_URL": "https://api.invalid"}
     ended = await run("credits", *([name, url] if name == "--base-url" else []), **given)
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.err == (
-        f"kie-cover: {name} must be https, not '{url}': the key would cross the network readable; "
-        "plain http is accepted for loopback only\n"
-    )
+    assert ended.usage_error.startswith(f"{name} must be https, not '{url}': the key would ")
+    assert ended.usage_error.endswith("; plain http is accepted for loopback only")
 
 
-async def test_a_key_of_no_use(monkeypatch):
-    """A key that can be none is not shown."""
+async def test_invalid_key_is_rejected_and_not_shown(monkeypatch):
+    """The message names the variable."""
     monkeypatch.setenv("KIE_API_KEY", "two words")
-    with pytest.raises(Refused, match="KIE_API_KEY must be printable ASCII") as caught:
-        await verbs.credits(None, as_json=True)
+    with pytest.raises(UsageError, match="KIE_API_KEY must be printable ASCII") as caught:
+        await credits(None, as_json=True)
     assert "two words" not in str(caught.value)

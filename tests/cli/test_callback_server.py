@@ -1,10 +1,9 @@
-"""`kie-cover listen` and connections that bring no callback, or far too many."""
+"""The callback server, and connections without a callback or far too many of them."""
 
 import asyncio
 import re
 import resource
 import socket
-import sys
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
@@ -12,13 +11,13 @@ from support.posted import HEAD, signed
 from support.raw_peer import drop_by_drop
 
 from kie_cover_async.callbacks import CallbackInbox
+from kie_cover_async.cli.callback_server import Address, callback_server
 from kie_cover_async.cli.output import INTERRUPTED
-from kie_cover_async.cli.serving import Address, serving
 
 KEY = "test-webhook-hmac-key"
-COMMAND = (sys.executable, "-m", "kie_cover_async.cli")
-# What listens to callbacks at the path of `HEAD`, and takes no API key.
+# Receives callbacks at the path of `HEAD`, and polls nothing.
 LISTEN = ("listen", "--port", "0", "--path", "/callbacks")
+ADDRESS = Address("127.0.0.1", 0, "/callbacks")
 KEYS = {"KIE_CALLBACK_KEY": KEY, "KIE_API_KEY": ""}
 
 
@@ -49,16 +48,16 @@ async def answer(port, posted):
 
 
 async def port_of(command):
-    said = await command.talk(" until Ctrl-C.\n")
-    return int(said.partition("127.0.0.1:")[2].partition("/")[0])
+    message = await command.message(" until Ctrl-C.\n")
+    return int(message.partition("127.0.0.1:")[2].partition("/")[0])
 
 
 async def test_idle_connections_do_not_keep_callbacks_out(started):
-    """A callback is received while 300 slow connections exceed the limit of descriptors."""
-    limited = ("/bin/sh", "-c", 'ulimit -n 128; exec "$0" "$@"', *COMMAND)
-    async with started(*LISTEN, command=limited, **KEYS) as command:
+    """A callback is received while 150 slow connections exceed the limit of descriptors."""
+    limit = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (96, 96))"
+    async with started(*LISTEN, before=limit, **KEYS) as command:
         port = await port_of(command)
-        opening = [asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
+        opening = [asyncio.open_connection("127.0.0.1", port) for _ in range(150)]
         slow = [writer for _, writer in await asyncio.gather(*opening)]
         for writer in slow:
             writer.write(HEAD.encode())
@@ -69,13 +68,13 @@ async def test_idle_connections_do_not_keep_callbacks_out(started):
         for writer in slow:
             writer.close()
     assert ended.code == INTERRUPTED
-    assert "closed 65 idle connections: no more than 64 may be open\n" in ended.err
+    assert "closed 49 idle connections: no more than 48 may be open\n" in ended.err
     assert ended.err.endswith("callbacks: 1 received\n")
     assert ended.err.count("\n") <= 4
 
 
 async def test_flood_of_refusals_is_few_lines(started):
-    """Hundreds of forged callbacks, and of requests that are not HTTP, are a line of each kind."""
+    """Forged callbacks have one line, and so have requests that are not HTTP."""
     async with started(*LISTEN, **KEYS) as command:
         port = await port_of(command)
         forged = signed("a-cover", key="another")
@@ -94,9 +93,9 @@ async def test_flood_of_refusals_is_few_lines(started):
 
 @pytest.fixture
 async def port(instant_time):
-    """Where callbacks are received, in this process."""
+    """Receive callbacks in this process; return the port."""
     inbox = CallbackInbox(KEY)
-    async with serving(inbox.receive, Address("127.0.0.1", 0, "/callbacks")) as url:
+    async with callback_server(inbox.receive, ADDRESS, is_signed=True) as url:
         yield url.port
 
 
@@ -114,7 +113,7 @@ SLOW = {
 
 @pytest.mark.parametrize(("sent", "answered"), SLOW.values(), ids=SLOW)
 async def test_slow_connection_is_closed(instant_time, port, sent, answered):
-    """A connection that brings no callback is closed within 30 seconds."""
+    """A connection without a callback is closed within 30 seconds."""
     async with connection(port) as (reader, writer):
 
         async def send():
@@ -131,7 +130,7 @@ async def test_slow_connection_is_closed(instant_time, port, sent, answered):
 
 
 async def test_connection_is_closed_after_its_answer(port):
-    """A connection brings one callback, which says so in its answer."""
+    """The answer says so."""
     async with connection(port) as (reader, writer):
         [request] = signed("a-cover").steps()
         writer.write(request.replace(b"Connection: close\r\n", b""))
@@ -150,7 +149,7 @@ def no_descriptor_left():
 
 
 async def test_running_out_of_descriptors_is_one_line(port, caplog):
-    """A connection that finds no descriptor is accepted later, and few lines tell of it."""
+    """The connection is accepted later."""
     with socket.socket() as caller:
         caller.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -163,15 +162,16 @@ async def test_running_out_of_descriptors_is_one_line(port, caplog):
         [request] = signed("a-cover").steps()
         await loop.sock_sendall(caller, request)
         assert (await loop.sock_recv(caller, 1000)).startswith(b"HTTP/1.1 200 OK")
-    _, later = [record.getMessage() for record in caplog.records]
+    # On a busy machine the clock may have jumped over a second period meanwhile.
+    _, later, *_ = [record.getMessage() for record in caplog.records]
     assert re.fullmatch(rf"{refusal} \(and [\d,]+ more in 30 s\)", later)
 
 
 @pytest.mark.parametrize("steps", range(8))
-async def test_connection_that_comes_at_the_end(steps):
-    """A connection that is made while the receiver stops is ended, whatever it had come to."""
+async def test_connection_that_comes_at_the_end_is_closed(steps):
+    """It is made while the server stops."""
     inbox = CallbackInbox(KEY)
-    async with serving(inbox.receive, Address("127.0.0.1", 0, "/callbacks")) as url:
+    async with callback_server(inbox.receive, ADDRESS, is_signed=True) as url:
         opening = asyncio.create_task(asyncio.open_connection("127.0.0.1", url.port))
         for _ in range(steps):
             await asyncio.sleep(0)

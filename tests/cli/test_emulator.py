@@ -1,4 +1,4 @@
-"""The emulator as a command."""
+"""`emulator`: the announcement, the options, and the end."""
 
 import asyncio
 import base64
@@ -13,30 +13,30 @@ from aiohttp.test_utils import TestServer
 from attrs import define, field
 
 from kie_cover_async import CoverClient, CoverFailedError, KieCoverError, RetryPolicy
-from kie_cover_async.cli.emulated import fault_rates, seconds_or_range
-from kie_cover_async.cli.output import INTERRUPTED, USAGE, Refused
+from kie_cover_async.cli.commands.emulator import fault_rates, parse_range
+from kie_cover_async.cli.output import INTERRUPTED, USAGE, UsageError
 
 
 @define
 class Receiver:
-    """Where callbacks go."""
+    """A server that receives callbacks."""
 
     url: str = ""
-    heard: asyncio.Queue[tuple[Mapping[str, str], bytes]] = field(factory=asyncio.Queue)
+    received: asyncio.Queue[tuple[Mapping[str, str], bytes]] = field(factory=asyncio.Queue)
 
-    async def hear(self, request: web.Request) -> web.Response:
-        self.heard.put_nowait((request.headers, await request.read()))
+    async def receive(self, request: web.Request) -> web.Response:
+        self.received.put_nowait((request.headers, await request.read()))
         return web.Response()
 
     async def next(self) -> tuple[Mapping[str, str], bytes]:
-        return await asyncio.wait_for(self.heard.get(), 10)
+        return await asyncio.wait_for(self.received.get(), 10)
 
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     receiver = Receiver()
     app = web.Application()
-    app.router.add_post("/covers", receiver.hear)
+    app.router.add_post("/covers", receiver.receive)
     async with TestServer(app) as server:
         receiver.url = str(server.make_url("/covers"))
         yield receiver
@@ -45,8 +45,8 @@ async def receiver() -> AsyncIterator[Receiver]:
 IMPATIENT = RetryPolicy(max_attempts=1, initial_delay=0.001, max_delay=0.001)
 
 
-async def test_a_service_of_its_own(started):
-    """It says where it is and what to set, serves as it was told to, and ends by Ctrl-C."""
+async def test_emulator_announces_its_url_and_serves_until_ctrl_c(started):
+    """The announcement has the environment to export."""
     arguments = ("emulator", "--generation-time", "0", "--failure-rate", "1", "--seed", "7")
     async with started(*arguments) as command:
         announced = await command.document()
@@ -61,8 +61,8 @@ async def test_a_service_of_its_own(started):
     assert ended.err == "callbacks to 'x' are dropped: the emulator posts to loopback only\n"
 
 
-async def test_it_calls_back(started, receiver):
-    """Covers are called back as often as the options say, signed with the first of the keys."""
+async def test_callbacks_are_duplicated_and_signed_as_the_options_say(started, receiver):
+    """The first of several keys signs."""
     arguments = ("emulator", "--generation-time", "0", "--duplicated-callbacks", "1")
     async with started(*arguments, KIE_CALLBACK_KEY=" a-key , another") as command:
         settings = (await command.document())["environment"]
@@ -78,11 +78,11 @@ async def test_it_calls_back(started, receiver):
         assert headers["X-Webhook-Signature"] == right
 
 
-async def test_no_callbacks(started, receiver):
-    """Callbacks may be lost, all of them; a forged one may come instead."""
+async def test_callbacks_are_lost_and_forged_as_the_options_say(started, receiver):
+    """The forged one has no signature without a key."""
     arguments = ("emulator", "--generation-time", "0", "--lost-callbacks", "1")
     more = ("--forged-callbacks", "1", "--late-callbacks", "1", "--wrong-signatures", "1")
-    async with started(*arguments, *more) as command:
+    async with started(*arguments, *more, before="speed_up(10)") as command:
         settings = (await command.document())["environment"]
         async with CoverClient(
             settings["KIE_API_KEY"], base_url=settings["KIE_BASE_URL"]
@@ -93,8 +93,8 @@ async def test_no_callbacks(started, receiver):
     assert "X-Webhook-Signature" not in headers
 
 
-async def test_on_a_terminal(on_terminal):
-    """A person gets two lines to copy, and what to try first."""
+async def test_terminal_gets_two_lines_to_copy(on_terminal):
+    """And a command to try."""
     async with on_terminal("emulator") as terminal:
         await terminal.until("kie-cover generate")
         terminal.interrupt()
@@ -104,13 +104,12 @@ async def test_on_a_terminal(on_terminal):
     assert ended.code == INTERRUPTED
 
 
-async def test_a_port_that_is_taken(run, emulator):
-    """It cannot be had, which is said in a line."""
+async def test_port_in_use_is_a_usage_error(run, emulator):
+    """The message names it."""
     port = urlsplit(emulator.url).port
     ended = await run("emulator", "--port", str(port))
     assert ended.code == USAGE
-    assert ended.err.startswith(f"kie-cover: cannot listen on port {port}: ")
-    assert ended.err.count("\n") == 1
+    assert ended.usage_error.startswith(f"cannot listen on port {port}: ")
 
 
 @pytest.mark.parametrize(
@@ -121,16 +120,15 @@ async def test_a_port_that_is_taken(run, emulator):
         ("--generation-time soon", "--generation-time must be seconds"),
     ],
 )
-async def test_options_of_no_use(run, arguments, refusal):
-    """They are called as they were given."""
+async def test_invalid_options_are_rejected_by_name(run, arguments, refusal):
+    """The message is the emulator's or the command's own."""
     ended = await run("emulator", *arguments.split())
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.err.startswith(f"kie-cover: {refusal}")
-    assert ended.err.count("\n") == 1
+    assert ended.usage_error.startswith(refusal)
 
 
-async def test_faults(started):
-    """With a fault rate of 1 no answer is right, and more than one thing goes wrong."""
+async def test_fault_rate_of_1_leaves_no_right_answer(started):
+    """The faults are of several kinds."""
     async with started("emulator", "--fault-rate", "1", "--seed", "1") as command:
         url = (await command.document())["url"]
         async with CoverClient("a-key", base_url=url, retry=IMPATIENT) as client:
@@ -145,7 +143,7 @@ async def trouble(client: CoverClient) -> type[KieCoverError]:
 
 
 def test_every_fault_is_equally_frequent():
-    """The rules are asked one after the other, and each strikes the same share of all answers."""
+    """The rules apply one after the other, each to the same share of all answers."""
     untouched, shares = 1.0, []
     for rate in fault_rates(0.5):
         shares.append(untouched * rate)
@@ -158,13 +156,13 @@ def test_every_fault_is_equally_frequent():
     ("text", "range_"),
     [("5", (5, 5)), ("2-8", (2, 8)), ("0", (0, 0)), ("5-", (5, 5)), ("0.5-0.75", (0.5, 0.75))],
 )
-def test_seconds(text, range_):
-    """A number of seconds, or a range of it."""
-    assert seconds_or_range(text) == range_
+def test_generation_time_is_a_number_or_a_range(text, range_):
+    """Both are in seconds."""
+    assert parse_range(text) == range_
 
 
 @pytest.mark.parametrize("text", ["", "-", "-1", "8-2", "inf", "2-inf", "nan", "1-nan", "1e"])
-def test_no_seconds(text):
-    """What is neither is refused, and shown."""
-    with pytest.raises(Refused, match="such as 5 or 2-8"):
-        seconds_or_range(text)
+def test_invalid_generation_time_is_rejected(text):
+    """The message has examples."""
+    with pytest.raises(UsageError, match="such as 5 or 2-8"):
+        parse_range(text)

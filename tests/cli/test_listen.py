@@ -1,8 +1,9 @@
-"""`kie-cover listen`: what is written of callbacks, and what is only counted."""
+"""`listen`: the callbacks that have a line, and those that are only counted."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from aiohttp import ClientSession
@@ -16,11 +17,11 @@ from kie_cover_async import (
     structure_details,
 )
 from kie_cover_async.callbacks import CallbackInbox, sign_callback
-from kie_cover_async.cli.callback_keys import callback_keys
-from kie_cover_async.cli.listening import ListenSettings, hear
-from kie_cover_async.cli.output import DONE, INTERRUPTED, USAGE, Refused
-from kie_cover_async.cli.reception import Reception
-from kie_cover_async.cli.serving import is_a_host
+from kie_cover_async.cli.callback_server import callback_keys, is_callback_host
+from kie_cover_async.cli.commands.collect import collect
+from kie_cover_async.cli.commands.emulator import emulator as emulate
+from kie_cover_async.cli.commands.listen import CallbackQueue, listen
+from kie_cover_async.cli.output import DONE, INTERRUPTED, USAGE, UsageError
 from kie_cover_async.emulator import CallbackPlan, CoverScript
 
 KEY = "a-callback-key"
@@ -34,20 +35,20 @@ def body(task_id=TASK, **more):
 
 
 async def address(command):
-    """Where the command listens, as it says."""
-    talk = await command.talk(" until Ctrl-C.\n")
-    return talk.split()[-3]
+    """Return the callback URL that the command has announced."""
+    message = await command.message(" until Ctrl-C.\n")
+    return message.split()[-3]
 
 
 async def leave(command):
-    """What is left of it after Ctrl-C."""
+    """Interrupt the command and return its output."""
     command.interrupt()
     return await asyncio.wait_for(command.end(), 20)
 
 
 @frozen
 class Poster:
-    """Somebody who posts callbacks."""
+    """A client that posts callbacks."""
 
     session: ClientSession
 
@@ -68,8 +69,8 @@ def listening(started, emulator=None, **env):
     return started("listen", "--port", "0", **{**keys, **env})
 
 
-async def test_confirmed(started, start, poster):
-    """Each callback of the emulator's has one line, which is what a poll has shown."""
+async def test_confirmed_callback_has_one_line_with_the_poll(started, start, poster):
+    """Repetitions have none."""
     emulator = await start(callback_key=KEY)
     async with listening(started, emulator) as command:
         url = await address(command)
@@ -87,8 +88,8 @@ async def test_confirmed(started, start, poster):
         assert count in ended.err
 
 
-async def test_forged(started, start):
-    """However many callbacks are forged, the lines have each end once and no forged image."""
+async def test_forged_callbacks_add_no_images_and_no_ends(started, start):
+    """Each end has one line."""
     plan = CallbackPlan(forged=1.0, duplicated=0.5)
     emulator = await start(callback_key=KEY, callbacks=plan, generation_time=0.3)
     async with listening(started, emulator) as command:
@@ -104,8 +105,8 @@ async def test_forged(started, start):
     assert "forged" not in written
 
 
-async def test_before_the_end(started, start, poster):
-    """A callback before the end confirms nothing, and the next one is polled again."""
+async def test_callback_before_the_end_confirms_nothing(started, start, poster):
+    """The next one is polled again."""
     emulator = await start()
     task_id = emulator.add_job("generating, success")
     async with listening(started, emulator) as command:
@@ -120,8 +121,8 @@ async def test_before_the_end(started, start, poster):
     ]
 
 
-async def test_wrong_signatures(started, start, poster):
-    """A callback that is wrongly signed costs no poll and has no line, but is told of."""
+async def test_callback_with_a_wrong_signature_costs_no_poll(started, start, poster):
+    """It has no line on stdout, but one on stderr."""
     emulator = await start()
     task_id = emulator.add_job(age=60)
     async with listening(started, emulator, KIE_CALLBACK_KEY=f"another, {KEY}") as command:
@@ -137,8 +138,8 @@ async def test_wrong_signatures(started, start, poster):
     assert len(emulator.requests) == 1
 
 
-async def test_one_line_for_two(started, start, poster):
-    """Two callbacks for one end that are polled together have one line between them."""
+async def test_two_callbacks_for_one_end_have_one_line(started, start, poster):
+    """They were queued together."""
     emulator = await start(latency=0.2)
     first, second = emulator.add_job(age=60), emulator.add_job(age=60)
     async with listening(started, emulator) as command:
@@ -152,8 +153,8 @@ async def test_one_line_for_two(started, start, poster):
     assert ended.err.endswith("callbacks: 3 received, 2 confirmed\n")
 
 
-async def test_nothing_found(started, start, poster):
-    """Where the poll fails, the line is the error."""
+async def test_failed_poll_has_a_line_with_its_error(started, start, poster):
+    """It confirms nothing."""
     emulator = await start()
     async with listening(started, emulator) as command:
         await poster.post(await address(command))
@@ -162,11 +163,13 @@ async def test_nothing_found(started, start, poster):
     assert line["confirmed"] is False
 
 
-async def test_without_an_api_key(started, poster):
-    """Without a key for polls the line is what the callback claims, and says that it is that."""
+async def test_without_an_api_key_the_line_is_the_claim(started, poster):
+    """It is not confirmed."""
     async with listening(started, KIE_API_KEY="") as command:
         url = await address(command)
-        assert await command.talk() == "What they claim is not confirmed: KIE_API_KEY has no key.\n"
+        assert (
+            await command.message() == "What they claim is not confirmed: KIE_API_KEY has no key.\n"
+        )
         images = ["https://images.example/1.png"]
         assert await poster.post(url, images=images) == 200
         assert await poster.post(url, images=images) == 200
@@ -182,22 +185,22 @@ async def test_without_an_api_key(started, poster):
     assert (second["taskId"], second["claimedImages"]) == ("another", None)
 
 
-async def test_without_a_callback_key(started, poster):
-    """Without a key for signatures it takes what anybody sends, and says so."""
+async def test_without_a_callback_key_anyone_can_send_callbacks(started, poster):
+    """A line on stderr says so."""
     async with listening(started, KIE_API_KEY="", KIE_CALLBACK_KEY="") as command:
         url = await address(command)
-        assert await command.talk() == "Anybody may send them: KIE_CALLBACK_KEY has no key.\n"
+        assert await command.message() == "Anyone can send them: KIE_CALLBACK_KEY has no key.\n"
         assert await poster.post(url, key="whatever") == 200
         assert (await command.document())["taskId"] == TASK
         await leave(command)
 
 
-async def test_on_a_terminal(on_terminal, poster):
-    """A person sees a line of text for each, and the counts below."""
+async def test_terminal_shows_claims_above_the_counts(on_terminal, poster):
+    """A claim is a line of text."""
     env = {"KIE_CALLBACK_KEY": KEY, "KIE_API_KEY": ""}
     async with on_terminal("listen", "--port", "0", **env) as terminal:
         await terminal.until(" until Ctrl-C.")
-        url = terminal.shown.partition("heard at ")[2].split()[0]
+        url = terminal.shown.partition("received at ")[2].split()[0]
         await poster.post(url, images=["https://images.example/\x1b[2J1.png"])
         await poster.post(url, "another", images=["https://images.example/2.png"])
         await poster.post(url, key="a wrong one")
@@ -209,31 +212,31 @@ async def test_on_a_terminal(on_terminal, poster):
     assert ended.code == INTERRUPTED
 
 
-async def test_confirmed_on_a_terminal(on_terminal, start):
-    """What a poll has shown is a line of text, too."""
+async def test_terminal_shows_polls_as_text(on_terminal, start):
+    """The counts stand below."""
     emulator = await start(callback_key=KEY)
     env = {"KIE_CALLBACK_KEY": KEY, "KIE_BASE_URL": emulator.url}
     async with on_terminal("listen", "--port", "0", **env) as terminal:
         await terminal.until(" until Ctrl-C.")
-        url = terminal.shown.partition("heard at ")[2].split()[0]
+        url = terminal.shown.partition("received at ")[2].split()[0]
         task_id = emulator.add_job(AT_ONCE, callback_url=url)
-        # Apart from each other: between them stand the codes of a colour.
+        # One by one, because there are codes of a colour between them.
         for shown in (f"{task_id}  ", "SUCCESS", f"  {emulator.image_url}/s/"):
             await terminal.until(shown)
         await terminal.until("1 received, 1 confirmed")
 
 
-async def test_nobody_reads(started, poster):
-    """Where nobody reads its lines any more, it ends."""
+async def test_reader_that_goes_away_ends_the_command(started, poster):
+    """That is not an error."""
     async with listening(started, KIE_API_KEY="") as command:
         url = await address(command)
-        command.hang_up()
+        command.close_stdout()
         await poster.post(url)
         assert (await command.end()).code == DONE
 
 
-async def test_half_a_request(started):
-    """Ctrl-C does not wait for who has not yet said all."""
+async def test_ctrl_c_does_not_wait_for_half_a_request(started):
+    """The client has not sent the body."""
     async with listening(started, KIE_API_KEY="") as command:
         url = await address(command)
         port = int(url.split(":")[2].partition("/")[0])
@@ -246,8 +249,8 @@ async def test_half_a_request(started):
     assert ended.err.endswith("callbacks: none\n")
 
 
-async def test_a_body_that_is_not_what_it_says(started, poster):
-    """Who posts what cannot be unpacked writes no tracebacks over the screen."""
+async def test_undecodable_body_is_not_a_traceback(started, poster):
+    """It is answered with 400."""
     async with listening(started, KIE_API_KEY="") as command:
         url = await address(command)
         for packing in ("br", "gzip"):
@@ -259,18 +262,17 @@ async def test_a_body_that_is_not_what_it_says(started, poster):
     assert ended.err.count("\n") <= 6
 
 
-async def test_a_port_that_is_taken(run, emulator):
-    """It cannot be had, which is said in a line."""
+async def test_port_in_use_is_a_usage_error(run, emulator):
+    """The message names the address."""
     port = emulator.url.rpartition(":")[2]
     ended = await run("listen", "--port", port)
     assert ended.code == USAGE
-    assert ended.err.startswith(f"kie-cover: cannot listen on 127.0.0.1, port {port}: ")
-    assert ended.err.count("\n") == 1
+    assert ended.usage_error.startswith(f"cannot listen on 127.0.0.1, port {port}: ")
 
 
 @pytest.mark.parametrize("path", ["/", "/kie/", "/a//b..c", "/\u00e9", "/a:b;c=d,e+f", "/<|>"])
-async def test_paths(started, poster, path):
-    """Whatever the path, callbacks are heard at the URL that is said."""
+async def test_callbacks_are_received_at_the_announced_url(started, poster, path):
+    """The path may be unusual."""
     keys = {"KIE_CALLBACK_KEY": KEY, "KIE_API_KEY": ""}
     async with started("listen", "--port", "0", "--path", path, **keys) as command:
         assert await poster.post(await address(command)) == 200
@@ -282,11 +284,12 @@ OTHERS_IN_A_URL = ["/a%2Fb", "/%41", "/a%", "/./a", "/a/..", "/\udce9"]
 
 
 @pytest.mark.parametrize("path", [*NO_PATHS, *OTHERS_IN_A_URL])
-async def test_no_path(path):
-    """A path is refused that no URL could have, or would have in other words."""
-    settings = ListenSettings(host="127.0.0.1", port=0, path=path, base_url=None, as_json=True)
-    with pytest.raises(Refused, match="--path must be such as /kie/callback, not ") as refused:
-        await hear(settings)
+async def test_invalid_path_is_rejected(path):
+    """A URL cannot have it, or would write it differently."""
+    with pytest.raises(
+        UsageError, match="--path must be a path such as /kie/callback, not "
+    ) as refused:
+        await listen(port=0, path=path)
     assert str(refused.value).endswith(repr(path))
 
 
@@ -294,61 +297,66 @@ NO_HOSTS = ["", " ", "..", "\udce9", f"{'a' * 70}.com", "me@h", "h/x", "h?x", "h
 
 
 @pytest.mark.parametrize("host", NO_HOSTS)
-async def test_no_host(run, host):
-    """A host is refused that no URL could have, in one line and before anything is bound."""
-    ended = await run("listen", "--port", "0", "--host", host)
-    assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.err.startswith("kie-cover: --host must be such as 127.0.0.1, not '")
-    assert ended.err.count("\n") == 1
+async def test_invalid_host_is_rejected(host):
+    """Nothing is bound."""
+    with pytest.raises(UsageError, match=r"^--host must be a host such as 127\.0\.0\.1, not '"):
+        await listen(port=0, host=host)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2", "::1", "::1%1", "10.0.0.1", "example"])
-def test_hosts(host):
-    """Names and addresses of either kind will do, and a zone after one."""
-    assert is_a_host(host)
+def test_host_may_be_a_name_or_an_address(host):
+    """An IPv6 address may have a zone."""
+    assert is_callback_host(host)
 
 
-def test_keys(monkeypatch):
-    """Keys are separated by commas, and whitespace around them is not part of them."""
+def test_keys_are_separated_by_commas(monkeypatch):
+    """Whitespace around them is not part of them."""
     monkeypatch.setenv("KIE_CALLBACK_KEY", " one,, two three\n,")
     assert callback_keys() == ["one", "two three"]
     monkeypatch.delenv("KIE_CALLBACK_KEY")
     assert callback_keys() == []
 
 
-@pytest.mark.parametrize(
-    "command", ["listen --port 0", "collect an-id --listen 127.0.0.1:0", "emulator"]
-)
+COMMANDS = {
+    "listen": partial(listen, port=0),
+    "collect": partial(collect, ["an-id"], listen="127.0.0.1:0"),
+    "emulator": emulate,
+}
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 @pytest.mark.parametrize("keys", ["secret, \udce9", "secret\nnew", "\ufeffsecret"])
-async def test_keys_that_cannot_sign_are_refused(run, tmp_path, command, keys):
-    """Keys that are not printable UTF-8 are refused in one line, which does not show them."""
-    out = ("--out", str(tmp_path / "covers")) if command.startswith("collect") else ()
-    ended = await run(*command.split(), *out, KIE_CALLBACK_KEY=keys)
-    assert (ended.code, ended.out) == (USAGE, "")
-    refusal = "KIE_CALLBACK_KEY must be printable UTF-8 (it is not shown here)"
-    assert ended.err == f"kie-cover: {refusal}\n"
+async def test_keys_that_cannot_sign_are_rejected(monkeypatch, tmp_path, command, keys):
+    """The message does not show them."""
+    monkeypatch.setenv("KIE_CALLBACK_KEY", keys)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as rejected:
+        await command()
+    message = "KIE_CALLBACK_KEY must be printable UTF-8 (it is not shown here)"
+    assert str(rejected.value) == message
 
 
-async def test_counts():
-    """Whatever comes is counted by what it is, and what is refused stays refused."""
-    reception = Reception(CallbackInbox(KEY))
-    assert reception.summary() == "callbacks: none"
+async def test_callbacks_are_counted_by_kind():
+    """Refused callbacks raise as they do without the queue."""
+    queue = CallbackQueue(CallbackInbox(KEY))
+    assert queue.summary() == "callbacks: none"
     signed = sign_callback(TASK, KEY)
     for sent in (body(), body(), body(images=[])):
-        reception.receive(signed, sent)
+        queue.receive(signed, sent)
     for headers, error in [({}, SignatureError), (sign_callback(TASK, "?"), SignatureError)]:
         with pytest.raises(error):
-            reception.receive(headers, body())
+            queue.receive(headers, body())
     with pytest.raises(InvalidResponseError):
-        reception.receive(signed, b"{")
-    assert dict(reception.counts) == {
+        queue.receive(signed, b"{")
+    assert dict(queue.counts) == {
         "received": 1,
         "repeated": 2,
         "signature is missing": 1,
         "signature does not match": 1,
         "unreadable": 1,
     }
-    assert (await reception.next()).task_id == TASK
+    assert (await queue.next()).task_id == TASK
 
 
 FOUND = [
@@ -362,20 +370,21 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("outcome", "is_end"), FOUND, ids=["error", "not terminal", "terminal"])
-async def test_a_confirmed_end_is_no_news(outcome, is_end):
-    """Once a poll has shown the end of a job, other words about it are repetitions."""
-    reception = Reception(CallbackInbox())
-    reception.receive({}, body())
-    assert not reception.knows_the_end(TASK)
-    assert reception.count(outcome) is is_end
-    assert reception.knows_the_end(TASK) is is_end
-    reception.receive({}, body(images=["https://images.example/1.png"]))
-    assert reception.counts["repeated"] == is_end
+async def test_callback_after_the_confirmed_end_is_a_repetition(outcome, is_end):
+    """It may have other content."""
+    queue = CallbackQueue(CallbackInbox())
+    queue.receive({}, body())
+    assert not queue.is_confirmed(TASK)
+    assert queue.confirm(outcome) is is_end
+    assert queue.is_confirmed(TASK) is is_end
+    queue.receive({}, body(images=["https://images.example/1.png"]))
+    assert queue.counts["repeated"] == is_end
 
 
-async def test_a_flood():
-    """What is not yet polled is bounded; the rest is counted and forgotten."""
-    reception = Reception(CallbackInbox())
-    for number in range(10_005):
-        reception.receive({}, body(f"task-{number}"))
-    assert dict(reception.counts) == {"received": 10_000, "too many at once": 5}
+async def test_queue_is_bounded(monkeypatch):
+    """Further callbacks are counted and dropped."""
+    monkeypatch.setattr("kie_cover_async.cli.commands.listen._MAX_QUEUED", 100)
+    queue = CallbackQueue(CallbackInbox())
+    for number in range(105):
+        queue.receive({}, body(f"task-{number}"))
+    assert dict(queue.counts) == {"received": 100, "dropped, too many": 5}

@@ -1,0 +1,166 @@
+"""What options and the environment open: the client, its rate limiter, the archive."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
+from math import inf
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+
+from aiohttp import ClientSession
+from yarl import URL
+
+from kie_cover_async import CoverClient, RateLimiter, __version__, api
+from kie_cover_async.archive import CoverArchive
+from kie_cover_async.settings import (
+    API_KEY_VARIABLE,
+    is_loopback,
+    resolve_api_key,
+    resolve_base_url,
+)
+from kie_cover_async.transport import HttpClient
+from kie_cover_async.validation import URL_ERRORS, is_http_url, validate_number
+
+from .output import UsageError, usage_errors
+
+_RAW_TIMEOUT = 30.0
+# One request in thirty years; the period of a lower rate may overflow a float.
+_MIN_RATE = 1e-9
+# aiohttp reads all of these before it picks one.
+_PROXY_SCHEMES = {"http", "https", "ws", "wss"}
+
+
+@asynccontextmanager
+async def open_client(base_url: str | None, **settings: Any) -> AsyncIterator[CoverClient]:
+    """Open a client for the key in the environment; the settings are those of `CoverClient`.
+
+    Raises `UsageError` for a missing or invalid key, base URL or proxy.
+    """
+    url, key = _resolve(base_url)
+    async with (
+        _proxied_session(url) as session,
+        CoverClient(key, base_url=url, session=session, **settings) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def open_archive(folder: str) -> AsyncIterator[CoverArchive]:
+    """Open the archive in the folder of `--out`; raises `UsageError` if that is impossible."""
+    if not folder:
+        raise UsageError("--out must name a folder, not ''")
+    async with AsyncExitStack() as stack:
+        try:
+            archive = await stack.enter_async_context(CoverArchive(folder))
+        except (OSError, TypeError, ValueError) as error:
+            raise UsageError(f"--out {folder}: {error}") from None
+        yield archive
+
+
+def rate_limiter_for(rate: float | None) -> RateLimiter | None:
+    """Return a limiter for so many requests per second; `None` means the client's default.
+
+    Raises `UsageError` unless the rate is positive; it may be `inf` or below one.
+    """
+    if rate is None:
+        return None
+    if rate == inf:
+        return RateLimiter.unlimited()
+    with usage_errors():
+        validate_number("--rate", rate, above=0)
+        validate_number("--rate", rate, at_least=_MIN_RATE)
+        requests = max(1, round(rate))
+        return RateLimiter(requests, per=requests / rate)
+
+
+def timeout_seconds(timeout: float) -> float | None:
+    """Return the client's `timeout` for an option that may be `inf`; raises `UsageError`."""
+    if timeout == inf:
+        return None
+    with usage_errors():
+        validate_number("--timeout", timeout, at_least=0)
+    return timeout
+
+
+async def fetch_raw(task_id: str, base_url: str | None) -> dict[str, Any]:
+    """Return the answer to one poll, unparsed, with the key and cookies masked.
+
+    Raises `TransportError` if there is no answer.
+    """
+    url, key = _resolve(base_url)
+    request = api.SUNO.poll(task_id)
+    async with _proxied_session(url) as session:
+        http_client = HttpClient(
+            url,
+            key,
+            session=session,
+            request_timeout=_RAW_TIMEOUT,
+            submit_timeout=_RAW_TIMEOUT,
+            submit_connect_timeout=_RAW_TIMEOUT,
+            user_agent=f"kie-cover-async/{__version__}",
+        )
+        try:
+            response = await http_client.request(request)
+        finally:
+            await http_client.aclose()
+    return {
+        "url": str(http_client.url_of(request)),
+        "status": response.status,
+        # Cookies are as good as keys until they expire. The client has masked the key in the body.
+        "headers": [
+            (name, "***" if name.lower() == "set-cookie" else value.replace(key, "***"))
+            for name, value in response.headers.items()
+        ],
+        "body": response.body.decode(errors="backslashreplace"),
+    }
+
+
+def needs_proxy(url: URL) -> bool:
+    """Return whether the environment names a proxy for this URL.
+
+    Raises `UsageError` for a proxy that cannot be used.
+    """
+    host, proxies = url.host or "", getproxies()
+    if not proxies.get(url.scheme) or is_loopback(host) or proxy_bypass(host):
+        return False
+    for scheme in _PROXY_SCHEMES & proxies.keys():
+        proxy, is_used = proxies[scheme], scheme == url.scheme
+        if not _is_readable(proxy) or (is_used and not _is_http(proxy)):
+            # Not shown: it may contain a password.
+            raise UsageError(f"{scheme}_proxy must be an http proxy: http://host:port")
+    return True
+
+
+def _is_readable(proxy: str) -> bool:
+    try:
+        url = URL(proxy)
+        f"{url.user}{url.password}".encode("latin-1")  # as aiohttp sends it
+    except URL_ERRORS:
+        return False
+    return ":" not in (url.user or "")
+
+
+def _is_http(proxy: str) -> bool:
+    return proxy.startswith("http://") and is_http_url(proxy)
+
+
+def _resolve(base_url: str | None) -> tuple[URL, str]:
+    if not os.environ.get(API_KEY_VARIABLE):
+        raise UsageError(
+            f"no API key: get one at https://kie.ai/api-key, then: export {API_KEY_VARIABLE}=..."
+        )
+    with usage_errors():
+        url = resolve_base_url(
+            base_url, allow_http=False, name="--base-url", http_is="accepted for loopback only"
+        )
+        return url, resolve_api_key(None)
+
+
+def _proxied_session(url: URL) -> AbstractAsyncContextManager[ClientSession | None]:
+    """Return an external session if there is a proxy, else `None`: the client's own is better."""
+    return ClientSession(trust_env=True) if needs_proxy(url) else nullcontext()

@@ -1,0 +1,1 @@
+"""One module for each verb or family of verbs; `app` lists them."""
