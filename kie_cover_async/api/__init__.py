@@ -1,15 +1,14 @@
-"""The API's rules, and nothing that awaits: what to ask, and what an answer means.
+"""The API's rules: what to ask, and what an answer means. Nothing here awaits.
 
-`routes` says what a family of endpoints is made of, and `suno` is one; `requests` has the endpoints
-that belong to none. `responses` knows the codes, `envelope` what surrounds `data`, `records` the
-shape of a cover's `data`, and `callback` what is posted to a callback URL.
+`requests` says what a request and a route are, and has the requests that belong to no route; `suno`
+is a route. `responses` parses what is around `data` and knows the codes, `records` reads the shape
+of a cover's `data`, and `callback` reads what is posted to a callback URL.
 """
 
 from .callback import CoverCallback, parse_callback
 from .records import structure_details, unstructure_details
-from .requests import Request, download_url, get_credits
+from .requests import Request, Route, download_url, get_credits
 from .responses import Response, parse_response
-from .routes import Route
 from .suno import SUNO
 
 __all__ = [

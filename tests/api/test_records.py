@@ -253,7 +253,7 @@ def test_one_usable_image_is_enough(entry, warnings):
     details = structure_details(record(response={"images": [entry, IMAGE, entry, OTHER_IMAGE]}))
     assert details.images == (IMAGE, OTHER_IMAGE)
     assert details.is_success
-    assert warnings() == ["2 of 4 images are no URLs: left out"]
+    assert warnings() == ["2 of 4 images are not URLs: left out"]
 
 
 @each("entry", [entry for entry in NO_IMAGES if entry not in ("", None)])
@@ -282,7 +282,7 @@ def test_no_images_yet(response):
 def test_places_for_images_to_come(warnings):
     """Beside an entry that is something else they are no reason to wait for better."""
     structure_details(record(response={"images": ["", None]}))
-    assert warnings() == ["2 of 2 images are no URLs: left out"]
+    assert warnings() == ["2 of 2 images are not URLs: left out"]
     assert refused(record(response={"images": [None, 7]})).path == "$.response.images[0]"
 
 
@@ -309,8 +309,8 @@ ODD_RESPONSES = [
     ([IMAGE], "response cannot be read, left out: a list"),
     (False, "response cannot be read, left out: a bool"),
     ({"images": IMAGE}, "response.images cannot be read, left out: a str"),
-    ({"images": [7, None]}, "response.images cannot be read, left out: a list"),
-    ({"images": [None, ""]}, "2 of 2 images are no URLs: left out"),
+    ({"images": [7, None]}, "response.images[0] cannot be read, left out: a int"),
+    ({"images": [None, ""]}, "2 of 2 images are not URLs: left out"),
 ]
 
 
