@@ -241,9 +241,9 @@ def orjson_parser() -> Parser | None:
     loads, dumps = orjson.loads, orjson.dumps
 
     def parse_with_orjson(body: bytes) -> Any:
-        # It raises `ValueError` for much that `json` reads: NaN, half a surrogate pair, a byte order
-        # mark. It reads integers past 64 bits as floats, and stops at another depth. What it writes
-        # back unchanged it has read exactly; it writes no more than 254 levels.
+        # It raises `ValueError` for much that `json` reads: NaN, half a surrogate pair, a byte
+        # order mark. It reads integers past 64 bits as floats, and stops at another depth. What it
+        # writes back unchanged it has read exactly; it writes no more than 254 levels.
         if len(body) <= _MAX_ORJSON_LENGTH:
             value = loads(body)
             try:
