@@ -11,7 +11,7 @@ from attrs import frozen
 
 from kie_cover_async.errors import DownloadError, InvalidRequestError
 from kie_cover_async.models import CoverDetails
-from kie_cover_async.transport import ImageDownloader
+from kie_cover_async.transport.downloader import ImageDownloader
 
 from .direct import ROOM
 from .files import Whole, find_whole, lies_there, problem_with

@@ -5,7 +5,7 @@ joins a body to its signature, and `web` answers for aiohttp.web. `bounded_log` 
 refusals from filling the log.
 """
 
-from kie_cover_async.api import CoverCallback, parse_callback
+from kie_cover_async.api.callback import CoverCallback, parse_callback
 
 from .inbox import CallbackInbox
 from .verification import sign_callback, verify_signature

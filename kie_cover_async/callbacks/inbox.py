@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from kie_cover_async.api import CoverCallback, parse_callback
+from kie_cover_async.api.callback import CoverCallback, parse_callback
 from kie_cover_async.signature import Headers, Keys, a_keyring, verify
 from kie_cover_async.validation import validate_number, validate_task_id
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kie_cover_async.api import parse_callback
+from kie_cover_async.api.callback import parse_callback
 from kie_cover_async.signature import Headers, Keys, a_keyring, signed_headers, verify
 from kie_cover_async.validation import validate_number
 

@@ -3,12 +3,10 @@
 import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
 
 from kie_cover_async.validation import Network
 
-# As `socket.getaddrinfo` returns it; aiohttp's own type leaves the last part open.
-Target = tuple[int, int, int, str, tuple[Any, ...]]
+from .connections import Target
 
 # What IANA's registry of special addresses has; `is_global` differs between releases of Python.
 _SPECIAL_4 = [

@@ -9,7 +9,8 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from .addresses import Target
+# As `socket.getaddrinfo` returns it; aiohttp's own type leaves the last part open.
+Target = tuple[int, int, int, str, tuple[Any, ...]]
 
 # Covers take minutes and are polled every few seconds: with aiohttp's usual 15 s, nearly every poll
 # would need a new connection.
