@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import attrs
 from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn, override
 
@@ -102,15 +103,27 @@ def _structure_details(record: Any, _: type) -> CoverDetails:
     flag = get("successFlag")
     if type(flag) is not int:
         flag = _flag(flag, get("status"))
-    facts = {}
-    for name, (fact, read) in _INFORMATIVE.items():
-        if (value := get(name)) is not None:
-            facts[fact] = read(name, value)
-    # A failed job's message is worth having even without a code that means something.
-    if facts.get("error_code") is None and facts.get("error_message") is not None:
-        facts["error_message"] = facts["error_message"] if CoverState.of(flag).is_failure else None
-    response = _response(get("response"), flag)
-    return CoverDetails(task_id=task_id, success_flag=flag, response=response, **facts)
+    code, message = get("errorCode"), get("errorMessage")
+    if code is not None:
+        code = _code("errorCode", code)
+    if message is not None:
+        message = _text("errorMessage", message)
+        # A failed job's message is worth having even without a code that means something.
+        if code is None and not CoverState.of(flag).is_failure:
+            message = None
+    parent, callback = get("parentTaskId"), get("callbackUrl")
+    created, completed = get("createTime"), get("completeTime")
+    return CoverDetails(
+        task_id=task_id,
+        parent_task_id=None if parent is None else _text("parentTaskId", parent),
+        callback_url=None if callback is None else _text("callbackUrl", callback),
+        create_time=None if created is None else _time("createTime", created),
+        complete_time=None if completed is None else _time("completeTime", completed),
+        response=_response(get("response"), flag),
+        success_flag=flag,
+        error_code=code,
+        error_message=message,
+    )
 
 
 def _flag(value: object, status: object) -> int | str | None:
@@ -219,22 +232,15 @@ def _format_time(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-# What informs, by the API's name: the model's name, and how to read it.
-_INFORMATIVE: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
-    "parentTaskId": ("parent_task_id", _text),
-    "callbackUrl": ("callback_url", _text),
-    "createTime": ("create_time", _time),
-    "completeTime": ("complete_time", _time),
-    "errorCode": ("error_code", _code),
-    "errorMessage": ("error_message", _text),
-}
+def _camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def _make_converter() -> Converter:
     converter = Converter(detailed_validation=False)
-    names = {fact: name for name, (fact, _) in _INFORMATIVE.items()}
-    names |= {"task_id": "taskId", "success_flag": "successFlag"}
-    fields: Any = {fact: override(rename=name) for fact, name in names.items()}
+    names = [field.name for field in attrs.fields(CoverDetails)]
+    fields: Any = {name: override(rename=_camel_case(name)) for name in names}
     converter.register_unstructure_hook(datetime, _format_time)
     converter.register_unstructure_hook(
         CoverResponse,
