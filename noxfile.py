@@ -49,6 +49,14 @@ MEET_BACKOFF = [
     "tests/test_waiter.py",
 ]
 
+SCHEMAS = {
+    "dependabot": [".github/dependabot.yml"],
+    "github-issue-config": [".github/ISSUE_TEMPLATE/config.yml"],
+    "github-issue-forms": [f".github/ISSUE_TEMPLATE/{name}.yml" for name in ("bug", "feature")],
+    "github-workflows": [f".github/workflows/{name}.yml" for name in ("docs", "release", "tests")],
+    "readthedocs": [".readthedocs.yaml"],
+}
+
 PYTHONS = [version for version in ("3.11", "3.12", "3.13", "3.14") if is_present(version)]
 # atheris has wheels for these; where none is present, the session says so and the others run.
 FUZZED_ON = [version for version in PYTHONS if version != "3.14"][-1:] or ["3.13"]
@@ -119,15 +127,18 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Rules and format, by ruff."""
+    """Check rules and format by ruff, and the workflows by zizmor and their JSON schemas."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("zizmor", "--offline", "--quiet", ".")
+    for schema, files in SCHEMAS.items():
+        session.run("check-jsonschema", "--quiet", "--builtin-schema", f"vendor.{schema}", *files)
 
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """The types of the package and its examples, by mypy, and those users see, by pyright."""
+    """Check the types of package, examples and tests/typing by mypy, and the exports by pyright."""
     session.install(".[cli,testing]", *group("types"), *group("test"))
     session.run("mypy")
     session.run("pyright", "--verifytypes", "kie_cover_async", "--ignoreexternal")

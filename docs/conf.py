@@ -7,7 +7,7 @@ author = "The kie_cover_async authors"
 project_copyright = f"2026, {author}"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 
@@ -15,10 +15,17 @@ myst_heading_anchors = 3
 default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 70
 add_module_names = False
 toc_object_entries_show_parents = "hide"
+
+# The button copies the input without prompts and output.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+copybutton_only_copy_prompt_lines = True
 
 # References are checked within the package only, so that a build needs no network.
 # A type variable is documented nowhere.
@@ -27,4 +34,4 @@ nitpick_ignore_regex = [("py:.*", r"(?!kie_cover_async\b).*"), ("py:class", r".*
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
-html_css_files = ["screenshots.css"]
+html_css_files = ["pictures.css"]

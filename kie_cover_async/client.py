@@ -81,6 +81,12 @@ class CoverClient:
 
     Raises:
         TypeError, ValueError: An argument cannot be used; the message names it.
+
+    Example:
+        >>> async with CoverClient() as client:  # the key comes from KIE_API_KEY
+        ...     details = await client.wait_for_cover("first-cover", timeout=600.0)
+        >>> details.state.value, len(details.images)
+        ('SUCCESS', 2)
     """
 
     def __init__(

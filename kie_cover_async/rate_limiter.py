@@ -106,6 +106,15 @@ class RateLimiter:
     one flow however many ids it has, and all the waits of a client are one. `pause` stops all.
     Clients on one event loop may share it. Once that loop is closed, it moves to the next one; on
     two open loops it raises `RuntimeError`.
+
+    Example:
+        >>> limiter = RateLimiter(9, per=1.0)
+        >>> async with CoverClient(rate_limiter=limiter) as one:
+        ...     async with CoverClient("another-key", rate_limiter=limiter) as other:
+        ...         first = await one.get_cover_details("first-cover")
+        ...         second = await other.get_cover_details("second-cover")
+        >>> limiter.queued
+        0
     """
 
     def __init__(self, number: float = 9, /, *, per: float = 1.0) -> None:

@@ -24,6 +24,11 @@ class RetryPolicy:
     bound that starts at `initial_delay` and doubles up to `max_delay`, both in seconds. After a
     refusal for too many requests the pause is at least what the server asked for, or the whole
     bound.
+
+    Example:
+        >>> retry = RetryPolicy(max_attempts=6, initial_delay=1.0, max_delay=60.0)
+        >>> async with CoverClient(retry=retry) as client:
+        ...     credits_left = await client.get_credits()
     """
 
     max_attempts: int = field(default=4, validator=checked(at_least=1, whole=True))

@@ -1,4 +1,4 @@
-"""The loop that most people write first, and that this package stands in the place of."""
+"""The loop that most people write first, and that this package replaces."""
 
 import asyncio
 import os

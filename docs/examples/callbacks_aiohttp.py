@@ -1,4 +1,4 @@
-"""A service on aiohttp.web that is called back when a cover is done."""
+"""A service on aiohttp.web that receives the callbacks of the API."""
 
 import os
 from collections.abc import AsyncIterator
@@ -9,25 +9,26 @@ from aiohttp import web
 from kie_cover_async import CoverClient
 from kie_cover_async.callbacks import CallbackInbox
 
-# As the vendor reaches it: https://covers.example.com/callbacks/ and 32 random characters
+# The public URL: https://covers.example.com/callbacks/ and 32 random characters
 CALLBACK_URL = os.environ["CALLBACK_URL"]
-# One key, or two with a comma in between, while they are being changed
+# One key, or two separated by a comma while you change it
 KEYS = [key.strip() for key in os.environ["KIE_CALLBACK_KEY"].split(",")]
 
 COVERS = web.AppKey("covers", CoverClient)
 routes = web.RouteTableDef()
 
 
-@routes.post("/songs/{song}/cover")
-async def ask(request: web.Request) -> web.Response:
-    song = request.match_info["song"]
-    task_id = await request.app[COVERS].generate_cover(song, callback_url=CALLBACK_URL)
-    return web.json_response({"cover": task_id}, status=202)
+@routes.post("/songs/{music_task_id}/cover")
+async def submit(request: web.Request) -> web.Response:
+    task_id = await request.app[COVERS].generate_cover(
+        request.match_info["music_task_id"], callback_url=CALLBACK_URL
+    )
+    return web.json_response({"task_id": task_id}, status=202)
 
 
-@routes.get("/covers/{cover}")
-async def cover(request: web.Request) -> web.Response:
-    details = await request.app[COVERS].wait_for_cover(request.match_info["cover"])
+@routes.get("/covers/{task_id}")
+async def show(request: web.Request) -> web.Response:
+    details = await request.app[COVERS].wait_for_cover(request.match_info["task_id"])
     return web.json_response({"images": details.images})
 
 

@@ -13,7 +13,7 @@ from kie_cover_async.callbacks import CallbackInbox
 
 CALLBACK_URL = os.environ["CALLBACK_URL"]
 KEYS = [key.strip() for key in os.environ["KIE_CALLBACK_KEY"].split(",")]
-LARGEST_BODY = 65_536
+MAX_BODY_BYTES = 65_536
 
 
 @asynccontextmanager
@@ -26,23 +26,24 @@ async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.post("/songs/{song}/cover", status_code=202)
-async def ask(song: str, request: Request) -> dict[str, str]:
-    return {"cover": await request.state.covers.generate_cover(song, callback_url=CALLBACK_URL)}
+@app.post("/songs/{music_task_id}/cover", status_code=202)
+async def submit(music_task_id: str, request: Request) -> dict[str, str]:
+    client: CoverClient = request.state.covers
+    return {"task_id": await client.generate_cover(music_task_id, callback_url=CALLBACK_URL)}
 
 
-@app.get("/covers/{cover}")
-async def cover(cover: str, request: Request) -> dict[str, tuple[str, ...]]:
-    details = await request.state.covers.wait_for_cover(cover)
+@app.get("/covers/{task_id}")
+async def show(task_id: str, request: Request) -> dict[str, tuple[str, ...]]:
+    details = await request.state.covers.wait_for_cover(task_id)
     return {"images": details.images}
 
 
 @app.post(urlsplit(CALLBACK_URL).path, include_in_schema=False)
-async def called_back(request: Request) -> Response:
+async def receive_callback(request: Request) -> Response:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > LARGEST_BODY:
+        if len(body) > MAX_BODY_BYTES:
             return Response(status_code=413)
     try:
         request.state.inbox.receive(request.headers, body)

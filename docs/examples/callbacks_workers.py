@@ -1,4 +1,4 @@
-"""Several workers behind one callback URL: the one that is called tells the others."""
+"""Several workers behind one callback URL: the one that receives a callback notifies the others."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
@@ -7,21 +7,21 @@ from kie_cover_async.callbacks import CallbackInbox
 
 
 class Bus(Protocol):
-    """What your workers have in common: Redis, NATS, PostgreSQL's NOTIFY."""
+    """A publish-subscribe channel of your workers: Redis, NATS, PostgreSQL's NOTIFY."""
 
     async def publish(self, task_id: str) -> None: ...
 
     def messages(self) -> AsyncIterator[str]: ...
 
 
-async def called_back(
+async def receive_callback(
     inbox: CallbackInbox, bus: Bus, headers: Mapping[str, str], body: bytes
 ) -> None:
     callback = inbox.receive(headers, body)  # verified here, once
     await bus.publish(callback.task_id)
 
 
-async def hear_of_others(inbox: CallbackInbox, bus: Bus) -> None:
-    """To be run as a task, for the life of the worker."""
+async def receive_notifications(inbox: CallbackInbox, bus: Bus) -> None:
+    """Run this as a task for as long as the worker lives."""
     async for task_id in bus.messages():
         inbox.notify(task_id)

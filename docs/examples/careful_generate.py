@@ -1,4 +1,4 @@
-"""Ask for a cover, and do not pay twice."""
+"""Submit a song without paying twice."""
 
 import asyncio
 import sys
@@ -6,14 +6,16 @@ import sys
 from kie_cover_async import CoverAlreadyExistsError, CoverClient, KieCoverError
 
 
-async def main(song: str) -> None:
+async def main(music_task_id: str) -> None:
     async with CoverClient() as client:
         try:
-            task_id = await client.generate_cover(song, callback_url="https://example.com/covers")
+            task_id = await client.generate_cover(
+                music_task_id, callback_url="https://example.com/covers"
+            )
         except CoverAlreadyExistsError as error:
-            print("already there:", error.existing_task_id or "the API did not say where")
+            print("already there:", error.existing_task_id or "the API did not name it")
         except KieCoverError as error:
-            print("perhaps paid for:" if error.maybe_accepted else "not asked for:", error)
+            print("perhaps paid for:" if error.maybe_accepted else "not submitted:", error)
         else:
             print(task_id)
 

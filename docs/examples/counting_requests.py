@@ -1,4 +1,4 @@
-"""An observer that counts requests and refusals, as a service's metrics would."""
+"""An observer that counts requests and the seconds of pauses, as metrics of a service would."""
 
 import asyncio
 import sys

@@ -1,18 +1,20 @@
-"""Ask for the cover of a song, wait for it, and print the URLs of its images."""
+"""Submit a song, wait for its cover, and print the URLs of the images."""
 
 import asyncio
 
 from kie_cover_async import CoverClient, CoverFailedError, CoverTimeoutError
 
 
-async def main(song: str) -> None:
+async def main(music_task_id: str) -> None:
     async with CoverClient() as client:  # the key comes from KIE_API_KEY
         try:
-            cover = await client.generate_and_wait(song, callback_url="https://example.com/covers")
+            cover = await client.generate_and_wait(
+                music_task_id, callback_url="https://example.com/covers"
+            )
         except CoverFailedError as error:
             print("no cover:", error.details.error_message)
         except CoverTimeoutError as error:
-            print("not yet; ask again later for task", error.task_id)
+            print("not done yet; wait again for task", error.task_id)
         else:
             print(*cover.images, sep="\n")
 

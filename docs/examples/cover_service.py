@@ -1,4 +1,4 @@
-"""A web service that has covers made: POST asks for one, GET says how far it is."""
+"""A web service for covers: POST submits a song, GET reports how far its cover is."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,35 +18,35 @@ async def lifespan(app: web.Application) -> AsyncIterator[None]:
     await asyncio.gather(*app[COVERS].values(), return_exceptions=True)
 
 
-async def ask(request: web.Request) -> web.Response:
-    song, covers = request.match_info["song"], request.app[COVERS]
-    if song not in covers:
+async def submit(request: web.Request) -> web.Response:
+    music_task_id, covers = request.match_info["music_task_id"], request.app[COVERS]
+    if music_task_id not in covers:
         cover = request.app[CLIENT].generate_and_wait(
-            song, callback_url="https://example.com/covers"
+            music_task_id, callback_url="https://example.com/covers"
         )
-        covers[song] = asyncio.create_task(cover)
+        covers[music_task_id] = asyncio.create_task(cover)
     return web.Response(status=202)
 
 
 async def show(request: web.Request) -> web.Response:
-    cover = request.app[COVERS].get(request.match_info["song"])
+    cover = request.app[COVERS].get(request.match_info["music_task_id"])
     if cover is None:
-        return web.json_response({"error": "nobody has asked for it"}, status=404)
+        return web.json_response({"error": "this song was never submitted"}, status=404)
     if not cover.done():
-        return web.json_response({"state": "in the making"}, status=202)
+        return web.json_response({"state": "generating"}, status=202)
     try:
         return web.json_response({"images": cover.result().images})
     except CoverFailedError as error:
         return web.json_response({"error": error.details.error_message}, status=502)
     except CoverTimeoutError:
-        return web.json_response({"error": "it takes too long"}, status=504)
+        return web.json_response({"error": "not done in time"}, status=504)
 
 
 def make_app() -> web.Application:
     app = web.Application()
     app.cleanup_ctx.append(lifespan)
-    app.router.add_post("/songs/{song}/cover", ask)
-    app.router.add_get("/songs/{song}/cover", show)
+    app.router.add_post("/songs/{music_task_id}/cover", submit)
+    app.router.add_get("/songs/{music_task_id}/cover", show)
     return app
 
 

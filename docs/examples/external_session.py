@@ -1,4 +1,4 @@
-"""A client over a session that the service has anyway, with its proxy and its pool."""
+"""A client that uses the session of your service, with its proxy and its connection pool."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Two clients with one key, and so with one rate limiter between them."""
+"""Two clients with the same key share one rate limiter."""
 
 import asyncio
 import sys

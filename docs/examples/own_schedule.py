@@ -1,4 +1,4 @@
-"""A schedule of one's own: nothing before 25 seconds, then every three."""
+"""A custom schedule: no poll before 25 seconds, then one every three."""
 
 import asyncio
 import sys

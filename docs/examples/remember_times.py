@@ -1,4 +1,4 @@
-"""Wait with a schedule that still knows tomorrow how long covers take."""
+"""Wait with a schedule that keeps what it has learned from one run to the next."""
 
 import asyncio
 import json
@@ -14,12 +14,12 @@ async def wait(task_id: str, schedule: AdaptiveSchedule) -> None:
     print(*details.images, sep="\n")
 
 
-def main(task_id: str, memory: Path) -> None:
+def main(task_id: str, file: Path) -> None:
     schedule = AdaptiveSchedule()
-    if memory.exists():
-        schedule.load_state(json.loads(memory.read_text()))
+    if file.exists():
+        schedule.load_state(json.loads(file.read_text()))
     asyncio.run(wait(task_id, schedule))
-    memory.write_text(json.dumps(schedule.dump_state()))
+    file.write_text(json.dumps(schedule.dump_state()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A service on aiohttp.web that asks for covers and tells how far they are."""
+"""A service on aiohttp.web that submits songs and reports how far their covers are."""
 
 from collections.abc import AsyncIterator
 
@@ -12,18 +12,18 @@ COVERS = web.AppKey("covers", CoverClient)
 routes = web.RouteTableDef()
 
 
-@routes.post("/songs/{song}/cover")
-async def ask(request: web.Request) -> web.Response:
+@routes.post("/songs/{music_task_id}/cover")
+async def submit(request: web.Request) -> web.Response:
     task_id = await request.app[COVERS].generate_cover(
-        request.match_info["song"], callback_url="https://example.com/covers"
+        request.match_info["music_task_id"], callback_url="https://example.com/covers"
     )
-    return web.json_response({"cover": task_id}, status=202)
+    return web.json_response({"task_id": task_id}, status=202)
 
 
-@routes.get("/covers/{cover}")
-async def cover(request: web.Request) -> web.Response:
+@routes.get("/covers/{task_id}")
+async def show(request: web.Request) -> web.Response:
     client = request.app[COVERS]
-    details = await client.wait_for_cover(request.match_info["cover"], timeout=20.0)
+    details = await client.wait_for_cover(request.match_info["task_id"], timeout=20.0)
     return web.json_response({"state": "done", "images": details.images})
 
 

@@ -17,24 +17,24 @@ async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, CoverClient]]:
         yield {"covers": client}
 
 
-async def the_client(request: Request) -> CoverClient:
+async def find_client(request: Request) -> CoverClient:
     client: CoverClient = request.state.covers
     return client
 
 
-Covers = Annotated[CoverClient, Depends(the_client)]
+Covers = Annotated[CoverClient, Depends(find_client)]
 app = FastAPI(lifespan=lifespan)
 
 
-@app.post("/songs/{song}/cover", status_code=202)
-async def ask(song: str, covers: Covers) -> dict[str, str]:
+@app.post("/songs/{music_task_id}/cover", status_code=202)
+async def submit(music_task_id: str, covers: Covers) -> dict[str, str]:
     callback_url = "https://example.com/covers"
-    return {"cover": await covers.generate_cover(song, callback_url=callback_url)}
+    return {"task_id": await covers.generate_cover(music_task_id, callback_url=callback_url)}
 
 
-@app.get("/covers/{cover}")
-async def cover(cover: str, covers: Covers) -> dict[str, str | tuple[str, ...]]:
-    details = await covers.wait_for_cover(cover, timeout=20.0)
+@app.get("/covers/{task_id}")
+async def show(task_id: str, covers: Covers) -> dict[str, str | tuple[str, ...]]:
+    details = await covers.wait_for_cover(task_id, timeout=20.0)
     return {"state": "done", "images": details.images}
 
 

@@ -1,4 +1,4 @@
-"""Wait for a cover that was asked for earlier, and tell how it goes."""
+"""Wait for a cover that was submitted earlier, and print each state."""
 
 import asyncio
 import sys
@@ -6,13 +6,13 @@ import sys
 from kie_cover_async import CoverClient, CoverDetails
 
 
-def tell(details: CoverDetails) -> None:
+def print_state(details: CoverDetails) -> None:
     print(details.state.value, file=sys.stderr)
 
 
 async def main(task_id: str) -> None:
     async with CoverClient() as client:
-        cover = await client.wait_for_cover(task_id, timeout=600.0, on_update=tell)
+        cover = await client.wait_for_cover(task_id, timeout=600.0, on_update=print_state)
     print(*cover.images, sep="\n")
 
 

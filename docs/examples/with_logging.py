@@ -1,4 +1,4 @@
-"""A wait, and what the package says about it."""
+"""A wait with the log messages of the package."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""When a wait polls, beside polling at a fixed interval: python docs/pictures/polls.py docs/images
+"""When a wait polls, compared to a fixed interval: python docs/pictures/polls.py docs/images
 
 Needs matplotlib. The polls are those of the package's own schedule, with its jitter, seeded.
 """

@@ -12,6 +12,8 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from multidict import istr
+
 from kie_cover_async import errors as e
 
 from .records import MISSING, DecodeError
@@ -23,6 +25,7 @@ Parser = Callable[[bytes], Any]
 """Returns a body as JSON, or raises `ValueError` or `RecursionError`."""
 
 _OK = 200
+_DATE = istr("Date")  # its case is ignored without a look at each letter
 _MAX_MESSAGE_LENGTH = 500
 _MAX_CODE_DIGITS = 4
 
@@ -76,7 +79,7 @@ class Response:
     @property
     def served_at(self) -> datetime | None:
         """The server's own clock, from its `Date` header: whole seconds."""
-        return _parse_date(self.headers.get("Date", ""))
+        return _parse_date(self.headers.get(_DATE, ""))
 
     @property
     def retry_after(self) -> float | None:

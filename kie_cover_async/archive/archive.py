@@ -49,6 +49,14 @@ class CoverArchive:
     What cannot be used is refused: an argument by `TypeError` or `ValueError`, a folder that is
     none or cannot be written to by `OSError`, a record that cannot be read by `DamagedRecordError`,
     which every method may raise that reads it.
+
+    Example:
+        >>> from kie_cover_async.archive import CoverArchive
+        >>> async with CoverClient() as client, CoverArchive("covers") as archive:
+        ...     details = await client.wait_for_cover("first-cover")
+        ...     saved = await archive.save(client, details)
+        >>> [image.path.name for image in saved.images]
+        ['first-cover-1.png', 'first-cover-2.png']
     """
 
     def __init__(

@@ -33,6 +33,13 @@ class CallbackInbox:
     :param fallback_poll_interval: seconds between the polls of a wait that has not been called, in
         case its callback is lost.
     :param tolerance: how many seconds a signature's timestamp may be away from now, either way.
+
+    Example:
+        >>> from kie_cover_async.callbacks import CallbackInbox, sign_callback
+        >>> inbox = CallbackInbox(["the-webhookHmacKey"])
+        >>> body = b'{"data": {"taskId": "first-cover"}}'
+        >>> inbox.receive(sign_callback("first-cover", "the-webhookHmacKey"), body).task_id
+        'first-cover'
     """
 
     def __init__(

@@ -51,6 +51,15 @@ class CoverEmulator:
     - `clock_offset`: seconds by which the server's wall clock is ahead of this machine's.
     - `image_size`: width and height of the images in pixels.
     - `keep_requests`: `False` leaves `requests` and `callbacks` empty, for runs of very many.
+
+    Example:
+        >>> from kie_cover_async.emulator import CoverEmulator
+        >>> async with CoverEmulator() as emulator:
+        ...     task_id = emulator.add_job("generating, 429, success")
+        ...     async with CoverClient("any-key", base_url=emulator.url) as client:
+        ...         details = await client.wait_for_cover(task_id)
+        >>> emulator.poll_count(task_id)
+        3
     """
 
     ENDPOINTS = ("record-info", "generate", "credit", "download-url", "image")
@@ -161,7 +170,7 @@ class CoverEmulator:
 
     @property
     def url(self) -> str:
-        """The base URL of the API, such as `http://127.0.0.1:54321`; known once started."""
+        """The base URL of the API, on a free port of 127.0.0.1; known once started."""
         return self._origin_url(0)
 
     @property

@@ -151,7 +151,7 @@ class PollCoalescer:
                 finally:
                     self._finish(task_id, poll, outcome)
             if outcome is not None:
-                return _own(outcome)
+                return outcome if isinstance(outcome, PollResult) else _own(outcome)
             if poll.is_sent:
                 on_sent = None
             # That poll was lost. The next one must not queue behind all others again.

@@ -79,6 +79,13 @@ class AdaptiveSchedule:
     the share by which it is lengthened or shortened at random within them. One schedule may serve
     any number of clients: it knows the last 400 generation times that any wait has seen, and begins
     with a guess.
+
+    Example:
+        >>> schedule = AdaptiveSchedule(poll_cost=0.3)
+        >>> async with CoverClient(schedule=schedule) as client:
+        ...     details = await client.wait_for_cover("first-cover")
+        >>> state = schedule.dump_state()  # a dict, ready for JSON
+        >>> AdaptiveSchedule(poll_cost=0.3).load_state(state)
     """
 
     poll_cost: float = field(default=0.3, validator=checked(above=0))

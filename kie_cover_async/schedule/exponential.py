@@ -41,6 +41,11 @@ class ExponentialSchedule:
 
     While the rate limiter is busy, intervals and `max_delay` are multiplied by its `pressure`, up
     to 30 s: many jobs share what the limiter lets through, and fill no long queue.
+
+    Example:
+        >>> schedule = ExponentialSchedule(initial_delay=1.0, factor=2.0, jitter=0.0)
+        >>> [schedule.delay(age) for age in (0.0, 1.0, 3.0, 7.0)]
+        [1.0, 2.0, 4.0, 6.0]
     """
 
     initial_delay: float = field(default=2.0, validator=checked(above=0))

@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
 from kie_cover_async.api import Request, Response
@@ -23,6 +23,7 @@ MAX_RESPONSE_BYTES = 1 << 20
 _CONNECT_SHARE = 0.9
 
 _CLOSED = "the external session is closed"
+_CF_RAY = istr("cf-ray")
 
 
 class HttpClient:
@@ -173,10 +174,10 @@ class HttpClient:
         A body that is cut off at the cap is not JSON, and is read as such.
         """
         headers = response.headers
-        request_id = headers.get("cf-ray", "")
+        request_id = headers.get(_CF_RAY, "")
         if (masked := self._secret.mask(request_id)) != request_id:
             copied = headers.copy()
-            copied["cf-ray"] = masked
+            copied[_CF_RAY] = masked
             headers = CIMultiDictProxy(copied)
         body = self._secret.mask_body(body[:MAX_RESPONSE_BYTES])
         return Response(response.status, headers, body)

@@ -71,7 +71,7 @@ class Transport:
             raise ClientClosedError(task_id=request.task_id)
         throttle = self.submits if request.endpoint.is_submit else self.polls
         limiter, places = throttle
-        called = asyncio.get_running_loop().time()
+        called = asyncio.get_running_loop().time() if self.observers else 0.0
         if not places.try_acquire():
             await places.acquire(entry := entry or QueueEntry())
         response = None

@@ -14,7 +14,7 @@ Example = Callable[[str], dict[str, Any]]
 
 @pytest.fixture
 async def emulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CoverEmulator]:
-    """An API that makes covers at once, and an environment that leads to it."""
+    """An API that makes covers without delay, and an environment that points to it."""
     async with CoverEmulator(generation_time=0.0) as emulator:
         monkeypatch.setenv("KIE_API_KEY", "example-key")
         monkeypatch.setenv("KIE_BASE_URL", emulator.url)
@@ -23,7 +23,7 @@ async def emulator(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CoverEmulat
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> Example:
-    """Runs an example's file, as Python would, and returns its names."""
+    """Return a function that runs the file of an example and returns its names."""
     monkeypatch.syspath_prepend(EXAMPLES)
 
     def example(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The examples that are called back: two services on ports of their own, and two workers."""
+"""The examples that receive callbacks: two services on ports of their own, and two workers."""
 
 import asyncio
 import json
@@ -53,16 +53,16 @@ async def on_fastapi(example, listening, *, middlewares=()):
 
 
 class Service:
-    """A running example, and whoever calls it."""
+    """A running example and a client of it."""
 
-    def __init__(self, url, caller):
-        self.url, self.caller = url, caller
+    def __init__(self, url, session):
+        self.url, self.session = url, session
 
     async def post(self, path, **request):
-        async with self.caller.post(f"{self.url}{path}", **request) as answer:
-            return answer.status, await answer.text()
+        async with self.session.post(f"{self.url}{path}", **request) as response:
+            return response.status, await response.text()
 
-    async def call(self, body, headers):
+    async def call_back(self, body, headers):
         return (await self.post("/callbacks/secret", data=body, headers=headers))[0]
 
 
@@ -80,67 +80,67 @@ async def service(request, emulator, example, monkeypatch):
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         monkeypatch.setenv("CALLBACK_URL", f"{url}/callbacks/secret")
         monkeypatch.setenv("KIE_CALLBACK_KEY", f"old,{KEY}")
-        async with request.param(example, listening), ClientSession() as caller:
-            yield Service(url, caller)
+        async with request.param(example, listening), ClientSession() as session:
+            yield Service(url, session)
 
 
-async def test_a_callback_ends_the_wait(service, emulator):
-    """A cover that is generating is told of in the moment in which the callback comes."""
+async def test_callback_ends_the_wait(service, emulator):
+    """A wait returns as soon as the callback arrives, after one more poll."""
     emulator.script_song("song", CoverScript(statuses=["generating", "success"]))
-    status, said = await service.post("/songs/song/cover")
-    task_id = json.loads(said)["cover"]
+    status, body = await service.post("/songs/song/cover")
+    task_id = json.loads(body)["task_id"]
 
-    async def images():
-        async with service.caller.get(f"{service.url}/covers/{task_id}") as answer:
-            return (await answer.json())["images"]
+    async def fetch_images():
+        async with service.session.get(f"{service.url}/covers/{task_id}") as response:
+            return (await response.json())["images"]
 
     async with asyncio.timeout(10):
-        asking = asyncio.create_task(images())
-        while not emulator.poll_count(task_id):  # noqa: ASYNC110 - nobody tells when it is polled
+        fetching = asyncio.create_task(fetch_images())
+        while not emulator.poll_count(task_id):  # noqa: ASYNC110 - the emulator has no event for a poll
             await asyncio.sleep(0.005)
         body = json.dumps({"code": 200, "data": {"taskId": task_id}})
-        assert await service.call(body, sign_callback(task_id, KEY)) == 200
-        assert len(await asking) == 2
+        assert await service.call_back(body, sign_callback(task_id, KEY)) == 200
+        assert len(await fetching) == 2
     assert (status, emulator.poll_count(task_id)) == (202, 2)
 
 
-async def test_callbacks_that_are_none(service):
-    """What cannot be read, is not signed, or is too large, is refused."""
+async def test_bad_callbacks_are_refused(service):
+    """A callback that is unreadable, unsigned or too large is refused."""
     body, genuine = b'{"data": {"taskId": "x"}}', sign_callback("x", KEY)
-    assert await service.call(body, genuine) == 200
-    assert await service.call(b"{}", genuine) == 400
-    assert await service.call(body, {}) == 401
-    assert await service.call(body.ljust(70_000), genuine) == 413
+    assert await service.call_back(body, genuine) == 200
+    assert await service.call_back(b"{}", genuine) == 400
+    assert await service.call_back(body, {}) == 401
+    assert await service.call_back(body.ljust(70_000), genuine) == 413
 
 
 class InMemoryBus:
-    """Tells all who listen, the one who publishes included."""
+    """Delivers each message to all subscribers, the publisher included."""
 
     def __init__(self):
         self.queues = [asyncio.Queue(), asyncio.Queue()]
-        self.free = iter(self.queues)
+        self.unused = iter(self.queues)
 
     async def publish(self, task_id):
         for queue in self.queues:
             queue.put_nowait(task_id)
 
     async def messages(self):
-        queue = next(self.free)
+        queue = next(self.unused)
         while (task_id := await queue.get()) is not None:
             yield task_id
 
 
-async def test_workers_tell_each_other(example):
-    """A callback that reaches one worker wakes the waits of another."""
+async def test_workers_notify_each_other(example):
+    """A callback that reaches one worker wakes the waits of the other."""
     names, bus = example("callbacks_workers.py"), InMemoryBus()
     inboxes = [CallbackInbox(KEY), CallbackInbox(KEY)]
-    heard = [asyncio.Event(), asyncio.Event()]
-    for inbox, event in zip(inboxes, heard, strict=True):
+    woken = [asyncio.Event(), asyncio.Event()]
+    for inbox, event in zip(inboxes, woken, strict=True):
         inbox.subscribe("x", event.set)
     async with asyncio.TaskGroup() as tasks, asyncio.timeout(5):
         for inbox in inboxes:
-            tasks.create_task(names["hear_of_others"](inbox, bus))
+            tasks.create_task(names["receive_notifications"](inbox, bus))
         body = b'{"data": {"taskId": "x"}}'
-        await names["called_back"](inboxes[0], bus, sign_callback("x", KEY), body)
-        await asyncio.gather(*[event.wait() for event in heard])
+        await names["receive_callback"](inboxes[0], bus, sign_callback("x", KEY), body)
+        await asyncio.gather(*[event.wait() for event in woken])
         await bus.publish(None)

@@ -20,8 +20,8 @@ WITH_ARGUMENTS = [path for path in sorted(EXAMPLES.glob("*.py")) if "sys.argv" i
 
 
 @pytest.mark.parametrize("path", WITH_ARGUMENTS, ids=lambda path: path.name)
-def test_an_example_without_arguments_says_what_it_takes(path, monkeypatch):
-    """A script that is run without its arguments ends with a line on how to run it."""
+def test_example_without_arguments_prints_its_usage(path, monkeypatch):
+    """A script that is run without its arguments exits with a usage line."""
     monkeypatch.setattr(sys, "argv", [str(path)])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(path), run_name="__main__")
@@ -30,7 +30,7 @@ def test_an_example_without_arguments_says_what_it_takes(path, monkeypatch):
     assert usage[1] == path.name
 
 
-async def test_a_poll(emulator, example, capsys):
+async def test_poll_prints_the_state_and_the_images(emulator, example, capsys):
     """The first example prints the state and the URLs of the images."""
     await example("first_poll.py")["main"](emulator.add_job())
     state, *images = capsys.readouterr().out.split()
@@ -38,21 +38,21 @@ async def test_a_poll(emulator, example, capsys):
     assert len(images) == 2
 
 
-async def test_a_song_gets_its_cover(emulator, example, capsys):
+async def test_cover_of_a_song_is_printed(emulator, example, capsys):
     """The README's example prints the URLs of the images."""
     await example("cover_of_a_song.py")["main"]("a-song")
     assert capsys.readouterr().out.count(emulator.image_url) == 2
 
 
-async def test_a_song_whose_cover_fails(emulator, example, capsys):
-    """The README's example says why there is no cover."""
+async def test_failure_is_printed_with_its_reason(emulator, example, capsys):
+    """The README's example prints why there is no cover."""
     emulator.script_song("a-song", CoverScript(statuses=["failure"]))
     await example("cover_of_a_song.py")["main"]("a-song")
     assert capsys.readouterr().out.startswith("no cover: ")
 
 
-async def test_a_wait_tells_how_it_goes(emulator, example, capsys):
-    """Progress goes to stderr, the URLs to stdout."""
+async def test_wait_prints_its_progress(emulator, example, capsys):
+    """The states go to stderr, the URLs to stdout."""
     task_id = emulator.add_job()
     await example("wait_with_progress.py")["main"](task_id)
     printed = capsys.readouterr()
@@ -60,8 +60,8 @@ async def test_a_wait_tells_how_it_goes(emulator, example, capsys):
     assert printed.out.count(emulator.image_url) == 2
 
 
-async def test_a_schedule_of_ones_own(emulator, example, capsys):
-    """Any object with a method `delay` serves as a schedule."""
+async def test_custom_schedule_is_used(emulator, example, capsys):
+    """Any object with a `delay` method can be a schedule."""
     names = example("own_schedule.py")
     await names["main"](emulator.add_job())
     assert capsys.readouterr().out.count(emulator.image_url) == 2
@@ -70,13 +70,13 @@ async def test_a_schedule_of_ones_own(emulator, example, capsys):
 
 
 async def test_one_rate_limiter_for_two_clients(emulator, example, capsys):
-    """Two clients wait at once under one rate limiter."""
+    """Two clients wait at the same time under one rate limiter."""
     await example("one_rate_limiter.py")["main"](emulator.add_job(), emulator.add_job())
     assert capsys.readouterr().out.count(emulator.image_url) == 4
 
 
-async def test_a_cover_is_asked_for_with_care(emulator, example, capsys):
-    """The first request gets an id, the second hears that there is one already."""
+async def test_second_submit_finds_the_first_cover(emulator, example, capsys):
+    """The first submit prints an id, the second prints that the cover exists."""
     main = example("careful_generate.py")["main"]
     await main("a-song")
     task_id = capsys.readouterr().out.strip()
@@ -84,40 +84,41 @@ async def test_a_cover_is_asked_for_with_care(emulator, example, capsys):
     assert capsys.readouterr().out == f"already there: {task_id}\n"
 
 
-async def test_an_external_session_is_accepted(emulator, example, capsys):
-    """A client works over a session that it does not own."""
+async def test_external_session_is_used(emulator, example, capsys):
+    """A client sends its requests over the session that it is given."""
     await example("external_session.py")["main"](emulator.add_job())
     assert capsys.readouterr().out.count(emulator.image_url) == 2
 
 
-async def test_an_id_is_noted_whoever_is_gone(emulator, example):
-    """The id of a paid request is noted although the one who asked was cancelled meanwhile."""
-    noted = asyncio.Queue()
+async def test_id_is_recorded_although_the_caller_is_cancelled(emulator, example):
+    """The id of a paid request is recorded although the caller was cancelled meanwhile."""
+    recorded = asyncio.Queue()
     emulator.fault(Fault.slow(0.05))
     async with CoverClient() as client:
-        ask = example("ask_and_note.py")["ask"]
-        asking = asyncio.create_task(ask(client, "a-song", lambda *pair: noted.put_nowait(pair)))
+        submit = example("ask_and_note.py")["submit"]
+        record = lambda *pair: recorded.put_nowait(pair)  # noqa: E731
+        submitting = asyncio.create_task(submit(client, "a-song", record))
         await asyncio.sleep(0)  # until it has begun
-        asking.cancel()
+        submitting.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
-        song, task_id = await noted.get()
+            await submitting
+        song, task_id = await recorded.get()
         assert song == "a-song"
         assert (await client.get_cover_details(task_id)).is_success
 
 
-async def test_a_noted_id_survives_a_restart(emulator, example, capsys):
-    """Begun again with what was noted, it waits for that cover, and pays for no other."""
-    main, notes = example("note_the_id.py")["main"], []
-    await main("a-song", None, notes.append)
-    await main("a-song", notes[0], notes.append)
+async def test_recorded_id_survives_a_restart(emulator, example, capsys):
+    """A second run with the recorded id waits for the same cover and pays for no other."""
+    main, records = example("note_the_id.py")["main"], []
+    await main("a-song", None, records.append)
+    await main("a-song", records[0], records.append)
     first, second = capsys.readouterr().out.splitlines()[::2]
     assert first == second
     assert [request.endpoint for request in emulator.requests].count("generate") == 1
 
 
-async def test_what_a_wait_logs(emulator, example, caplog):
-    """The poll that brings the cover is logged as a change, with nothing of the key."""
+async def test_wait_logs_the_change_of_state(emulator, example, caplog):
+    """The poll that ends the wait is logged as a change of state, without the key."""
     caplog.set_level(logging.DEBUG, "kie_cover_async")
     task_id = emulator.add_job()
     await example("with_logging.py")["main"](task_id)
@@ -126,34 +127,36 @@ async def test_what_a_wait_logs(emulator, example, caplog):
     assert re.fullmatch(rf"cover {task_id} at \d+\.\d s: SUCCESS", ours[0].message)
 
 
-async def test_an_observer_counts(emulator, example, capsys):
-    """The refusal and the good poll are counted, and the pause between them."""
+async def test_observer_counts_requests_and_pauses(emulator, example, capsys):
+    """The refusal, the successful poll and the pause between them are counted."""
     emulator.fault(Fault.rate_limited(retry_after=0))
     await example("counting_requests.py")["main"](emulator.add_job())
     counted = "{'record-info RateLimitedError': 1, 'record-info ok': 1} paused for 0."
     assert capsys.readouterr().out.startswith(counted)
 
 
-async def test_the_test_of_a_service_passes(example):
-    """The example of a user's own test is a test that passes."""
-    await example("test_a_service.py")["test_a_picture_comes_in_spite_of_everything"]()
+async def test_example_of_a_service_test_passes(example):
+    """The example of a test with faults passes."""
+    await example("test_a_service.py")["test_image_arrives_in_spite_of_faults"]()
 
 
-async def test_the_test_of_a_callback_passes(example):
-    """The example of a test that is called back is one, too."""
-    await example("test_a_callback.py")["test_the_service_is_told"]()
+async def test_example_of_a_callback_test_passes(example):
+    """The example of a test that receives callbacks passes."""
+    await example("test_a_callback.py")["test_service_receives_both_callbacks"]()
 
 
-async def test_a_cover_is_saved(emulator, example, capsys, tmp_path):
-    """The images lie where the example says, and are as large as it says."""
+async def test_images_are_saved(emulator, example, capsys, tmp_path):
+    """The images have the paths and the sizes that the example prints."""
     await example("save_a_cover.py")["main"](str(tmp_path), emulator.add_job())
     saved = sorted(path for path in tmp_path.iterdir() if path.suffix == ".png")
     assert len(saved) == 2
     assert capsys.readouterr().out == "".join(f"{path} 64 x 64\n" for path in saved)
 
 
-async def test_many_are_saved(emulator, example, capsys, tmp_path, monkeypatch):
-    """What ended is saved or has failed, and what was in trouble is saved by the next run."""
+async def test_covers_in_trouble_are_saved_by_the_next_run(
+    emulator, example, capsys, tmp_path, monkeypatch
+):
+    """A finished cover is saved or marked as failed; one in trouble is saved by the next run."""
     monkeypatch.setattr("backoff.full_jitter", lambda _: 0.0)
     main = example("save_many.py")["main"]
     good, bad, troubled = [
@@ -172,8 +175,8 @@ async def test_many_are_saved(emulator, example, capsys, tmp_path, monkeypatch):
     assert printed.err == ""
 
 
-async def test_a_wrong_key_gives_up_no_cover(emulator, example, capsys, tmp_path):
-    """What is wrong with the account leaves covers pending, until it is mended."""
+async def test_wrong_key_leaves_covers_pending(emulator, example, capsys, tmp_path):
+    """Covers stay pending while the key is refused, and are saved when it is fixed."""
     main = example("save_many.py")["main"]
     task_id = emulator.add_job(CoverScript(statuses=[Fault.answer(401), "success"]))
     await main(str(tmp_path), task_id)
@@ -182,8 +185,8 @@ async def test_a_wrong_key_gives_up_no_cover(emulator, example, capsys, tmp_path
     assert capsys.readouterr().out.count(task_id) == 2
 
 
-async def test_an_archive_is_looked_after(emulator, example, capsys, tmp_path):
-    """What is missing is told, and made pending."""
+async def test_missing_image_is_reported_and_made_pending(emulator, example, capsys, tmp_path):
+    """A missing image is reported, and its cover is made pending."""
     await example("save_a_cover.py")["main"](str(tmp_path), emulator.add_job(task_id="an-id"))
     (tmp_path / "an-id-2.png").unlink()
     capsys.readouterr()
@@ -198,43 +201,42 @@ async def test_an_archive_is_looked_after(emulator, example, capsys, tmp_path):
 
 
 BY_HAND = [
-    (CoverScript(statuses=["missing"]), TypeError, "a new job is a bug in the loop"),
-    (CoverScript(statuses=["generating"]), RuntimeError, "a cover that is being made has failed"),
-    (CoverScript(statuses=["429"]), TypeError, "a refusal is a bug in the loop"),
-    (CoverScript(statuses=[Fault.reset(midway=True)]), ClientPayloadError, "a reset ends the wait"),
-    (CoverScript(statuses=[Fault.gateway_page()]), ContentTypeError, "so does a gateway's page"),
+    (CoverScript(statuses=["missing"]), TypeError, "null data for a new job"),
+    (CoverScript(statuses=["generating"]), RuntimeError, "flag 2 read as failure"),
+    (CoverScript(statuses=["429"]), TypeError, "a 429"),
+    (CoverScript(statuses=[Fault.reset(midway=True)]), ClientPayloadError, "a reset"),
+    (CoverScript(statuses=[Fault.gateway_page()]), ContentTypeError, "a gateway page"),
 ]
 
 
 @pytest.mark.parametrize(
     ("script", "error"),
-    [pytest.param(script, error, id=says) for script, error, says in BY_HAND],
+    [pytest.param(script, error, id=name) for script, error, name in BY_HAND],
 )
-async def test_the_loop_by_hand_fails(emulator, example, script, error):
-    """What the page on hand-written loops says of this one: it loses covers that are being made."""
+async def test_loop_by_hand_fails(emulator, example, script, error):
+    """The loop on the page `why` raises although the cover is being made."""
     images_of = example("by_hand.py")["images_of"]
     async with ClientSession() as session:
         with pytest.raises(error):
             await images_of(session, emulator.add_job(script))
 
 
-async def test_the_loop_by_hand_works_on_a_good_day(emulator, example):
+async def test_loop_by_hand_works_without_faults(emulator, example):
     """It returns the images of a cover that is done."""
     images_of = example("by_hand.py")["images_of"]
     async with ClientSession() as session:
         assert len(await images_of(session, emulator.add_job())) == 2
 
 
-def test_the_readme_shows_the_first_example():
-    """What the README tells the reader to write is the very code that is tested here."""
+def test_readme_shows_the_tested_example():
+    """The README shows the same code as the example that is tested here."""
     code = (EXAMPLES / "cover_of_a_song.py").read_text(encoding="utf-8")
-    # Neither the docstring nor the lines that start it.
-    shown = re.sub(r'^""".*?"""\n\n|\n\nif __name__.*', "", code, flags=re.DOTALL)
+    shown = re.sub(r'^""".*?"""\n\n', "", code, flags=re.DOTALL)
     assert f"```python\n{shown}```" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
-def test_every_example_is_shown(name):
-    """No example lies about that no page shows."""
-    pages = [page.read_text(encoding="utf-8") for page in ROOT.glob("docs/*.md")]
+def test_every_example_is_on_a_page(name):
+    """Each example is shown on a page."""
+    pages = [page.read_text(encoding="utf-8") for page in ROOT.glob("docs/**/*.md")]
     assert f"examples/{name}\n" in "".join(pages)

@@ -1,4 +1,4 @@
-"""The pages themselves: commands that exist, and a reference that is complete."""
+"""The pages: commands that exist, and a reference that is complete."""
 
 import re
 import shlex
@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from support.documentation import PAGES, ROOT
 from typer.main import get_command
 
 import kie_cover_async
@@ -14,9 +15,6 @@ import kie_cover_async.callbacks
 import kie_cover_async.emulator
 from kie_cover_async import CoverClient, errors, events
 from kie_cover_async.cli.app import app
-
-ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("docs/*.md")), ROOT / "README.md"]
 
 BLOCK = re.compile(r"^```(?:sh|bash|console)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"(?:^|[\s/`])kie-cover (?=[a-z-])(.*)")
@@ -31,8 +29,8 @@ def commands():
 
 
 @pytest.mark.parametrize("typed", [*commands()])
-def test_every_command_line_is_understood(typed):
-    """What a page tells the reader to type has the right options and arguments."""
+def test_every_command_line_is_parsed(typed):
+    """Every command on a page has options and arguments that the command accepts."""
     typed = re.split(r"\s(?:\||>|2>|#)", typed)[0]
     group = get_command(app)
     _, command, arguments = group.resolve_command(None, shlex.split(typed))
@@ -40,15 +38,16 @@ def test_every_command_line_is_understood(typed):
 
 
 def test_every_command_has_a_row():
-    """The table of verbs is complete."""
+    """The table of commands is complete."""
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `kie-cover (\w+)", page, re.MULTILINE)
     assert sorted(rows) == sorted(get_command(app).commands)
 
 
 def documented():
-    """What the reference shows; of a module that is shown with its members, all its classes."""
-    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    """Yield every object that the reference documents, all of a module that it shows whole."""
+    pages = (ROOT / "docs" / "reference").glob("*.md")
+    reference = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     for name in re.findall(r"\.\. automodule:: (\S+)\n   :members:", reference):
         yield from vars(import_module(name)).values()
     for name in re.findall(r"\.\. auto(?:class|exception|function):: ([\w.]+)", reference):
@@ -72,12 +71,12 @@ def documented():
     ids=lambda public: public.__name__,
 )
 def test_every_public_name_is_in_the_reference(public):
-    """Nothing can be imported from the face of the package that the reference does not have."""
+    """Every public name is on a page of the reference."""
     assert public in [*documented()]
 
 
 def test_every_module_is_in_the_architecture():
-    """The page on the architecture says of each module what it owns."""
+    """The page on the architecture has a row for each module of the package."""
     package = Path(kie_cover_async.__path__[0])
     modules = {path.stem for path in package.iterdir() if not path.stem.startswith(("_", "py"))}
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -85,8 +84,8 @@ def test_every_module_is_in_the_architecture():
     assert owners == modules
 
 
-def test_the_tree_of_errors():
-    """The tree on the page of errors has every error, and its notes are true."""
+def test_tree_of_errors_is_complete():
+    """The tree on the page of errors has every class, and its notes are true."""
 
     def note(error):
         also = "".join(f"also a {base.__name__}" for base in error.__bases__[1:])
@@ -99,7 +98,7 @@ def test_the_tree_of_errors():
 
 
 def logged():
-    """Level and logger of every line of the package that logs, bounded or not."""
+    """Yield level and logger of every log call in the package."""
     package = Path(kie_cover_async.__path__[0])
     for module in package.rglob("*.py"):
         logger = ".".join(module.relative_to(package).with_suffix("").parts)
@@ -110,14 +109,14 @@ def logged():
 
 
 def test_every_logger_has_a_row():
-    """The page on logging says what is logged, on which level and by which logger."""
+    """The page on logging has a row for each level and logger."""
     page = (ROOT / "docs" / "logging.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([A-Z]+)` \|.*\| `([\w.]+)` \|$", page, re.MULTILINE)
     assert set(rows) == set(logged())
 
 
-async def test_the_id_of_the_tutorial(emulator):
-    """Who follows the tutorial gets the very id that it shows."""
+async def test_tutorial_shows_the_id_that_a_reader_gets(emulator):
+    """The emulator gives the song of the tutorial the id that the page shows."""
     tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
     shown = re.search(r"^ID=(\w+)$", tutorial, re.MULTILINE)
     async with CoverClient() as client:

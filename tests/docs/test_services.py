@@ -1,4 +1,4 @@
-"""The two services of the documentation, each on a port of its own."""
+"""The services on aiohttp.web and FastAPI, each on a port of its own."""
 
 import asyncio
 import socket
@@ -60,7 +60,7 @@ async def stack():
 
 @pytest.fixture
 async def caller(stack):
-    """Somebody who calls the service, and hangs up before it is closed."""
+    """A session that calls the service and is closed before the service."""
     async with ClientSession() as session:
         yield session
 
@@ -70,55 +70,55 @@ async def url(request, stack, emulator, example):
     return await stack.enter_async_context(request.param(example))
 
 
-async def test_a_cover_is_asked_for_and_fetched(url, caller):
-    """Asking is answered with an id, and the id with images."""
-    async with caller.post(f"{url}/songs/a-song/cover") as asked:
-        assert asked.status == 202
-        cover = (await asked.json())["cover"]
+async def test_cover_is_submitted_and_fetched(url, caller):
+    """A submit returns an id, and a request for that id returns the images."""
+    async with caller.post(f"{url}/songs/a-song/cover") as submitted:
+        assert submitted.status == 202
+        cover = (await submitted.json())["task_id"]
     async with caller.get(f"{url}/covers/{cover}") as answer:
         assert answer.status == 200
         assert len((await answer.json())["images"]) == 2
 
 
-async def test_a_cover_that_failed(url, caller, emulator):
-    """That a job has failed is told as how it stands, with the reason."""
+async def test_failed_cover_is_reported(url, caller, emulator):
+    """A failed job is a good answer: its state, with the reason."""
     cover = emulator.add_job(CoverScript(statuses=["failure"]))
     async with caller.get(f"{url}/covers/{cover}") as answer:
         assert answer.status == 200
         assert await answer.json() == {"state": "failed", "why": "Cover generation failed"}
 
 
-async def test_a_second_cover_of_one_song(url, caller):
-    """Asking again is refused, with the id of the first cover, and not paid for again."""
+async def test_second_submit_of_a_song_is_refused(url, caller):
+    """A second submit is refused with the id of the first cover, and is not paid for."""
     async with caller.post(f"{url}/songs/a-song/cover") as first:
-        cover = (await first.json())["cover"]
+        cover = (await first.json())["task_id"]
     async with caller.post(f"{url}/songs/a-song/cover") as second:
         assert second.status == 409
-        assert (await second.json())["cover"] == cover
+        assert (await second.json())["task_id"] == cover
 
 
 async def test_callers_share_their_polls(url, caller, emulator):
-    """Three who ask for one cover at once cost no more polls than one."""
+    """Three callers that wait for the same cover cost no more polls than one."""
     cover = emulator.add_job(CoverScript(statuses=["generating", "success"]))
 
-    async def ask():
+    async def fetch():
         async with caller.get(f"{url}/covers/{cover}") as answer:
             return answer.status
 
-    assert await asyncio.gather(ask(), ask(), ask()) == [200, 200, 200]
+    assert await asyncio.gather(fetch(), fetch(), fetch()) == [200, 200, 200]
     assert emulator.poll_count(cover) == 2
 
 
 async def test_closing_the_service_ends_its_waits(emulator, example, caller):
-    """On aiohttp.web a caller hears at once that the service is closing."""
+    """On aiohttp.web a caller is answered immediately when the service closes."""
     cover = emulator.add_job(CoverScript(end="never"))
     async with on_aiohttp(example) as url:
-        asking = asyncio.create_task(caller.get(f"{url}/covers/{cover}"))
+        fetching = asyncio.create_task(caller.get(f"{url}/covers/{cover}"))
         async with asyncio.timeout(5):
-            while not emulator.poll_count(cover):  # noqa: ASYNC110 - nobody tells when it is polled
+            while not emulator.poll_count(cover):  # noqa: ASYNC110 - the emulator has no event for a poll
                 await asyncio.sleep(0.005)
         closed = time.monotonic()
-    async with await asking as answer:
+    async with await fetching as answer:
         assert answer.status == 503
     assert time.monotonic() - closed < 5
 
@@ -140,8 +140,8 @@ ANSWERS = {
     [(status, error) for status, errors in ANSWERS.items() for error in errors],
     ids=str,
 )
-def test_what_a_caller_hears(example, status, error):
-    """Each error has a status, and what is between us and the API stays there."""
-    said, answer = example("caller_answers.py")["answer_to"](error)
-    assert said == status
+def test_each_error_has_an_answer(example, status, error):
+    """Each error has a status, and no answer shows what the API said to the service."""
+    answered, answer = example("caller_answers.py")["answer_to"](error)
+    assert answered == status
     assert "secret" not in str(answer)
