@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.cancellation import InterruptedAt, interrupted_at_each, left_in
+from support.cancellation import InterruptedAt, interrupted_at_each, leaked_state
 
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.archive.threads import _THREADS as THREADS
@@ -73,7 +73,7 @@ async def test_a_save(emulator, client, archive, cover, strike):
         emulator.clear_faults()
         await settled(archive)
         assert not any(left_behind(archive).values()), left_behind(archive)
-        assert not any(left_in(client).values()), left_in(client)
+        assert not any(leaked_state(client).values()), leaked_state(client)
         assert (await archive.save(client, details)).state == "saved"
         return saving
 
