@@ -1,15 +1,14 @@
 """Blocks of a task that can be ended from outside, at a deadline or when a client closes.
 
 `asyncio.timeout` would need a timer for each request, and throws away an answer that has arrived:
-in one pass the event loop takes what its sockets hold and then runs the timers that are due; the
-tasks that waited for the sockets run in the next pass. After the loop was blocked or the process
+in one pass the event loop reads its sockets and then runs the timers that are due; the tasks that
+waited for the sockets run in the next pass. After the loop was blocked or the process
 was stopped, a plain timer therefore cancels a task whose answer was read in that very pass, or is
 still in the socket. The deadlines here let the loop read first.
 """
 
 import asyncio
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 # Seconds. To read what has arrived takes much less, even if thousands of tasks have to do it.
@@ -17,7 +16,7 @@ _MAX_GRACE = 1.0
 
 
 class ScopeOwner(Protocol):
-    """What may end scopes, and so has to know which there are."""
+    """Keeps the scopes that it may end."""
 
     def enter(self, scope: "CancelScope", /) -> object:
         """Note a scope that was entered."""
@@ -27,10 +26,11 @@ class ScopeOwner(Protocol):
 
 
 class CancelScope:
-    """A block of the current task, in place of which `error()` is raised once `end` was called.
+    """A block of the current task that `end` cancels; it then raises `error()`.
 
-    :param owner: what may end the block.
-    :param error: makes the error.
+    Args:
+        owner: May end the block.
+        error: Makes the error.
     """
 
     __slots__ = ("_cancelling", "_error", "_is_left", "_owner", "is_ended", "task")
@@ -55,12 +55,7 @@ class CancelScope:
             self._owner.enter(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._is_left = True
         if self._owner is not None:
             self._owner.leave(self)
@@ -73,7 +68,7 @@ class CancelScope:
             raise self._error() from None
 
     def end(self) -> None:
-        """Cancel what the block awaits; do nothing a second time, or after the block."""
+        """Cancel the block; do nothing a second time, or after the block."""
         if self.is_ended or self._is_left:
             return
         if asyncio.current_task() is self.task:
@@ -90,8 +85,9 @@ class Deadline:
     The loop gets as many seconds for that as the timer was late, up to one. If the timer is
     punctual, it gets two passes, in which the time stands still.
 
-    :param when: the time, in seconds of `loop.time()`.
-    :param end: what to call, unless the deadline is cancelled before.
+    Args:
+        when: The time, in seconds of `loop.time()`.
+        end: Called unless the deadline is cancelled before.
     """
 
     __slots__ = ("_end", "_handle", "_loop", "late", "when")
@@ -105,7 +101,7 @@ class Deadline:
         self._handle: asyncio.Handle = self._loop.call_at(when, self._let_read)
 
     def cancel(self) -> None:
-        """Call nothing, if that was not done yet."""
+        """Do not call `end`, unless it was called already."""
         self._handle.cancel()
 
     def _let_read(self) -> None:
@@ -113,14 +109,15 @@ class Deadline:
         self._handle = self._loop.call_later(min(self.late, _MAX_GRACE), self._let_tasks_run)
 
     def _let_tasks_run(self) -> None:
-        # A pass takes sockets before timers, so the tasks that they have woken run before this.
+        # A pass reads sockets before it runs timers, so the tasks that it wakes run before this.
         self._handle = self._loop.call_soon(self._end)
 
 
 class Timeout(CancelScope):
     """`asyncio.timeout_at` with a `Deadline` as its timer: the block raises `TimeoutError`.
 
-    :param when: the time, in seconds of `loop.time()`; `None` until `reschedule` sets one.
+    Args:
+        when: The time, in seconds of `loop.time()`; `None` until `reschedule` sets one.
     """
 
     __slots__ = ("_deadline", "_when")
@@ -135,15 +132,10 @@ class Timeout(CancelScope):
         self.reschedule(self._when)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        super().__exit__(kind, error, traceback)
+        super().__exit__(kind, *error)
 
     @property
     def late(self) -> float:
@@ -159,7 +151,7 @@ class Timeout(CancelScope):
 
 
 class SharedTimeout:
-    """Blocks that all get the same number of seconds, and one timer for the first to end."""
+    """The owner of scopes that all get the same number of seconds, with one timer for all."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds: float = seconds
@@ -167,10 +159,6 @@ class SharedTimeout:
         # Called for every request, so it is the dict's own method.
         self.leave: Callable[[CancelScope], object] = self._ends.pop
         self._timer: Deadline | None = None
-
-    def scope(self, error: Callable[[], Exception] = TimeoutError) -> CancelScope:
-        """Return a block that raises `error()` when its time is up."""
-        return CancelScope(self, error)
 
     def enter(self, scope: CancelScope) -> None:
         """Let the block's time count from now."""
@@ -182,7 +170,7 @@ class SharedTimeout:
         """Drop the timer."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer = None
 
     def _end_first(self) -> None:
         self._timer = None

@@ -1,9 +1,9 @@
-"""`CoverClient`: the verbs, composed of the modules below; no logic of its own."""
+"""`CoverClient`: the public methods, composed of the modules below."""
 
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import aiohttp
 from yarl import URL
@@ -26,7 +26,7 @@ from .settings import (
     validate_schedule,
     validate_session,
 )
-from .transport import HttpClient, ImageDownloader, Throttle, Transport, share_places
+from .transport import HttpClient, Throttle, Transport, share_places
 from .validation import (
     Network,
     parse_networks,
@@ -37,9 +37,12 @@ from .validation import (
     validate_task_id,
 )
 
+if TYPE_CHECKING:
+    from .transport.downloader import ImageDownloader
+
 _log = logging.getLogger(__name__)
 
-# In no ten seconds more than the 20 new jobs that the vendor takes of a key.
+# No ten seconds see more than the 20 new jobs that the vendor accepts for a key.
 _SUBMIT_RATE = partial(RateLimiter, 19, per=10.0)
 
 
@@ -49,33 +52,35 @@ class CoverClient:
     Make one for each event loop and share it: its calls share connections, a rate limiter and
     their polls of the same id. Close it with `async with` or `aclose()`.
 
-    :param api_key: `None` reads the environment's `KIE_API_KEY`. It is in no repr, log or error.
+    :param api_key: `None` reads the environment's `KIE_API_KEY`. No repr, log or error shows it.
     :param base_url: `None` reads `KIE_BASE_URL`, else it is `https://api.kie.ai`; with or without
         a trailing `/api/v1`.
     :param allow_http: accept plain http for hosts other than loopback.
     :param session: an external session, with its proxies, TLS and pool; neither closed nor altered.
-    :param request_timeout: seconds for a status check, its body included, and not the time in
-        queues; likewise for credits, download links and an image's silence.
+    :param request_timeout: seconds for a status check, including its body but not the time in
+        queues; also for credits, download links, and each pause in an image's download.
     :param submit_timeout: seconds for a submit, whose answer is worth waiting for.
     :param submit_connect_timeout: how many of these its connection may take.
-    :param retry: how a single call goes on after a passing failure, and at what pace a wait does.
+    :param retry: how often a single call is retried after a passing failure, and the pauses of
+        calls and waits.
     :param schedule: when waits poll again; anything with `delay(age, pressure)`.
     :param rate_limiter: how often to send everything but submits; `None` is nine requests a
-        second, which no window of the vendor's ten sees as more. Give the same one to all clients
-        that share a key.
+        second, so that no second at the server sees more than the ten that the vendor allows. Give
+        the same one to all clients that share a key.
     :param submit_rate_limiter: how often to submit; `None` is 19 in ten seconds, since the vendor
-        takes 20 new jobs in that time. Share it likewise.
-    :param max_concurrent_requests: how many requests but submits may be under way at the same time.
-    :param max_concurrent_submits: how many submits may be. The pool of an external session may
-        lower both, and so may the limit of open files (`ulimit -n`), which a warning says; a fifth
-        of what is left is for submits.
+        accepts 20 new jobs in that time. Share it in the same way.
+    :param max_concurrent_requests: how many requests except submits may be in flight.
+    :param max_concurrent_submits: how many submits may be in flight. The pool of an external
+        session may lower both, and so may the limit of open files (`ulimit -n`), with a warning; a
+        fifth of the rest is then for submits.
     :param allow_image_networks: networks such as `"198.18.0.0/15"` that images may come from
-        although they are not public: some proxies and VPNs have each name at such an address.
+        although they are not public: some proxies and VPNs resolve each name to such an address.
     :param user_agent: ours by default; some of the vendor's hosts refuse odd ones with a 403.
-    :param inbox: a `CallbackInbox`, whose callbacks wake waits, so that these seldom poll before.
+    :param inbox: a `CallbackInbox`, whose callbacks wake waits, so that they seldom poll before.
     :param observer: called with each event of `kie_cover_async.events`; one callable or several.
 
-    Raises `TypeError` or `ValueError` naming the argument that cannot be used.
+    Raises:
+        TypeError, ValueError: An argument cannot be used; the message names it.
 
     Example:
         >>> async with CoverClient() as client:  # the key comes from KIE_API_KEY
@@ -134,10 +139,8 @@ class CoverClient:
             observers=observer,
         )
         self._while_open = self._transport.open_calls.scope
-        self.downloader: ImageDownloader = ImageDownloader(
-            self._transport, parse_networks("allow_image_networks", allow_image_networks)
-        )
-        """How images are fetched, without the key: what a `CoverArchive` uses."""
+        self._image_networks = parse_networks("allow_image_networks", allow_image_networks)
+        self._downloader: ImageDownloader | None = None
         self._schedule = validate_schedule(schedule)
         self._poller = Poller(self._transport, SUNO, validate_inbox(inbox))
 
@@ -156,17 +159,28 @@ class CoverClient:
         await self._transport.aclose()
 
     @property
+    def downloader(self) -> "ImageDownloader":
+        """Fetches images without the key; a `CoverArchive` uses it."""
+        if self._downloader is None:
+            # A client that only polls does not load it.
+            from .transport.downloader import ImageDownloader  # noqa: PLC0415
+
+            self._downloader = ImageDownloader(self._transport, self._image_networks)
+        return self._downloader
+
+    @property
     def rate_limiter(self) -> RateLimiter:
         """The rate limiter in use."""
         return self._transport.polls.limiter
 
     async def get_cover_details(self, task_id: str) -> CoverDetails:
-        """How far the cover job is, by one poll, repeated as the retry policy lets it.
+        """Return the status of a cover job, by one poll, retried as the retry policy allows.
 
         `task_id` is the cover task's own id, not the song's.
 
-        Raises `TaskNotFoundError` where the API has no record of the id, which it also says in the
-        first moments of a new job's life.
+        Raises:
+            TaskNotFoundError: The API has no record of the id. It also says so for a few moments
+                after a job was created.
         """
         return await self._poller.fetch(task_id)
 
@@ -179,26 +193,30 @@ class CoverClient:
         not_found_grace: float = 90.0,
         on_update: OnUpdate | None = None,
     ) -> CoverDetails:
-        """The details of the finished cover, with its images.
+        """Wait until the cover is finished, and return its details with the images.
 
-        :param timeout: seconds from when the first poll leaves; `None` is for ever, 0 is one poll.
-        :param schedule: when to poll again, if not as the client does.
+        :param timeout: seconds from when the first poll is sent; `None` is forever, 0 is one poll.
+        :param schedule: when to poll again, if not by the client's schedule.
         :param not_found_grace: seconds for which "no record" means "not visible yet".
-        :param on_update: called with the details after every poll that brought some; plain or
-            async, in the caller's task. What it raises ends this wait alone.
+        :param on_update: called with the details after every poll that returned some; plain or
+            async, in the caller's task. An exception that it raises ends only this wait.
 
-        Raises `CoverFailedError` when the job ended in failure, `CoverTimeoutError` when time is up
-        (the job goes on and can be waited for again), `TaskNotFoundError` after the grace, and at
-        once what no repetition mends, such as `AuthenticationError`. Passing errors never end it.
+        Passing errors never end the wait.
+
+        Raises:
+            CoverFailedError: The job failed.
+            CoverTimeoutError: The time is up. The job goes on, and can be waited for again.
+            TaskNotFoundError: There is no record after the grace.
+            KieCoverError: An error that no retry can fix, such as `AuthenticationError`.
         """
         options = self._options(timeout, schedule, not_found_grace, on_update)
         return await self._poller.wait(task_id, options)
 
     def check_covers(self, task_ids: TaskIds, *, ordered: bool = False) -> OutcomeStream:
-        """One poll of each of many covers, as `get_cover_details` makes it.
+        """Poll each of many covers once, as `get_cover_details` does.
 
-        `task_ids` is any iterable or async iterable, drawn from as the work goes on; each item has
-        its outcome, in the order of completion, or in the input's where `ordered`. All of them
+        `task_ids` is any iterable or async iterable, read as the work goes on. Each item has its
+        outcome, in the order of completion, or in that of the input if `ordered`. All of them
         together take turns with other calls as one.
         """
         work, limit = partial(self._poller.fetch, flow=object()), self._max_concurrent_requests
@@ -217,10 +235,10 @@ class CoverClient:
     ) -> OutcomeStream:
         """Wait for each of many covers: `check_covers`, with waits as `wait_for_cover` makes them.
 
-        `timeout` counts for each id from its own first poll; a deadline for all is the caller's
-        `asyncio.timeout`. `on_update` is called in a task of the stream's. At most
-        `max_concurrent_waits` ids are waited for at once. Their polls take turns with other calls
-        as one, together with those of all other waits.
+        `timeout` counts for each id from its own first poll; for a deadline of all of them, use
+        `asyncio.timeout`. `on_update` is called in a task of the stream. At most
+        `max_concurrent_waits` ids are waited for at the same time. Their polls take turns with
+        other calls as one, together with those of all other waits.
         """
         validate_number("max_concurrent_waits", max_concurrent_waits, at_least=1, whole=True)
         options = self._options(timeout, schedule, not_found_grace, on_update)
@@ -230,11 +248,13 @@ class CoverClient:
     async def generate_cover(self, music_task_id: str, *, callback_url: str) -> str:
         """Ask for the cover of a song and return the new task's id. Costs credits.
 
-        The API insists on a `callback_url`, whether or not anybody listens there.
+        The API requires a `callback_url`, even if no server listens there.
 
-        The request is repeated only where it was certainly not taken: after 429, 430, and when no
-        connection was made. Raises `CoverAlreadyExistsError` where the song has its cover already;
-        look at `maybe_accepted` of any other error before asking again.
+        The request is retried only if it was certainly not accepted: after 429, 430, and if no
+        connection was made. Check `maybe_accepted` of an error before asking again.
+
+        Raises:
+            CoverAlreadyExistsError: The song has a cover already.
         """
         validate_task_id("music_task_id", music_task_id)
         validate_http_url("callback_url", callback_url)
@@ -254,13 +274,14 @@ class CoverClient:
     ) -> CoverDetails:
         """Ask for the cover of a song, wait for it, and return its details. Costs credits.
 
-        Where the song has a cover already and the API tells its id, that one is waited for instead.
+        If the song has a cover already and the API returns its id, that one is waited for instead.
         Otherwise a client with an inbox polls first when the callback has come, or should have.
-        `on_task_id`, plain or async, is called with the id before the wait starts: the place to
-        note what was paid for. The rest is as in `generate_cover` and `wait_for_cover`; whatever is
-        raised once the id is known carries it, as `task_id` or in a note.
+        `on_task_id`, plain or async, is called with the id before the wait starts, so that the
+        caller can store it. The rest is as in `generate_cover` and `wait_for_cover`; every error
+        that is raised once the id is known has it, as `task_id` or in a note.
 
-        Raises `RuntimeError`, and pays for nothing, where the inbox belongs to another event loop.
+        Raises:
+            RuntimeError: The inbox belongs to another event loop; no credits were spent.
         """
         options = self._options(timeout, schedule, not_found_grace, on_update)
         validate_callable("on_task_id", on_task_id)
@@ -278,13 +299,14 @@ class CoverClient:
         )
 
     async def get_credits(self) -> float:
-        """What is left on the account, in credits."""
+        """Return the credits that are left on the account."""
         return await self._transport.call(get_credits())
 
     async def get_download_url(self, image_url: str) -> str:
-        """A fresh link to an image of the vendor's, good for 20 minutes by its pages.
+        """Return a fresh link to an image of the vendor, valid for 20 minutes by its pages.
 
-        Raises `InvalidRequestError` for a URL that is none of the vendor's.
+        Raises:
+            InvalidRequestError: The URL is not one of the vendor's.
         """
         validate_http_url("image_url", image_url)
         return await self._transport.call(download_url(str(image_url)))

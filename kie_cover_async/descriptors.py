@@ -8,7 +8,7 @@ import time
 
 _log = logging.getLogger(__name__)
 
-# What a process needs beside its requests and downloads: standard streams, the event loop, the
+# What a process needs next to its requests and downloads: standard streams, the event loop, the
 # archive's record, name lookups, and some of the caller's own.
 _RESERVED = 32
 # Seconds; Ctrl-C has to wait for the threads that wait here.
@@ -19,8 +19,8 @@ _NONE_FREE = {errno.EMFILE, errno.ENFILE}
 def affordable(wanted: int, what: str, *, each: int = 1) -> int:
     """Return how many requests or downloads may run at the same time, `wanted` at most.
 
-    They get half of the descriptors that are not reserved; a warning says if that is less.
-    `what` names them in it, and `each` is how many descriptors one of them may hold.
+    They get half of the descriptors that are not reserved. If that is less, a warning is logged,
+    in which `what` names them. `each` is how many descriptors one of them may hold.
     """
     limit = _limit()
     share = max((limit - _RESERVED) // 2 // each, 1)
@@ -37,7 +37,10 @@ def affordable(wanted: int, what: str, *, each: int = 1) -> int:
 
 
 def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
-    """`os.open`, which waits while no descriptor is free. It blocks, for 10 s at most."""
+    """Open a file as `os.open` does, but wait while no descriptor is free.
+
+    It blocks for at most 10 seconds.
+    """
     deadline = time.monotonic() + _LONGEST_WAIT
     is_waiting = False
     while True:
@@ -53,7 +56,7 @@ def open_file(path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> in
 
 
 def none_is_free(error: OSError) -> bool:
-    """Return whether it was raised because too many files are open."""
+    """Return whether the error was raised because too many files are open."""
     return error.errno in _NONE_FREE
 
 

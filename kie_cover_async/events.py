@@ -1,8 +1,8 @@
-"""What observers are told: small frozen facts, in the order in which they happen.
+"""The events that observers receive: small frozen values, in the order in which they happen.
 
 An observer is any callable of one argument, given as `CoverClient(observer=…)`, alone or with
-others. It is called in the event loop, so it must be quick; what it raises is logged and otherwise
-ignored.
+others. It is called in the event loop, so it must be quick. An exception that it raises is logged
+and otherwise ignored.
 """
 
 import logging
@@ -47,7 +47,7 @@ class RetryScheduled:
 
 @frozen(kw_only=True)
 class RequestsPaused:
-    """A refusal stopped all users of a rate limiter for `seconds`.
+    """A refusal paused all users of a rate limiter for `seconds`.
 
     `kind` is `"submits"` or `"polls"`, which stands for all other requests.
     """
@@ -67,7 +67,7 @@ class WaitStarted:
 
 @frozen(kw_only=True)
 class CoverPolled:
-    """A wait received an answer, its own or a shared one: `details` or `error`.
+    """A wait received the outcome of a poll, its own or a shared one: `details` or `error`.
 
     `age` is the job's, in seconds; `wait` is the same object for all the events of one wait.
     """
@@ -97,8 +97,8 @@ class StateChanged:
 class WaitFinished:
     """A wait ended: `outcome` is what it returned or raised.
 
-    That is the details of the cover, a `KieCoverError`, or what else ended it: a cancellation, or
-    an error of its `on_update`.
+    It is the details of the cover, a `KieCoverError`, or any other exception: a cancellation, or an
+    error of its `on_update`.
     """
 
     task_id: str
@@ -121,9 +121,10 @@ Observers = tuple[Observer, ...]
 
 
 def as_observers(given: Observer | Iterable[Observer] | None) -> Observers:
-    """Return the observers, of which there may be one, several or none.
+    """Return the observers: one, several or none.
 
-    Raises `TypeError` for anything else, and for an async function, which nothing would await.
+    Raises:
+        TypeError: It is anything else, or an async function, which nothing would await.
     """
     if given is None:
         return ()
@@ -139,9 +140,9 @@ def as_observers(given: Observer | Iterable[Observer] | None) -> Observers:
 
 
 def notify(observers: Observers, event: Event) -> None:
-    """Call the observers; what one raises must not cost anybody a cover."""
+    """Call the observers; log what they raise, since it must not cost the caller a cover."""
     for observer in observers:
         try:
             observer(event)
-        except Exception:  # noqa: BLE001 - the observer is somebody else's code
+        except Exception:  # noqa: BLE001 - the observer is the caller's code
             _log.exception("an observer failed on %s", type(event).__name__)

@@ -13,20 +13,22 @@ WAITS: Final = object()
 
 
 class QueueEntryCancelledError(Exception):
-    """A request was taken out of its queue, because another one serves its purpose."""
+    """A request was taken out of its queue, because another one serves its caller."""
 
 
 class QueueEntry:
-    """One request's place in the queues that it passes through.
+    """One request's entry in the queues that it passes through.
 
-    :param flow: what takes turns with other flows as one; `None` makes a flow of this request.
-    :param due: orders the entries of a flow, the lowest first; equal ones by arrival.
-    :param urgent_at: the `loop.time()` from which the entry goes before others of its flow.
+    Args:
+        flow: The entries of one flow take turns with other flows together; `None` makes a flow of
+            this entry alone.
+        due: Orders the entries of a flow, the lowest first; equal ones by arrival.
+        urgent_at: The `loop.time()` from which the entry goes before others of its flow.
     """
 
     __slots__ = ("_wakeup", "due", "flow", "is_cancelled", "queue", "urgent_at")
 
-    def __init__(self, flow: Hashable = None, *, due: float = 0.0, urgent_at: float = inf) -> None:
+    def __init__(self, flow: Hashable = None, due: float = 0.0, urgent_at: float = inf) -> None:
         self.flow: Hashable = flow
         self.due: float = due
         self.urgent_at: float = urgent_at
@@ -47,14 +49,15 @@ class QueueEntry:
         self.wake()
 
     def wake(self) -> None:
-        """Make `woken` return; do nothing if nothing waits there."""
+        """Make `woken` return, if it is awaited."""
         if self._wakeup is not None and not self._wakeup.done():
             self._wakeup.set_result(None)
 
     async def woken(self) -> None:
         """Wait for `wake`.
 
-        Raises `QueueEntryCancelledError` if the entry is cancelled.
+        Raises:
+            QueueEntryCancelledError: The entry was cancelled.
         """
         if not self.is_cancelled:
             self._wakeup = asyncio.get_running_loop().create_future()
@@ -128,12 +131,9 @@ class FairQueue:
     """
 
     def __init__(self) -> None:
+        self.size: int = 0
         self._flows: OrderedDict[Hashable, _Flow] = OrderedDict()
         self._served: Hashable = None
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
 
     def first(self, now: float) -> QueueEntry:
         """Return the entry whose turn it is at this `loop.time()`."""
@@ -142,7 +142,7 @@ class FairQueue:
     def join(self, entry: QueueEntry) -> None:
         """Add the entry to its flow."""
         entry.queue = self
-        self._size += 1
+        self.size += 1
         key = _flow_key(entry)
         if (flow := self._flows.get(key)) is None:
             flow = self._flows[key] = _Flow(self)
@@ -154,7 +154,7 @@ class FairQueue:
         """Remove the entry, if it is still here."""
         if entry.queue is self:
             entry.queue = None
-            self._size -= 1
+            self.size -= 1
             key = _flow_key(entry)
             flow = self._flows[key]
             flow.remove()

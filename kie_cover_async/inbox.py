@@ -1,4 +1,4 @@
-"""What waits need of whoever hears of callbacks, so that they need not know who that is."""
+"""The protocol by which waits subscribe to callbacks."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -7,7 +7,7 @@ from .validation import short_repr, validate_number
 
 
 class Inbox(Protocol):
-    """Who hears of callbacks; `kie_cover_async.callbacks.CallbackInbox` is one.
+    """Receives callbacks; `kie_cover_async.callbacks.CallbackInbox` is one.
 
     `fallback_poll_interval` is how many seconds polls are apart while a callback is expected.
     """
@@ -16,15 +16,15 @@ class Inbox(Protocol):
     def fallback_poll_interval(self) -> float: ...
 
     def subscribe(self, task_id: str, listener: Callable[[], object]) -> Callable[[], object]:
-        """Call the listener at each callback for this id, at once where there was one before.
+        """Call the listener for each callback for this id, immediately if there was one before.
 
-        Returns what ends the subscription.
+        Return a function that ends the subscription.
         """
         ...
 
 
 def validate_inbox(given: Inbox | None) -> Inbox | None:
-    """An inbox, or none; a class is none."""
+    """Return the inbox, which may be `None` but not a class."""
     if given is None:
         return None
     if isinstance(given, type) or not callable(getattr(given, "subscribe", None)):

@@ -1,4 +1,4 @@
-"""What a cover's record says, as frozen values that answer questions."""
+"""A cover's record as frozen values."""
 
 from datetime import datetime, timedelta
 from enum import Enum
@@ -10,10 +10,10 @@ RETENTION = timedelta(days=14)
 
 
 class CoverState(Enum):
-    """Where a cover job stands.
+    """The state of a cover job.
 
-    The words are the vendor's, but for `GENERATING`, which its pages only number (flag 2), and
-    `UNKNOWN`: a flag nobody has documented, or none at all. An unknown state is not terminal.
+    The words are the vendor's, except for `GENERATING`, which its pages only number (flag 2), and
+    `UNKNOWN`, for an undocumented flag or none. An unknown state is not terminal.
     """
 
     PENDING = "PENDING"
@@ -25,7 +25,7 @@ class CoverState(Enum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended, well or badly."""
+        """Whether the job has ended, with or without a cover."""
         return self in _TERMINAL
 
     @property
@@ -35,7 +35,7 @@ class CoverState(Enum):
 
     @classmethod
     def of(cls, flag: int | str | None) -> "CoverState":
-        """The state that a `successFlag` means: a number, its digits, or one of the words."""
+        """Return the state that a `successFlag` means: a number, its digits, or a word."""
         if isinstance(flag, str):
             flag = flag.strip().upper()
         return _STATES.get(flag, cls.UNKNOWN)
@@ -59,20 +59,21 @@ _STATES: dict[int | str | None, CoverState] = {
 }
 
 
-@frozen(kw_only=True)
+# Without slots: a frozen class with them takes a third longer to make.
+@frozen(kw_only=True, slots=False)
 class CoverResponse:
-    """What the job produced: the URLs of its images, usually two; none while it is running."""
+    """The URLs of the images that the job made, usually two; none while it is running."""
 
     images: tuple[str, ...] = ()
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, slots=False)
 class CoverDetails:
-    """One answer to "how far is it?".
+    """The status of a cover job, as one poll read it.
 
-    Times are aware and in UTC. `success_flag` is kept as it was read (a number or a word, `None`
-    where the record had none); `state` says what it means. `error_code` and `error_message` are
-    `None` where the record says "no error", which the API writes as 200, 0, an empty text or null.
+    Times are aware and in UTC. `success_flag` is kept as it was read (a number or a word, `None` if
+    the record had none); `state` says what it means. `error_code` and `error_message` are `None` if
+    the record says "no error", which the API writes as 200, 0, an empty text or null.
     """
 
     task_id: str
@@ -87,7 +88,7 @@ class CoverDetails:
 
     @property
     def state(self) -> CoverState:
-        """What `success_flag` means; the error code has no say in it."""
+        """What `success_flag` means; the error code does not matter."""
         return CoverState.of(self.success_flag)
 
     @property
@@ -97,7 +98,7 @@ class CoverDetails:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended; a success may be told a moment before its images."""
+        """Whether the job has ended; a success may be reported a moment before its images."""
         return self.state.is_terminal
 
     @property
@@ -107,7 +108,7 @@ class CoverDetails:
 
     @property
     def generation_time(self) -> timedelta | None:
-        """From creation to completion; `None` where either is missing or they are out of order."""
+        """The time from creation to completion; `None` if one is missing or they are swapped."""
         if self.create_time is None or self.complete_time is None:
             return None
         taken = self.complete_time - self.create_time
@@ -117,7 +118,7 @@ class CoverDetails:
     def expires_at(self) -> datetime | None:
         """When the vendor deletes the images: 14 days after completion, by its pages.
 
-        Result links have been seen to die within the hour: save the images at once.
+        Result links were seen to expire within the hour: save the images immediately.
         """
         try:
             return self.complete_time + RETENTION if self.complete_time else None

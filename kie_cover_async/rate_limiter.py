@@ -1,4 +1,4 @@
-"""How often and how many at a time requests may leave: limiters with a fair queue."""
+"""How often requests are sent, and how many at a time: limiters with a fair queue."""
 
 import asyncio
 from math import inf
@@ -9,7 +9,7 @@ from .validation import validate_number
 
 
 class ConcurrencyLimiter:
-    """Let at most `limit` requests be under way; a place that comes free goes to the next flow."""
+    """Let at most `limit` requests be under way; a free place goes to the next flow."""
 
     def __init__(self, limit: int) -> None:
         self.limit: int = limit
@@ -26,7 +26,8 @@ class ConcurrencyLimiter:
     async def acquire(self, entry: QueueEntry) -> None:
         """Wait for a place.
 
-        Raises `QueueEntryCancelledError` if the entry is cancelled meanwhile.
+        Raises:
+            QueueEntryCancelledError: The entry was cancelled meanwhile.
         """
         self._queue.join(entry)
         try:
@@ -40,7 +41,7 @@ class ConcurrencyLimiter:
 
     def release(self) -> None:
         """Give the place back, or to the entry whose turn it is."""
-        if self._queue:
+        if self._queue.size:
             entry = self._queue.first(asyncio.get_running_loop().time())
             self._queue.serve(entry)
             entry.wake()
@@ -49,16 +50,16 @@ class ConcurrencyLimiter:
 
 
 class SlotSource(Protocol):
-    """Where a `RateLimiter` gets its slots from. Times are `loop.time()`.
+    """The source of a `RateLimiter`'s slots. Times are `loop.time()`.
 
-    A source that learns of its next slot later, because it shares them with other processes, calls
-    the limiter's `_arm` then; `RateLimiter._make_slots` gives it that.
+    A source that shares its slots with other processes may not know yet when the next one opens.
+    It calls the limiter's `_arm` when it does; `RateLimiter._make_slots` can pass that on.
     """
 
     def opens_at(self) -> float:
         """Return when the next slot can be taken; `inf` while that is not known.
 
-        It is called whenever a request wants a slot, and so may begin to ask for one.
+        It is called whenever a request wants a slot, so it may begin to ask for one.
         """
         ...
 
@@ -67,7 +68,7 @@ class SlotSource(Protocol):
         ...
 
     def pause(self, seconds: float) -> None:
-        """Tell other users of the same source that the server refused a request."""
+        """Let other users of the same source know that the server refused a request."""
         ...
 
 
@@ -95,7 +96,7 @@ class LocalSlots:
 
 
 class RateLimiter:
-    """Let `number` requests leave in `per` seconds, evenly: one every `per / number` seconds.
+    """Let `number` requests be sent in `per` seconds, evenly: one every `per / number` seconds.
 
     Slots that a stalled event loop missed are not made up. With the default of nine, no second
     sees more than ten requests at the server, by whichever kind of window it counts: the vendor's
@@ -132,7 +133,7 @@ class RateLimiter:
 
     @classmethod
     def unlimited(cls) -> Self:
-        """Return a limiter that never runs out; a refusal by the server pauses it all the same."""
+        """Return a limiter that never runs out of slots; refusals by the server still pause it."""
         return cls(inf)
 
     def __repr__(self) -> str:
@@ -143,20 +144,23 @@ class RateLimiter:
     @property
     def queued(self) -> int:
         """How many requests are queued."""
-        return len(self._queue)
+        return self._queue.size
 
     @property
     def pressure(self) -> float:
         """1 while the limiter keeps up, and one more for every second that its queue will take."""
         # Steeper, and polls would come in waves: those put off together come back together.
-        return 1.0 + len(self._queue) * self._interval
+        return 1.0 + self._queue.size * self._interval
 
     def try_acquire(self) -> float | None:
         """Take a slot without waiting; return its `loop.time()`, or `None` if one has to queue."""
-        now = self._bound_loop().time()
-        if self._queue or self._opens_at() > now:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._move_to(loop)
+        now, slots = loop.time(), self._slots
+        if self._queue.size or now < self._paused_until or now < slots.opens_at():
             return None
-        self._slots.take(now)
+        slots.take(now)
         return now
 
     async def acquire(self, entry: QueueEntry | None = None) -> float:
@@ -164,12 +168,13 @@ class RateLimiter:
 
         A cancelled call takes no slot.
 
-        Raises `QueueEntryCancelledError` if the entry is cancelled meanwhile.
+        Raises:
+            QueueEntryCancelledError: The entry was cancelled meanwhile.
         """
         if (granted := self.try_acquire()) is not None:
             return granted
         entry = entry or QueueEntry()
-        loop = self._bound_loop()
+        loop = asyncio.get_running_loop()
         self._queue.join(entry)
         try:
             # Woken, and paused in the same moment: the entry keeps its place.
@@ -186,26 +191,29 @@ class RateLimiter:
     def pause(self, seconds: float) -> None:
         """Let no request leave for this long from now; the longest pause in force counts."""
         validate_number("seconds", seconds, at_least=0)
-        self._paused_until = max(self._paused_until, self._bound_loop().time() + seconds)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._move_to(loop)
+        self._paused_until = max(self._paused_until, loop.time() + seconds)
         self._slots.pause(seconds)
 
     def refused(self, granted: float) -> int:
         """Count a refusal of the request whose slot was taken at `granted`.
 
-        Return how many there were in a row. Requests that left before the last pause ended count
-        as one: a hundred that were under way and are refused together tell nothing new.
+        Return the number of refusals in a row. Requests that were sent before the last pause ended
+        count as one: a hundred that are refused together say no more than the first.
         """
         if granted >= self._paused_until or not self._refusals:
             self._refusals += 1
         return self._refusals
 
     def accepted(self, granted: float) -> None:
-        """Note that a request was not refused: pauses shrink again, one step at a time."""
+        """Count a request that was not refused: pauses shrink again, one step at a time."""
         if self._refusals and granted >= self._paused_until:
             self._refusals -= 1
 
     def _make_slots(self) -> SlotSource:
-        """Return the slots of one event loop; called anew when the limiter moves to another."""
+        """Return the slots of one event loop; called again when the limiter moves to another."""
         return LocalSlots(self._interval)
 
     def _reset(self) -> None:
@@ -218,33 +226,27 @@ class RateLimiter:
     def _opens_at(self) -> float:
         return max(self._slots.opens_at(), self._paused_until)
 
-    def _bound_loop(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._move_to(loop)
-        return loop
-
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:
             if not self._loop.is_closed():
                 raise RuntimeError(
                     f"{self!r} is in use on another event loop; make one for each loop"
                 )
-            # Another loop may have another clock, and what queued on the old one is gone.
+            # Another loop may have another clock, and requests that queued on the old one are gone.
             self._reset()
         self._loop = loop
 
     def _arm(self) -> None:
         """Wake the entry whose turn it is when the next slot opens; it takes the slot itself.
 
-        A source whose next slot has become known, or is another than before, calls this.
+        A source calls this when the time of its next slot becomes known or changes.
         """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._queue and (opens_at := self._opens_at()) < inf:
-            self._timer = self._bound_loop().call_at(opens_at, self._wake_first)
+        if self._queue.size and (opens_at := self._opens_at()) < inf:
+            self._timer = asyncio.get_running_loop().call_at(opens_at, self._wake_first)
 
     def _wake_first(self) -> None:
         self._timer = None
-        self._queue.first(self._bound_loop().time()).wake()
+        self._queue.first(asyncio.get_running_loop().time()).wake()

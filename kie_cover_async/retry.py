@@ -1,4 +1,4 @@
-"""Whether and after what pause a failed request is repeated."""
+"""Whether a failed request is retried, and after what pause."""
 
 import random
 from itertools import islice
@@ -18,11 +18,12 @@ _MOST_DOUBLINGS = 100
 
 @frozen(kw_only=True)
 class RetryPolicy:
-    """How often and at what pace a call that failed in passing is repeated.
+    """How often and after what pauses a call is retried after a passing failure.
 
-    `max_attempts` counts the first try too; 1 is no repetition. Pauses are drawn from nothing up to
-    a bound that starts at `initial_delay` and doubles up to `max_delay`, both in seconds. After a
-    refusal for too many requests the pause is at least what the server named, or the whole bound.
+    `max_attempts` includes the first one; 1 means no retry. Pauses are random, from zero up to a
+    bound that starts at `initial_delay` and doubles up to `max_delay`, both in seconds. After a
+    refusal for too many requests the pause is at least what the server asked for, or the whole
+    bound.
 
     Example:
         >>> retry = RetryPolicy(max_attempts=6, initial_delay=1.0, max_delay=60.0)
@@ -35,11 +36,11 @@ class RetryPolicy:
     max_delay: float = field(default=20.0, validator=number_validator(above=0))
 
     def next_pause(self, error: KieCoverError, tries: int) -> float | None:
-        """Seconds before a single call goes on after its failure number `tries`; `None`: no more.
+        """Return the seconds before a single call is retried after failure number `tries`.
 
-        After the API's refusal there is no pause of its own, since the rate limiter is paused; a
-        host of images is given the time it asks for. Who asks for more than the longest pause is
-        not waited for.
+        `None` means no retry, also if the server asks for more than the longest pause. A refusal by
+        the API needs no pause here, since the rate limiter is paused. A host of images gets the
+        time that it asks for.
         """
         if not error.retryable or tries >= self.max_attempts:
             return None
@@ -51,7 +52,7 @@ class RetryPolicy:
         return self.pause(tries) if asked is None else self.shared_pause(tries, asked)
 
     def pause(self, failures: int) -> float:
-        """Seconds of rest after this many failures in a row."""
+        """Return the seconds to pause after this many failures in a row."""
         return backoff.full_jitter(self._bound(failures))
 
     def shared_pause(self, refusals: int, retry_after: float | None) -> float:

@@ -1,4 +1,4 @@
-"""Where the client's settings come from when they are not given, and what is refused of them."""
+"""Defaults of the client's arguments, from the environment or the vendor, and their checks."""
 
 import logging
 import os
@@ -17,12 +17,12 @@ _log = logging.getLogger(__name__)
 
 API_KEY_VARIABLE, BASE_URL_VARIABLE = "KIE_API_KEY", "KIE_BASE_URL"
 DEFAULT_BASE_URL = "https://api.kie.ai"
-# Every call's path begins with this, and many pages print it as a part of the base URL.
-_API_PATH = re.compile(r"(/+api/v1)+/*$")
+# The path of every call begins with this, and many pages print it as part of the base URL.
+_API_PATH = r"(/+api/v1)+/*$"
 
 
 def resolve_api_key(given: str | None) -> str:
-    """The key, given or from the environment. No error ever shows it."""
+    """Return the key, given or from the environment. No error shows it."""
     name, key = "api_key", given
     if key is None:
         name, key = API_KEY_VARIABLE, os.environ.get(API_KEY_VARIABLE)
@@ -46,11 +46,16 @@ def resolve_base_url(
     name: str = "base_url",
     http_is: str = "accepted for loopback, and elsewhere with allow_http=True",
 ) -> URL:
-    """The API's base URL, given, from the environment, or the vendor's; https but for loopback.
+    """Return the API's base URL: given, from the environment, or the vendor's.
 
-    A trailing `/api/v1` is dropped, since the path of every call begins with it.
+    It must be https, except for loopback. A trailing `/api/v1` is dropped, since the path of every
+    call begins with it.
 
-    `name` and `http_is` are for errors: what it is called where it is given, and what is accepted.
+    Args:
+        given: The argument; `None` reads the environment.
+        allow_http: Accept plain http for all hosts.
+        name: The argument's name, for errors.
+        http_is: When plain http is accepted, for errors.
     """
     if given is None:
         name, given = BASE_URL_VARIABLE, os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
@@ -63,12 +68,12 @@ def resolve_base_url(
             f"{name} must be https, not {str(url)!r}: the key would cross the network readable; "
             f"plain http is {http_is}"
         )
-    path = _API_PATH.sub("", url.raw_path)
+    path = re.sub(_API_PATH, "", url.raw_path)
     return url if path == url.raw_path else url.with_path(path, encoded=True)
 
 
 def resolve_user_agent(given: str | None) -> str:
-    """The `User-Agent`; some of the vendor's hosts refuse odd ones with a bare 403."""
+    """Return the `User-Agent`; some of the vendor's hosts refuse odd ones with a bare 403."""
     if given is None:
         return f"kie-cover-async/{__version__}"
     if not isinstance(given, str):
@@ -79,7 +84,7 @@ def resolve_user_agent(given: str | None) -> str:
 
 
 def validate_session(given: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
-    """An external session."""
+    """Return the external session, if it can carry the API key."""
     if given is not None and not isinstance(given, aiohttp.ClientSession):
         raise TypeError(f"session must be an aiohttp.ClientSession, not {short_repr(given)}")
     if getattr(given, "auth", None) is not None:
@@ -92,7 +97,7 @@ def validate_session(given: aiohttp.ClientSession | None) -> aiohttp.ClientSessi
 
 
 def validate_schedule(given: Schedule) -> Schedule:
-    """Anything that can say when to poll again; a class cannot."""
+    """Return the schedule, an object with a method `delay`; a class is refused."""
     if isinstance(given, type) or not callable(getattr(given, "delay", None)):
         raise TypeError(
             f"schedule must have a method delay(age, pressure), not {short_repr(given)}"
@@ -101,13 +106,13 @@ def validate_schedule(given: Schedule) -> Schedule:
 
 
 def _verifies_certificates(session: aiohttp.ClientSession) -> bool:
-    # Nothing public tells what a connector was made with.
+    # aiohttp has no public attribute for what a connector was made with.
     tls = getattr(session.connector, "_ssl", None)
     return tls is not False and getattr(tls, "verify_mode", None) is not CERT_NONE
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is sent there does not leave this machine, so that nobody else may see it."""
+    """Return whether the host is this machine, so that nothing sent to it crosses a network."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -34,7 +34,7 @@ from kie_cover_async.cancel_scope import SharedTimeout
 from kie_cover_async.polling import Poller, WaitOptions
 from kie_cover_async.rate_limiter import ConcurrencyLimiter
 from kie_cover_async.transport import Throttle, Transport
-from kie_cover_async.transport.open_calls import OpenCalls
+from kie_cover_async.transport.limits import OpenCalls
 
 pytestmark = pytest.mark.virtual_time
 

@@ -1,26 +1,23 @@
-"""The API's rules, and nothing that awaits: what to ask, and what an answer means.
+"""The API's rules: what to ask, and what an answer means. Nothing here awaits.
 
-`routes` says what a family of endpoints is made of, and `suno` is one; `requests` has the endpoints
-that belong to none. `responses` knows the codes, `envelope` what surrounds `data`, `records` the
-shape of a cover's `data`, and `callback` what is posted to a callback URL.
+`requests` says what a request and a route are, and has the requests that belong to no route; `suno`
+is a route. `responses` parses what is around `data` and knows the codes, and `records` reads the
+shape of a cover's `data`. `callback` reads what is posted to a callback URL; few users need it, so
+it is imported by its own path.
 """
 
-from .callback import CoverCallback, parse_callback
 from .records import structure_details, unstructure_details
-from .requests import Request, download_url, get_credits
+from .requests import Request, Route, download_url, get_credits
 from .responses import Response, parse_response
-from .routes import Route
 from .suno import SUNO
 
 __all__ = [
     "SUNO",
-    "CoverCallback",
     "Request",
     "Response",
     "Route",
     "download_url",
     "get_credits",
-    "parse_callback",
     "parse_response",
     "structure_details",
     "unstructure_details",

@@ -1,4 +1,4 @@
-"""What the API posts to a callback URL. Nothing of it is signed: it is a reason to poll."""
+"""What the API posts to a callback URL. It is not signed, so it is only a reason to poll."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,22 +8,22 @@ from attrs import frozen
 from kie_cover_async.errors import InvalidResponseError
 from kie_cover_async.validation import is_http_url, is_one_word, short_repr
 
-from .envelope import code_of, parse_body
-from .records import DecodeError, decode_error
+from .records import MISSING, DecodeError
+from .responses import code_of, parse_body
 
-# The API's are 32 hex digits; whoever may post must not fill the memory with longer ones.
-_LONGEST_ID = 200
-_ID = f"a non-empty text without blanks, of at most {_LONGEST_ID} characters"
+# The API's ids are 32 hex digits. A stranger's post must not fill the memory with longer ones.
+_MAX_ID_LENGTH = 200
+_ID = f"a non-empty text without blanks, of at most {_MAX_ID_LENGTH} characters"
 
 
 @frozen(kw_only=True)
 class CoverCallback:
-    """What a callback says: that the job of `task_id` has ended, and what is claimed of its end.
+    """What a callback claims: that the job of `task_id` has ended, and how.
 
-    The signature covers the id alone, so anybody who has seen one callback can send another with
+    The signature covers only the id, so a client that has seen one callback can send another with
     other `images`: never use them unless a poll has shown the same. `code` is 200 for a success,
-    and 400, 408, 500, 501 or 531 for a failure. What only informs, and cannot be read, is `None`,
-    and an empty `msg`.
+    and 400, 408, 500, 501 or 531 for a failure. An informational field that cannot be read is
+    `None`, or empty for `msg`.
     """
 
     task_id: str
@@ -33,19 +33,19 @@ class CoverCallback:
 
 
 def parse_callback(body: bytes | str | Mapping[str, Any]) -> CoverCallback:
-    """Read the body of a callback, as it was posted or as JSON has already made a mapping of it.
+    """Read the body of a callback, as it was posted or already parsed as JSON.
 
-    Raises `InvalidResponseError`, and nothing else, where there is no task id, or where there are
-    two that differ. It is read as `data.taskId`, `data.task_id` or, in the vendor's guide, a
-    `taskId` beside `data`.
+    The task id is read from `data.taskId`, `data.task_id` or, as in the vendor's guide, a `taskId`
+    next to `data`.
+
+    Raises:
+        InvalidResponseError: There is no task id, or there are two that differ.
     """
     try:
         return _read(_document(body))
     except DecodeError as error:
         problem = error
-    raise InvalidResponseError(
-        path=f"${problem.path}", found=problem.found, expected=problem.expected
-    )
+    raise InvalidResponseError(**problem.facts("$"))
 
 
 def _document(body: object) -> Mapping[Any, Any]:
@@ -56,7 +56,7 @@ def _document(body: object) -> Mapping[Any, Any]:
         parsed = parse_body(body)
     if isinstance(parsed, Mapping):
         return parsed
-    raise decode_error("", parsed, "a JSON object")
+    raise DecodeError("", parsed, "a JSON object")
 
 
 def _read(document: Mapping[Any, Any]) -> CoverCallback:
@@ -64,33 +64,33 @@ def _read(document: Mapping[Any, Any]) -> CoverCallback:
     data = data if isinstance(data, Mapping) else {}
     msg = document.get("msg")
     return CoverCallback(
-        task_id=_the_one_id(document, data),
+        task_id=_read_the_id(document, data),
         code=code_of(document),
         msg=msg if isinstance(msg, str) else "",
         images=_images(data.get("images")),
     )
 
 
-def _the_one_id(document: Mapping[Any, Any], data: Mapping[Any, Any]) -> str:
+def _read_the_id(document: Mapping[Any, Any], data: Mapping[Any, Any]) -> str:
     places = {
         ".data.taskId": data.get("taskId"),
         ".data.task_id": data.get("task_id"),
         ".taskId": document.get("taskId"),
     }
-    ids: list[str] = []
+    found = None
     for path, task_id in places.items():
         if task_id is None:
             continue
-        if not is_one_word(task_id) or len(task_id) > _LONGEST_ID:
-            raise decode_error(path, task_id, _ID)
-        if ids and task_id != ids[0]:
-            raise decode_error(path, task_id, f"the id that stands elsewhere, {short_repr(ids[0])}")
-        ids.append(task_id)
-    if not ids:
-        raise DecodeError(".data.taskId", "nothing", _ID)
-    return ids[0]
+        if not is_one_word(task_id) or len(task_id) > _MAX_ID_LENGTH:
+            raise DecodeError(path, task_id, _ID)
+        if found not in (None, task_id):
+            raise DecodeError(path, task_id, f"the id that stands elsewhere, {short_repr(found)}")
+        found = task_id
+    if found is None:
+        raise DecodeError(".data.taskId", MISSING, _ID)
+    return found
 
 
 def _images(value: object) -> tuple[str, ...] | None:
     urls = value if isinstance(value, (list, tuple)) else ()
-    return tuple(url for url in urls if is_http_url(url)) or None
+    return tuple(filter(is_http_url, urls)) or None

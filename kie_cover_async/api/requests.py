@@ -1,13 +1,14 @@
-"""What a request to the API is, and those that belong to no route."""
+"""What a request to the API is, what a route is made of, and the requests of no route."""
 
 import json
 from collections.abc import Callable
 from math import isfinite
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from kie_cover_async.errors import ApiError
+from kie_cover_async.models import CoverDetails
 
-from .records import decode_error, read_url
+from .records import DecodeError, read_url
 
 T = TypeVar("T")
 
@@ -15,48 +16,38 @@ ErrorClass = type[ApiError]
 Refusal = tuple[ErrorClass, dict[str, Any]]
 """An error class, and the facts of it that only this endpoint knows."""
 
-FindRefusal = Callable[[int, str, object, ErrorClass | None], Refusal | None]
-
 
 def _no_refusal_of_its_own(*_: object) -> None:
     return None
 
 
-class Endpoint(Generic[T]):
-    """A path of the API, and what its answers mean.
+class Endpoint(NamedTuple, Generic[T]):
+    """A path of the API, and what its answers mean."""
 
-    :param name: a short name for logs and events.
-    :param parse: turns an answer's `data` into a value, or raises `DecodeError`; its second
-        argument is the request's task id.
-    :param refusal: called with the answer's code, `msg` and `data`, and with the error class that
-        the code stands for everywhere (`None` for 200); returns what they mean at this endpoint, or
-        `None` if that is no different. A 200 with data is never a refusal.
-    :param is_submit: whether the API may begin a job, and charge for it, although its answer is
-        lost. There is no idempotency key, so such a request must not be repeated.
+    name: str
+    """A short name for logs and events."""
+    path: str
+    parse: Callable[[object, str | None], T]
+    """Turns `data` and the request's task id into a value, or raises `DecodeError`."""
+    refusal: Callable[[int, str, object, ErrorClass | None], Refusal | None] = (
+        _no_refusal_of_its_own
+    )
+    """Turns the answer's code, `msg` and `data` into the error that they mean at this endpoint.
+
+    The last argument is the error class that the code stands for everywhere, `None` for 200. The
+    result is `None` if the code means nothing else here. A 200 with data is never a refusal.
     """
+    is_submit: bool = False
+    """Whether the API may start and charge for a job although its answer is lost.
 
-    __slots__ = ("is_submit", "name", "parse", "path", "refusal")
-
-    def __init__(
-        self,
-        name: str,
-        path: str,
-        parse: Callable[[object, str | None], T],
-        *,
-        refusal: FindRefusal = _no_refusal_of_its_own,
-        is_submit: bool = False,
-    ) -> None:
-        self.name: str = name
-        self.path: str = path
-        self.parse: Callable[[object, str | None], T] = parse
-        self.refusal: FindRefusal = refusal
-        self.is_submit: bool = is_submit
+    There is no idempotency key, so such a request must not be repeated.
+    """
 
 
 class Request(Generic[T]):
     """One request, ready to be sent under a base URL.
 
-    With a `body` it is a POST; without one it is a GET, whose query is the task id if there is one.
+    With a `body` it is a POST. Without one it is a GET, whose query is the task id if there is one.
     """
 
     __slots__ = ("body", "endpoint", "task_id")
@@ -72,6 +63,19 @@ class Request(Generic[T]):
     def method(self) -> str:
         """The HTTP method."""
         return "GET" if self.body is None else "POST"
+
+
+class Route(NamedTuple):
+    """A family of endpoints that makes covers: the requests that differ from other families."""
+
+    name: str
+    poll: Callable[[str], Request[CoverDetails]]
+    """Makes the request for the record of a cover's task id."""
+    submit: Callable[[str, str], Request[str]]
+    """Makes the request for a new cover from a song's task id and a callback URL."""
+
+    def __repr__(self) -> str:
+        return f"<Route {self.name}>"
 
 
 def json_body(**fields: Any) -> bytes:
@@ -97,12 +101,10 @@ def _read_amount(data: object, _: str | None) -> float:
                 return amount
         except OverflowError:
             pass
-    raise decode_error("", data, "a finite number")
-
-
-def _read_link(data: object, _: str | None) -> str:
-    return read_url("", data)
+    raise DecodeError("", data, "a finite number")
 
 
 _CREDITS = Endpoint("credit", "/api/v1/chat/credit", _read_amount)
-_DOWNLOAD_URL = Endpoint("download-url", "/api/v1/common/download-url", _read_link)
+_DOWNLOAD_URL = Endpoint(
+    "download-url", "/api/v1/common/download-url", lambda data, _: read_url("", data)
+)

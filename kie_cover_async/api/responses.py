@@ -1,24 +1,33 @@
-"""What an answer means: `(request, response)` to a value or an error, in one pure function."""
+"""What an answer means: `(request, response)` to a value or an error, in one pure function.
 
+JSON is parsed by orjson if it is installed (the extra `speedups`), and by the standard library if
+not. Both read every body the same: `json` reads each one that orjson would read differently.
+"""
+
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from kie_cover_async import errors as e
-from kie_cover_async.validation import short_repr
+from multidict import istr
 
-from .envelope import code_of, parse_body
-from .records import DecodeError
+from kie_cover_async import errors as e
+
+from .records import MISSING, DecodeError
 from .requests import ErrorClass, Request
 
 T = TypeVar("T")
 
+Parser = Callable[[bytes], Any]
+"""Returns a body as JSON, or raises `ValueError` or `RecursionError`."""
+
 _OK = 200
-_LONGEST_MESSAGE = 500
-_SECONDS = re.compile(r"\d+(?:\.\d*)?", re.ASCII)
+_DATE = istr("Date")  # its case is ignored without a look at each letter
+_MAX_MESSAGE_LENGTH = 500
+_MAX_CODE_DIGITS = 4
 
 _CODES: dict[int, ErrorClass] = {
     400: e.InvalidRequestError,
@@ -44,6 +53,13 @@ _CERTAINLY_NOT_ACCEPTED = frozenset(
 )
 _RETRYABLE_SUBMITS = frozenset({429, 430})
 
+# What `raw_decode` calls after one more frame.
+_scan_once: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+
+# orjson reserves twelve times the length of a body, which is much for one of a mebibyte. The API's
+# have less than two kibibytes.
+_MAX_ORJSON_LENGTH = 1 << 16
+
 
 class Response:
     """An HTTP answer, read whole. `headers` is any mapping that ignores case."""
@@ -63,23 +79,35 @@ class Response:
     @property
     def served_at(self) -> datetime | None:
         """The server's own clock, from its `Date` header: whole seconds."""
-        return _date(self.headers.get("Date", ""))
+        return _parse_date(self.headers.get(_DATE, ""))
 
     @property
     def retry_after(self) -> float | None:
         """`Retry-After` in seconds: a number, or a date against the server's clock."""
         text = self.headers.get("Retry-After", "").strip()
-        if _SECONDS.fullmatch(text):
+        if re.fullmatch(r"(?a)\d+(?:\.\d*)?", text):
             return float(text)
-        if (then := _date(text)) is None:
+        if (then := _parse_date(text)) is None:
             return None
         return max(0.0, (then - (self.served_at or datetime.now(UTC))).total_seconds())
+
+
+# Thousands of answers within a second carry the same text.
+@lru_cache(maxsize=8)
+def _parse_date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+        return date.replace(tzinfo=date.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
 
 
 def parse_response(request: Request[T], response: Response) -> T:
     """Return the value that the answer holds, or raise the error that it means.
 
-    Raises `ApiError` or `InvalidResponseError`, and nothing else.
+    Raises:
+        ApiError: The API refused the request.
+        InvalidResponseError: The answer cannot be read.
     """
     envelope = parse_body(response.body)
     code = code_of(envelope)
@@ -92,8 +120,7 @@ def parse_response(request: Request[T], response: Response) -> T:
         return request.endpoint.parse(data, request.task_id)
     except DecodeError as error:
         problem = error
-    path = f"$.data{problem.path}"
-    raise _invalid_response(request, response, path, problem.found, problem.expected)
+    raise _invalid_response(request, response, problem, "$.data")
 
 
 def _raise_refusal(
@@ -115,11 +142,11 @@ def _error_without_envelope(
     request: Request[Any], response: Response, parsed: Any
 ) -> e.KieCoverError:
     status = response.status
-    if 200 <= status < 300 and isinstance(parsed, dict):
-        found = short_repr(parsed["code"]) if "code" in parsed else "nothing"
-        return _invalid_response(request, response, "$.code", found, "a whole number")
     if 200 <= status < 300:
-        return _invalid_response(request, response, "$", short_repr(parsed), "a JSON object")
+        problem = DecodeError("", parsed, "a JSON object")
+        if isinstance(parsed, dict):
+            problem = DecodeError(".code", parsed.get("code", MISSING), "a whole number")
+        return _invalid_response(request, response, problem, "$")
     kind = e.ServerError if status >= 500 else _CODES.get(status, e.ApiError)
     # Only a conflict means the same with and without an envelope.
     if status == 409 and (refusal := request.endpoint.refusal(status, "", None, kind)):
@@ -133,40 +160,103 @@ def _api_error(
 ) -> e.ApiError:
     if kind is e.RateLimitedError:
         facts["retry_after"] = response.retry_after
-    # A gateway answers 5xx to any request, also to one that it has passed on.
+    is_submit = request.endpoint.is_submit
+    # A gateway answers 5xx to any request, including one that it has passed on.
     accepted = code not in _CERTAINLY_NOT_ACCEPTED or kind is e.ServerError
     return kind(
         task_id=request.task_id,
         request_id=response.request_id,
-        retryable=kind.transient and (not request.endpoint.is_submit or code in _RETRYABLE_SUBMITS),
-        maybe_accepted=accepted and request.endpoint.is_submit,
+        retryable=kind.transient and (not is_submit or code in _RETRYABLE_SUBMITS),
+        maybe_accepted=accepted and is_submit,
         code=code,
-        msg=msg[:_LONGEST_MESSAGE],
+        msg=msg[:_MAX_MESSAGE_LENGTH],
         http_status=response.status,
         **facts,
     )
 
 
 def _invalid_response(
-    request: Request[Any], response: Response, path: str, found: str, expected: str
+    request: Request[Any], response: Response, problem: DecodeError, root: str
 ) -> e.InvalidResponseError:
     return e.InvalidResponseError(
         task_id=request.task_id,
         request_id=response.request_id,
         retryable=not request.endpoint.is_submit,
         maybe_accepted=request.endpoint.is_submit,
-        path=path,
-        found=found,
-        expected=expected,
         http_status=response.status,
+        **problem.facts(root),
     )
 
 
-# Thousands of answers within a second carry the same text.
-@lru_cache(maxsize=8)
-def _date(text: str) -> datetime | None:
+def code_of(parsed: Any) -> int | None:
+    """Return the envelope's code, or `None` if there is no envelope."""
+    code = parsed.get("code") if isinstance(parsed, (dict, Mapping)) else None
+    if type(code) is int:
+        return code
+    if isinstance(code, str) and len(code) <= _MAX_CODE_DIGITS:
+        return int(code) if code.isascii() and code.isdigit() else None
+    return None
+
+
+def parse_body(body: bytes | str) -> Any:
+    """Return the body as JSON, or unchanged if it cannot be parsed; raise nothing."""
     try:
-        moment = parsedate_to_datetime(text)
-        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
-    except (ValueError, OverflowError, TypeError, IndexError):
+        return parse_quickly(body.encode() if isinstance(body, str) else body)
+    except (ValueError, RecursionError):
+        pass
+    # JSON in other encodings, with blanks around it, or with numbers of any length.
+    try:
+        return json.loads(body, parse_int=_parse_int)
+    except (ValueError, RecursionError):
+        return body
+
+
+def _parse_int(digits: str) -> float:
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+def parse_with_json(body: bytes) -> Any:
+    """Parse JSON in UTF-8 with nothing around it, as the API writes it.
+
+    Raises:
+        ValueError: It is anything else, such as JSON with blanks around it.
+        RecursionError: It is nested too deep.
+    """
+    text = body.decode()
+    try:
+        value, end = _scan_once(text, 0)
+    except StopIteration:
+        raise ValueError from None
+    if end != len(text):
+        raise ValueError
+    return value
+
+
+def orjson_parser() -> Parser | None:
+    """Return a parser that uses orjson, or `None` if it is not installed."""
+    try:
+        import orjson  # noqa: PLC0415 - an extra
+    except ImportError:
         return None
+    loads, dumps = orjson.loads, orjson.dumps
+
+    def parse_with_orjson(body: bytes) -> Any:
+        # It raises `ValueError` for much that `json` reads: NaN, half a surrogate pair, a byte
+        # order mark. It reads integers past 64 bits as floats, and stops at another depth. What it
+        # writes back unchanged it has read exactly; it writes no more than 254 levels.
+        if len(body) <= _MAX_ORJSON_LENGTH:
+            value = loads(body)
+            try:
+                if dumps(value) == body:
+                    return value
+            except orjson.JSONEncodeError:
+                pass
+        return parse_with_json(body)
+
+    return parse_with_orjson
+
+
+parse_quickly: Parser = orjson_parser() or parse_with_json

@@ -1,9 +1,7 @@
 """The older route: the Suno endpoints, by which a cover's record has a `successFlag`.
 
-The vendor's pages for them stand under "old model", with no end date.
+The vendor's pages list them under "old model", without an end date.
 """
-
-import re
 
 from kie_cover_async.errors import (
     ApiError,
@@ -14,44 +12,42 @@ from kie_cover_async.errors import (
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.validation import is_one_word, short_repr
 
-from .records import decode_error, read_id, read_record
-from .requests import Endpoint, ErrorClass, Refusal, Request, json_body
-from .routes import Route
+from .records import DecodeError, read_id, structure
+from .requests import Endpoint, ErrorClass, Refusal, Request, Route, json_body
 
-_NO_RECORD = re.compile("record does not exist|is null", re.IGNORECASE)
+_NO_RECORD = ("record does not exist", "is null")
 
 
-def poll(task_id: str) -> Request[CoverDetails]:
-    """Ask how far the cover job is; `task_id` is the cover's own id, not the song's."""
+def _poll(task_id: str) -> Request[CoverDetails]:
     return Request(_RECORD_INFO, task_id)
 
 
-def submit(music_task_id: str, callback_url: str) -> Request[str]:
-    """Ask for a cover of a song. Costs credits."""
+def _submit(music_task_id: str, callback_url: str) -> Request[str]:
     # The request says callBackUrl, the record says callbackUrl.
     return Request(_GENERATE, body=json_body(taskId=music_task_id, callBackUrl=callback_url))
 
 
 def _read_details(data: object, task_id: str | None) -> CoverDetails:
-    details = read_record(data)
+    details = structure(data, CoverDetails)
     if details.task_id != task_id:
-        raise decode_error(".taskId", details.task_id, f"the id asked for, {short_repr(task_id)}")
+        raise DecodeError(".taskId", details.task_id, f"the id asked for, {short_repr(task_id)}")
     return details
 
 
 def _read_new_id(data: object, _: str | None) -> str:
     if not isinstance(data, dict):
-        raise decode_error("", data, "an object")
+        raise DecodeError("", data, "an object")
     return read_id(data)
 
 
 def _missing_record(code: int, msg: str, data: object, usual: ErrorClass | None) -> Refusal | None:
     # A success without data was seen for unknown ids and for those just created; some servers
-    # write an empty thing for null.
+    # write an empty value for null.
     if code == 404 or (code == 200 and not data and data in (None, "", [], {})):
         return TaskNotFoundError, {}
     # A server error may well say that something "is null"; it is still a server error.
-    if usual in (ApiError, InvalidRequestError) and _NO_RECORD.search(msg):
+    text = msg.lower()
+    if usual in (ApiError, InvalidRequestError) and any(each in text for each in _NO_RECORD):
         return TaskNotFoundError, {}
     return None
 
@@ -65,14 +61,10 @@ def _existing_cover(code: int, msg: str, data: object, _: ErrorClass | None) -> 
 
 
 _RECORD_INFO = Endpoint(
-    "record-info", "/api/v1/suno/cover/record-info", _read_details, refusal=_missing_record
+    "record-info", "/api/v1/suno/cover/record-info", _read_details, _missing_record
 )
 _GENERATE = Endpoint(
-    "generate",
-    "/api/v1/suno/cover/generate",
-    _read_new_id,
-    refusal=_existing_cover,
-    is_submit=True,
+    "generate", "/api/v1/suno/cover/generate", _read_new_id, _existing_cover, is_submit=True
 )
 
-SUNO = Route("suno", poll=poll, submit=submit)
+SUNO = Route("suno", poll=_poll, submit=_submit)

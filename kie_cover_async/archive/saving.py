@@ -10,7 +10,7 @@ from attrs import Factory, define, frozen
 
 from kie_cover_async.errors import DownloadError, InvalidRequestError
 from kie_cover_async.models import CoverDetails
-from kie_cover_async.transport import ImageDownloader
+from kie_cover_async.transport.downloader import ImageDownloader
 
 from . import covers
 from .database import ArchiveDatabase

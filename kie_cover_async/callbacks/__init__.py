@@ -4,7 +4,7 @@
 them in aiohttp.web.
 """
 
-from kie_cover_async.api import CoverCallback, parse_callback
+from kie_cover_async.api.callback import CoverCallback, parse_callback
 
 from .inbox import CallbackInbox
 from .signature import sign_callback, verify_signature

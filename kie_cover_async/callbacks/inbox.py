@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from attrs import define, field
 
-from kie_cover_async.api import CoverCallback, parse_callback
+from kie_cover_async.api.callback import CoverCallback, parse_callback
 from kie_cover_async.validation import validate_number, validate_task_id
 
 from .signature import DEFAULT_TOLERANCE, Headers, Keys, parse_keys, verify_task_id

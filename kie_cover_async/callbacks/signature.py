@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn
 
 from attrs import field, frozen
 
-from kie_cover_async.api import parse_callback
+from kie_cover_async.api.callback import parse_callback
 from kie_cover_async.errors import SignatureError
 from kie_cover_async.validation import validate_number, validate_task_id
 

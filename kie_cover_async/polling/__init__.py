@@ -1,13 +1,11 @@
-"""How a client waits: polls of one id, joined with those of all other callers.
+"""The status of a cover, by one poll or by a wait.
 
-`poller` is what the client calls. `coalescer` joins polls that are in flight, `results` is what
-they come to. `waiter` is the loop of one wait, `task_watch` what it receives, and `state` what it
-decides.
+`poller` is what the client calls. `coalescer` joins polls of one id that are in flight. `waiter` is
+the loop of one wait, `task_watch` what it receives, and `state` what it decides.
 """
 
-from .coalescer import PollCoalescer
+from .coalescer import PollCoalescer, PollOutcome, PollResult
 from .poller import OnTaskId, Poller
-from .results import PollOutcome, PollResult
 from .state import OnUpdate, WaitOptions, WaitState
 from .task_watch import TaskWatch
 from .waiter import Waiter

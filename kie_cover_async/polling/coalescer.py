@@ -2,21 +2,35 @@
 
 import asyncio
 from collections.abc import Callable, Hashable
+from datetime import datetime
+from functools import partial
 from math import inf
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kie_cover_async.api import Route
 from kie_cover_async.errors import KieCoverError
 from kie_cover_async.fair_queue import QueueEntry, QueueEntryCancelledError
+from kie_cover_async.models import CoverDetails
 from kie_cover_async.transport import Transport
-
-from .results import PollOutcome, PollResult
 
 OnSent = Callable[[], object]
 
 
+class PollResult(NamedTuple):
+    """A record as a poll read it."""
+
+    details: CoverDetails
+    served_at: datetime | None
+    """The server's clock."""
+    received_at: float
+    """The `loop.time()`."""
+
+
+PollOutcome = PollResult | KieCoverError
+
+
 class Watcher(Protocol):
-    """What is told of every poll of an id, whichever caller made it."""
+    """Notified of every poll of an id, whichever caller made it."""
 
     def on_sent(self) -> None:
         """A poll is sent."""
@@ -35,26 +49,17 @@ class _InFlightPoll(QueueEntry):
     one still queued.
     """
 
-    __slots__ = ("_coalescer", "_done", "_on_sent", "is_sent", "replacement", "task_id")
+    __slots__ = ("_on_sent", "done", "is_sent", "replacement")
 
     replacement: "_InFlightPoll"
 
     def __init__(
-        self,
-        coalescer: "PollCoalescer",
-        task_id: str,
-        flow: Hashable,
-        *,
-        on_sent: OnSent | None,
-        due: float,
-        urgent_at: float,
+        self, flow: Hashable, due: float, urgent_at: float, on_sent: OnSent | None
     ) -> None:
-        super().__init__(flow, due=due, urgent_at=urgent_at)
-        self._coalescer = coalescer
-        self.task_id: str = task_id
+        super().__init__(flow, due, urgent_at)
         self.is_sent: bool = False
         self._on_sent: list[OnSent] = [] if on_sent is None else [on_sent]
-        self._done: asyncio.Future[PollOutcome | None] | None = None  # most are joined by no one
+        self.done: asyncio.Future[PollOutcome | None] | None = None  # most polls are never joined
 
     def serves(self, flow: Hashable) -> bool:
         """Return whether joining is at least as quick as another poll.
@@ -63,11 +68,6 @@ class _InFlightPoll(QueueEntry):
         before it; a single call has none.
         """
         return self.is_sent or self.flow is None or self.flow == flow
-
-    def sending(self) -> None:
-        """Note that the poll is sent: it serves every poll of the same id that still queues."""
-        self._coalescer.on_sending(self)
-        self.mark_sent()
 
     def mark_sent(self) -> None:
         self.is_sent = True
@@ -86,19 +86,15 @@ class _InFlightPoll(QueueEntry):
             self._on_sent.append(on_sent)
             if self.is_sent:
                 on_sent()
-        if self._done is None:
-            self._done = asyncio.get_running_loop().create_future()
+        if self.done is None:
+            self.done = asyncio.get_running_loop().create_future()
         try:
-            # All who joined share the future: cancelling one of them must not cancel it.
-            return await asyncio.shield(self._done)
+            # All callers that joined share the future: cancelling one of them must not cancel it.
+            return await asyncio.shield(self.done)
         finally:
             # Don't call back a caller that was cancelled.
             if on_sent is not None:
                 self._on_sent.remove(on_sent)
-
-    def finish(self, outcome: PollOutcome | None) -> None:
-        if self._done is not None:
-            self._done.set_result(outcome)
 
 
 class PollCoalescer:
@@ -128,25 +124,23 @@ class PollCoalescer:
         urgent_at: float = inf,
         attempt: int = 1,
     ) -> PollOutcome:
-        """Return what a poll comes to; errors are returned and not raised.
+        """Return the outcome of a poll; errors are returned and not raised.
 
         `on_sent` is called once, when the first request that serves this call is sent. `flow`,
         `due` and `urgent_at` are those of a `QueueEntry`.
         """
         while True:
             outcome: PollOutcome | None = None
-            poll = self._find(task_id, flow, urgent_at)
-            if poll is not None:
+            polls = self._in_flight.get(task_id)
+            if polls and (poll := self._find(polls, flow, urgent_at)):
                 outcome = await poll.join(on_sent)
             else:
-                poll = _InFlightPoll(
-                    self, task_id, flow, on_sent=on_sent, due=due, urgent_at=urgent_at
-                )
+                poll = _InFlightPoll(flow, due, urgent_at, on_sent)
                 self._in_flight.setdefault(task_id, []).append(poll)
+                on_sending = partial(self._on_sending, task_id, poll)
                 try:
-                    request = self._route.poll(task_id)
                     details, response = await self._transport.send(
-                        request, poll.sending, poll, attempt
+                        self._route.poll(task_id), on_sending, poll, attempt
                     )
                     now = asyncio.get_running_loop().time()
                     outcome = PollResult(details, response.served_at, now)
@@ -155,41 +149,41 @@ class PollCoalescer:
                 except QueueEntryCancelledError:
                     outcome = await poll.replacement.join(None)
                 finally:
-                    self._finish(poll, outcome)
+                    self._finish(task_id, poll, outcome)
             if outcome is not None:
-                return _own(outcome)
+                return outcome if isinstance(outcome, PollResult) else _own(outcome)
             if poll.is_sent:
                 on_sent = None
-            # That poll was lost; another one must not queue behind all others again.
+            # That poll was lost. The next one must not queue behind all others again.
             due = -inf
 
-    def on_sending(self, poll: _InFlightPoll) -> None:
-        """Let the poll serve all others of its id, and tell those that watch the id."""
-        polls = self._in_flight[poll.task_id]
+    def _on_sending(self, task_id: str, poll: _InFlightPoll) -> None:
+        """Let the poll serve all others of its id, and notify those that watch the id."""
+        polls = self._in_flight[task_id]
         if len(polls) > 1:
             for other in polls:
                 if other is not poll and not other.is_sent:
                     other.replace_with(poll)
         if self.watchers:
-            for watcher in self.watchers.get(poll.task_id, ()):
+            for watcher in self.watchers.get(task_id, ()):
                 watcher.on_sent()
+        poll.mark_sent()
 
-    def _find(self, task_id: str, flow: Hashable, urgent_at: float) -> _InFlightPoll | None:
-        found = None
-        for poll in self._in_flight.get(task_id, ()):
+    @staticmethod
+    def _find(polls: list[_InFlightPoll], flow: Hashable, urgent_at: float) -> _InFlightPoll | None:
+        for poll in polls:
             poll.prioritize(urgent_at)
-            if found is None and poll.serves(flow):
-                found = poll
-        return found
+        return next((poll for poll in polls if poll.serves(flow)), None)
 
-    def _finish(self, poll: _InFlightPoll, outcome: PollOutcome | None) -> None:
-        polls = self._in_flight[poll.task_id]
+    def _finish(self, task_id: str, poll: _InFlightPoll, outcome: PollOutcome | None) -> None:
+        polls = self._in_flight[task_id]
         polls.remove(poll)
         if not polls:
-            del self._in_flight[poll.task_id]
-        poll.finish(outcome)
+            del self._in_flight[task_id]
+        if poll.done is not None:
+            poll.done.set_result(outcome)
         if self.watchers and not poll.is_cancelled:
-            for watcher in self.watchers.get(poll.task_id, ()):
+            for watcher in self.watchers.get(task_id, ()):
                 if outcome is None:
                     watcher.on_lost()
                 else:

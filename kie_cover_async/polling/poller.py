@@ -1,4 +1,4 @@
-"""How a client reads one cover: by a single poll, or by polls until the job has ended."""
+"""The status of one cover: by a single poll, or by polls until the job has ended."""
 
 from collections.abc import Awaitable, Callable, Hashable
 from inspect import isawaitable
@@ -10,8 +10,7 @@ from kie_cover_async.models import CoverDetails
 from kie_cover_async.transport import Transport
 from kie_cover_async.validation import validate_task_id
 
-from .coalescer import PollCoalescer
-from .results import PollResult
+from .coalescer import PollCoalescer, PollResult
 from .state import WaitOptions
 from .task_watch import TaskWatch
 from .waiter import Waiter
@@ -33,14 +32,14 @@ class Poller:
         `flow` is that of a `QueueEntry`.
         """
         validate_task_id("task_id", task_id)
-        attempt = 1
+        attempt = 0
         with self._transport.open_calls.scope(task_id):
             while True:
+                attempt += 1
                 outcome = await self._coalescer.poll(task_id, flow, attempt=attempt)
                 if isinstance(outcome, PollResult):
                     return outcome.details
                 await self._transport.back_off(outcome, attempt)
-                attempt += 1
 
     async def wait(
         self, task_id: str, options: WaitOptions, *, expects_callback: bool = False
@@ -74,7 +73,8 @@ class Poller:
     def check_inbox(self, music_task_id: str) -> None:
         """Raise now what the inbox would raise when a wait subscribes.
 
-        It may belong to another event loop.
+        Raises:
+            RuntimeError: The inbox belongs to another event loop.
         """
         validate_task_id("music_task_id", music_task_id)
         if self._inbox is not None:
@@ -89,7 +89,7 @@ class Poller:
         *,
         expects_callback: bool,
     ) -> CoverDetails:
-        """Call `on_task_id`, then `wait`; whatever is raised has the id of what was paid for."""
+        """Call `on_task_id`, then `wait`; every error has the id of the job that was paid for."""
         try:
             if on_task_id is not None and isawaitable(noted := on_task_id(task_id)):
                 await noted

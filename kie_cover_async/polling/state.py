@@ -1,4 +1,4 @@
-"""What one wait knows, and what follows from it: decisions, and no awaiting."""
+"""The state of one wait, and its decisions; nothing here awaits."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -21,7 +21,7 @@ from kie_cover_async.schedule import Schedule
 from kie_cover_async.settings import validate_schedule
 from kie_cover_async.validation import callable_validator, number_validator, validate_number
 
-from .results import PollOutcome, PollResult
+from .coalescer import PollOutcome, PollResult
 
 OnUpdate = Callable[[CoverDetails], Awaitable[object] | object]
 Outcome = CoverDetails | KieCoverError
@@ -29,7 +29,7 @@ Outcome = CoverDetails | KieCoverError
 # Beyond two months, for which the vendor keeps records, a createTime is absurd.
 _OLDEST = timedelta(days=60)
 _MOST_UNREADABLE = 10
-# A success may be told a moment before its images.
+# A success may be reported a moment before its images.
 _IMAGES_GRACE, _IMAGES_INTERVAL = 10.0, 1.0
 # The last poll comes this many seconds before the deadline, at most this share of the timeout.
 _LAST_POLL, _LAST_POLL_SHARE = 1.0, 0.1
@@ -40,7 +40,7 @@ _PRIORITIZE_BEFORE, _PRIORITIZE_SHARE = 10.0, 0.2
 
 @frozen(kw_only=True)
 class WaitOptions:
-    """What one wait was asked to do. Times are in seconds; a `timeout` of `None` is forever."""
+    """The arguments of one wait. Times are in seconds; a `timeout` of `None` is forever."""
 
     timeout: float | None = field(validator=optional(number_validator(at_least=0)))
     not_found_grace: float = field(validator=number_validator(at_least=0))
@@ -55,29 +55,13 @@ def ends_wait(details: CoverDetails) -> bool:
 
 
 class WaitState:
-    """What one wait knows, and what follows from it: it decides, and does nothing else.
+    """The state of one wait: it decides, and does nothing else.
 
     Times are `loop.time()`. `started` is when the first poll was sent; `next_poll_at` is when to
     poll again. `sent_at` is when the poll was sent whose outcome is received: after the loop was
     blocked or the process stopped, an answer may be much older than the moment when it is read.
     While a callback is expected, polls are at least `min_interval` seconds apart.
     """
-
-    __slots__ = (
-        "_bare_since",
-        "_born",
-        "_failures",
-        "_unreadable",
-        "details",
-        "last_error",
-        "min_interval",
-        "next_poll_at",
-        "options",
-        "polls",
-        "sent_at",
-        "started",
-        "task_id",
-    )
 
     def __init__(self, task_id: str, options: WaitOptions, started: float) -> None:
         self.task_id: str = task_id
@@ -171,7 +155,7 @@ class WaitState:
             self._poll_in(self._interval(now, pressure), now)
             is_over = self._sent_at(now) - self.started >= self.options.not_found_grace
             return error if is_over else None
-        # A record that was seen is there: an answer without it is a fault of the moment.
+        # A record that was seen exists: an answer without it is a passing fault.
         if self._unreadable >= _MOST_UNREADABLE or not (error.transient or missing):
             return error
         self._poll_in(self._pause(error), now, failed=True)
@@ -184,7 +168,7 @@ class WaitState:
 
     def _pause(self, error: KieCoverError) -> float:
         if isinstance(error, RateLimitedError):
-            return 0.0  # it is the rate limiter that waits, for all
+            return 0.0  # the rate limiter is paused, for all
         self._failures += 1
         return self.options.retry.pause(self._failures)
 

@@ -1,18 +1,16 @@
-"""What one wait receives of its id: outcomes of polls, and callbacks."""
+"""What one wait receives about its id: outcomes of polls, and callbacks."""
 
 import asyncio
 from collections.abc import Callable
 from math import inf
-from types import TracebackType
 from typing import Self
 
 from kie_cover_async.fair_queue import WAITS
 from kie_cover_async.inbox import Inbox
 
-from .coalescer import OnSent, PollCoalescer
-from .results import PollOutcome
+from .coalescer import OnSent, PollCoalescer, PollOutcome
 
-# Seconds: anyone who knows a callback URL may post to it again and again.
+# Seconds: a client that knows a callback URL can post to it again and again.
 _CALLBACK_POLL_INTERVAL = 1.0
 
 
@@ -22,22 +20,6 @@ class TaskWatch:
     A callback makes the wait poll, and that poll has to be sent after it: one in flight may have
     been answered before. Whichever caller sends it, it serves all the waits of the id.
     """
-
-    __slots__ = (
-        "_alarm",
-        "_callback_poll_at",
-        "_coalescer",
-        "_inbox",
-        "_is_callback_served",
-        "_next_poll_at",
-        "_not_before",
-        "_sleeper",
-        "_unsubscribe",
-        "had_callback",
-        "sent_at",
-        "task_id",
-        "unread",
-    )
 
     def __init__(self, coalescer: PollCoalescer, inbox: Inbox | None, task_id: str) -> None:
         self._coalescer = coalescer
@@ -68,12 +50,7 @@ class TaskWatch:
         self._coalescer.watchers.setdefault(self.task_id, []).append(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._unsubscribe is not None:
             self._unsubscribe()
         watchers = self._coalescer.watchers[self.task_id]
@@ -105,12 +82,12 @@ class TaskWatch:
             outcome = await self._coalescer.poll(
                 self.task_id, WAITS, on_sent=on_sent, due=due, urgent_at=urgent_at
             )
-            # What came from elsewhere meanwhile is older, or this very outcome.
+            # An outcome that came from elsewhere meanwhile is older, or this very one.
             self.unread = None
         return outcome
 
     def on_callback(self) -> None:
-        """Take a callback: poll, though not more than once in a second."""
+        """Poll because of a callback, at most once a second."""
         self.had_callback = True
         self._poll_for_callback()
 

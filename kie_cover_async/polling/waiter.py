@@ -12,13 +12,13 @@ from kie_cover_async.models import CoverDetails
 from kie_cover_async.schedule import LearningSchedule
 from kie_cover_async.transport import Transport
 
-from .results import PollOutcome, PollResult
+from .coalescer import PollOutcome, PollResult
 from .state import Outcome, WaitOptions, WaitState, ends_wait
 from .task_watch import TaskWatch
 
 _log = logging.getLogger(__name__)
 
-# Seconds. A deadline that comes so late was not only waiting for its turn.
+# Seconds. A deadline that is so late was not only waiting for its turn in the loop.
 _FROZEN = 0.1
 
 
@@ -27,16 +27,6 @@ class Waiter:
 
     With `expects_callback` the first poll comes when a callback has come, or should have.
     """
-
-    __slots__ = (
-        "_clock_runs",
-        "_expects_callback",
-        "_options",
-        "_state",
-        "_timeout",
-        "_transport",
-        "_watch",
-    )
 
     def __init__(
         self,
@@ -57,21 +47,24 @@ class Waiter:
     async def run(self) -> CoverDetails:
         """Return the details of the finished cover.
 
-        Raises `CoverFailedError`, `CoverTimeoutError`, or the error that no retry can fix.
+        Raises:
+            CoverFailedError: The job failed.
+            CoverTimeoutError: The time is up.
+            KieCoverError: An error that no retry can fix.
         """
         outcome, state, watch = None, self._state, self._watch
         try:
             with self._timeout, watch:
                 if self._expects_callback:
                     self._plan_for_callback()
-                # Expired and still here: an `on_update` has kept the cancellation to itself.
+                # Expired and still here: an `on_update` has suppressed the cancellation.
                 while outcome is None and not (state.is_single_poll_over or self._timeout.is_ended):
                     on_sent = None if self._clock_runs else self._start_clock
                     urgent_at = state.prioritize_at if self._clock_runs else inf
                     result = await watch.next_result(state.next_poll_at, urgent_at, on_sent)
                     outcome = await self._take(result, self._timeout)
         except TimeoutError:
-            # A TimeoutError of the caller's, from `on_update`, say, is not ours.
+            # A TimeoutError raised by `on_update`, say, is not ours.
             if not self._timeout.is_ended:
                 raise
         if outcome is None:
@@ -97,7 +90,7 @@ class Waiter:
         self._state.begin_with_min_interval(self._state.started)
 
     async def _after_deadline(self) -> Outcome:
-        """Return how the wait ends whose time is up, or whose only poll did not end it."""
+        """Return how a wait ends when its time is up, or when its only poll did not end it."""
         state, unread, outcome = self._state, self._watch.unread, None
         if isinstance(unread, PollResult) and ends_wait(unread.details):
             # Another caller's poll was answered while `on_update` ran.
@@ -107,13 +100,13 @@ class Waiter:
         return outcome or state.timed_out(asyncio.get_running_loop().time())
 
     async def _last_poll(self) -> Outcome | None:
-        """Poll once more, in the time of one request, its queueing included.
+        """Poll a last time, within the time of one request, queueing included.
 
         The loop was blocked or the process stopped, and the job may have ended long ago.
         """
         now = asyncio.get_running_loop().time()
         timeout = Timeout(now + self._transport.http_client.timeout.seconds)
-        # What another caller's poll brought before that is too old.
+        # An earlier outcome of another caller's poll is too old.
         self._watch.unread = None
         try:
             with timeout:
@@ -125,14 +118,14 @@ class Waiter:
         return None
 
     async def _take(self, result: PollOutcome, timeout: Timeout) -> Outcome | None:
-        """Log, report and pass on a result; return what the wait ends with, if this is its end."""
+        """Log, report and pass on a result; return the outcome of the wait, if this ends it."""
         state = self._state
         now = asyncio.get_running_loop().time()
         previous = state.details
         state.min_interval, state.sent_at = self._watch.min_interval, self._watch.sent_at
         outcome = state.on_result(result, now, self._transport.polls.limiter.pressure)
         if outcome is not None:
-            # What is known by now must not be lost to a deadline while `on_update` runs.
+            # A known outcome must not be lost to a deadline while `on_update` runs.
             timeout.reschedule(None)
         self._report(result, now, previous)
         if isinstance(result, PollResult):
@@ -179,8 +172,8 @@ class Waiter:
 
 
 def _teach(learner: LearningSchedule, details: CoverDetails) -> None:
-    # What the schedule raises must not cost anybody the cover that is there.
+    # An error of the schedule must not cost the caller a finished cover.
     try:
         learner.learn(details)
-    except Exception:  # noqa: BLE001 - the schedule may be somebody else's code
+    except Exception:  # noqa: BLE001 - the schedule may be the caller's code
         _log.exception("the schedule failed to learn from cover %s", details.task_id)

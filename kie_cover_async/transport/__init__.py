@@ -1,14 +1,14 @@
 """The way to the API and back.
 
-`http_client` sends one request over aiohttp and turns every failure into one of our errors;
-`transport` puts the limits of a `throttle`, the retries and the observers around it; `open_calls`
-ends what runs when the client is closed. `downloader` is the client without credentials,
-`addresses` where it may lead.
+`transport` puts limits, retries and observers around a request; `limits` says what a request passes
+before it is sent, and ends what runs when the client closes. `http_client` sends it over aiohttp,
+`connections` are those of its own session, and `failures` turns aiohttp's errors into ours.
+`downloader` is the client without credentials, which `addresses` keeps out of private networks; it
+is imported when it is first used.
 """
 
-from .downloader import ImageDownloader
 from .http_client import HttpClient
-from .throttle import Throttle, share_places
+from .limits import OpenCalls, Throttle, share_places
 from .transport import Transport
 
-__all__ = ["HttpClient", "ImageDownloader", "Throttle", "Transport", "share_places"]
+__all__ = ["HttpClient", "OpenCalls", "Throttle", "Transport", "share_places"]

@@ -3,12 +3,10 @@
 import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
 
 from kie_cover_async.validation import Network
 
-# As `socket.getaddrinfo` has it; aiohttp's own name for it leaves the last part untyped.
-Target = tuple[int, int, int, str, tuple[Any, ...]]
+from .connections import Target
 
 # What IANA's registry of special addresses has; `is_global` differs between releases of Python.
 _SPECIAL_4 = [
@@ -49,10 +47,10 @@ _HOLD_IPV4 = IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96")
 
 
 class NotPublicError(OSError):
-    """An address that nobody's images are at.
+    """The address is not public, so images must not be fetched from it.
 
     The text is the same for all of them: aiohttp, which tries all addresses of a host, keeps the
-    class of their errors only where they all say the same.
+    class of their errors only if all have the same text.
     """
 
     def __init__(self, address: str) -> None:
@@ -63,7 +61,7 @@ class NotPublicError(OSError):
 def is_public(host: str, allowed: Sequence[Network] = ()) -> bool:
     """Return whether the text is an address of the public internet or of an allowed network.
 
-    `2130706433` and `0x7f.1` are no addresses here, although resolvers take them for loopback.
+    `2130706433` and `0x7f.1` are not addresses here, although resolvers take them for loopback.
     """
     try:
         address = ip_address(host)
@@ -87,9 +85,13 @@ def _reached(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 def public_socket(target: Target, allowed: Sequence[Network] = ()) -> socket.socket:
-    """A socket for a connection to this very address; raises `NotPublicError`."""
+    """Return a socket for a connection to this very address.
+
+    Raises:
+        NotPublicError: The address is neither public nor of an allowed network.
+    """
     family, kind, protocol, _, (host, *rest) = target
-    # An IPv6 address may have its zone beside it: after the port and the flow.
+    # An IPv6 address may be followed by its zone: after the port and the flow.
     if any(rest[2:]) or not is_public(str(host), allowed):
         raise NotPublicError(str(host))
     return socket.socket(family, kind, protocol)

@@ -1,21 +1,24 @@
 """Connections that must not be used again: those of submits, and those that spoke unasked."""
 
 import asyncio
+import socket
 from http.cookies import BaseCookie, SimpleCookie
 from typing import Any
-from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-# Covers take minutes and are polled every few seconds: a connection given up after aiohttp's
-# usual 15 s would be made anew for nearly every poll.
+# As `socket.getaddrinfo` returns it; aiohttp's own type leaves the last part open.
+Target = tuple[int, int, int, str, tuple[Any, ...]]
+
+# Covers take minutes and are polled every few seconds: with aiohttp's usual 15 s, nearly every poll
+# would need a new connection.
 _KEEP_ALIVE = 75.0
 
 
 class Connections(aiohttp.TCPConnector):
-    """Keeps connections for the next request, but none on which the server spoke unasked.
+    """Keeps connections for the next request, except those on which the server spoke unasked.
 
     What came between two requests would be read as the answer to the second one, and from then on
     every answer would be the one before.
@@ -23,25 +26,30 @@ class Connections(aiohttp.TCPConnector):
 
     def __init__(self) -> None:
         # The limit is ours: a request that queued in the pool would lose its time there.
-        super().__init__(limit=0, keepalive_timeout=_KEEP_ALIVE)
-        self._used: WeakSet[object] = WeakSet()
+        super().__init__(
+            limit=0, keepalive_timeout=_KEEP_ALIVE, socket_factory=self._count_and_make_socket
+        )
+        self._sockets_made = 0
 
     async def connect(self, *request: Any, **more: Any) -> aiohttp.connector.Connection:
-        """A kept connection or a new one; the arguments are between aiohttp and itself."""
+        """Return a kept connection or a new one; the arguments are aiohttp's own affair."""
         while True:
+            # A kept connection comes without a pause, in which other tasks could make sockets.
+            made = self._sockets_made
             connection = await super().connect(*request, **more)
             protocol: Any = connection.protocol
-            # A new one is never turned down, or a server that greets would be asked for ever.
-            if protocol not in self._used:
-                self._used.add(protocol)
-                return connection
-            if not protocol.should_close:
+            # A new one is never refused, or a server that greets would be asked forever.
+            if self._sockets_made != made or not protocol.should_close:
                 return connection
             connection.close()
 
+    def _count_and_make_socket(self, target: Target) -> socket.socket:
+        self._sockets_made += 1
+        return socket.socket(*target[:3])
+
 
 class NoCookies(aiohttp.DummyCookieJar):
-    """Keep no cookies, and build nothing to say so."""
+    """Keep no cookies, with one empty answer for all requests."""
 
     _none: BaseCookie[str] = SimpleCookie()
 

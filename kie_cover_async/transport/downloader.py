@@ -1,4 +1,4 @@
-"""Images, without the key: public addresses, sessions of our own, and retries."""
+"""The client without credentials: images from public addresses, with retries."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -11,8 +11,8 @@ from attrs import define, field, frozen
 from yarl import URL
 
 from kie_cover_async.api import Response
-from kie_cover_async.cancel_scope import SharedTimeout
-from kie_cover_async.errors import DownloadError
+from kie_cover_async.cancel_scope import CancelScope, SharedTimeout
+from kie_cover_async.errors import DownloadError, KieCoverError
 from kie_cover_async.settings import is_loopback
 from kie_cover_async.validation import URL_ERRORS, Network, validate_http_url
 
@@ -25,12 +25,12 @@ MOST_REDIRECTS = 5
 # Bytes a second: half of what each of sixteen images gets of a modem's 33.6 kbit/s.
 SLOWEST = 128
 
-# Bytes: what asyncio reads at once. With less room, reading stops and begins anew for each piece.
-_READ_AT_ONCE = 1 << 18
+# Bytes: as much as asyncio reads in one go. With less room, reading pauses after each piece.
+_READ_SIZE = 1 << 18
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429}
 
-# What no repetition mends. A certificate that is wrong now is wrong in a second, too.
+# No retry can fix these: a certificate that is wrong now is wrong a second later, too.
 _FINAL = (aiohttp.InvalidURL, aiohttp.ClientConnectorCertificateError)
 
 
@@ -40,7 +40,7 @@ class _Fetch:
 
     url: str
     task_id: str | None
-    patience: float
+    timeout: float
 
     def error(self, reason: str, *, again: bool = False, **facts: Any) -> DownloadError:
         return DownloadError(
@@ -63,9 +63,9 @@ class _Fetch:
                 "allow_image_networks (kie-cover collect: --allow-image-network)"
             )
         if isinstance(error, aiohttp.SocketTimeoutError):
-            return self.error(f"nothing came for {self.patience:g} s", again=True)
+            return self.error(f"nothing came for {self.timeout:g} s", again=True)
         if type(error) is TimeoutError:
-            return self.error(f"no answer within {self.patience:g} s", again=True)
+            return self.error(f"no answer within {self.timeout:g} s", again=True)
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
             reason = f"this machine does not trust the host's certificate: {reason}"
@@ -74,9 +74,9 @@ class _Fetch:
 
 @define(eq=False)
 class Body:
-    """What a host sends, piece by piece, as it comes; a drip is no better than silence.
+    """Pieces of a body as they arrive; a host that sends too slowly is given up.
 
-    What counts is the time in which the host is waited for, and not that of whoever reads.
+    Only the time that is spent waiting for the host counts, not the time of the reader.
     """
 
     _content: aiohttp.StreamReader
@@ -89,21 +89,25 @@ class Body:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._waited >= self._fetch.patience:
-            self._judge_pace()
+        if self._waited >= self._fetch.timeout:
+            self._check_pace()
         time = asyncio.get_running_loop().time
         asked = time()
-        with self._fetch.failures(), self._shared_timeout.scope(aiohttp.SocketTimeoutError):
+        with self._fetch.failures(), CancelScope(self._shared_timeout, aiohttp.SocketTimeoutError):
             piece = await self._content.readany()
         if not piece:
             raise StopAsyncIteration
-        # Longer than that only a blocked loop or a stopped process can have taken.
-        self._waited += min(time() - asked, self._fetch.patience)
+        # More than that passes only in a blocked loop or a stopped process.
+        self._waited += min(time() - asked, self._fetch.timeout)
         self._came += len(piece)
         return piece
 
-    def _judge_pace(self) -> None:
-        """Begin to count anew; raises `DownloadError` where too little came."""
+    def _check_pace(self) -> None:
+        """Start to count again.
+
+        Raises:
+            DownloadError: Too little came.
+        """
         waited, came = self._waited, self._came
         if came < SLOWEST * waited and not self._content.at_eof():
             raise self._fetch.error(f"only {came} bytes came in {waited:.3g} s", again=True)
@@ -112,17 +116,17 @@ class Body:
 
 @define(eq=False)
 class ImageDownloader:
-    """How images are fetched: a way that never carries the key, nor cookies, nor uses a proxy.
+    """Downloads images without the key, without cookies and without a proxy.
 
-    https to public addresses and those of `allowed` networks only, judged by the address that is
-    really connected to, for each redirect anew. Where the API itself is at plain http, as an
-    emulator is, so may be images on its host, at any port and by any name for loopback.
+    Only https, and only to public addresses and those of `allowed` networks. Each redirect is
+    checked again, by the address that the socket connects to. If the API itself is at plain http,
+    as an emulator is, images on its host may be, too, at any port and by any name for loopback.
 
-    What fails in passing is repeated as the client's `RetryPolicy` says, and not before the time
-    that the host asks for in `Retry-After`. There is no limit for the whole of a download:
-    `request_timeout` is how long an answer may take to begin, how long nothing at all may come, and
-    the time in which `SLOWEST` bytes have to come for each second. The client's rate limiter
-    neither counts downloads nor is paused by them, and its closing ends them.
+    Passing failures are retried as the client's `RetryPolicy` says, and not before the time that
+    the host asks for in `Retry-After`. The total download time has no limit: `request_timeout` is
+    how long an answer may take to begin, how long the host may send nothing, and the time in which
+    it must send `SLOWEST` bytes for each second. The client's rate limiter neither counts downloads
+    nor is paused by them. Closing the client ends them.
     """
 
     _transport: Transport
@@ -136,21 +140,27 @@ class ImageDownloader:
         *,
         task_id: str | None = None,
     ) -> T:
-        """What `receive` makes of the body at this URL.
+        """Return what `receive` makes of the body at this URL.
 
-        It is called once for each try that gets a body. A `DownloadError` that it raises counts
-        like one of ours: repeated if `retryable`. Anything else it raises is passed on.
+        It is called once for each attempt that gets a body. A `DownloadError` that it raises is
+        retried like one of ours, if `retryable`. Anything else it raises is passed on.
 
-        Raises `DownloadError`, and `ClientClosedError` when the client is closed.
+        Raises:
+            DownloadError: The image cannot be downloaded.
+            ClientClosedError: The client is closed.
         """
         target = validate_http_url("url", url)
         fetch = _Fetch(str(url), task_id, self._transport.http_client.timeout.seconds)
 
-        async def attempt() -> T:
-            return await self._attempt(target, receive, fetch)
-
         with self._transport.open_calls.scope(task_id):
-            return await self._transport.retry_calls(attempt)
+            attempt = 0
+            while True:
+                attempt += 1
+                try:
+                    return await self._attempt(target, receive, fetch)
+                except KieCoverError as error:
+                    failure = error
+                await self._transport.back_off(failure, attempt)
 
     async def _attempt(
         self,
@@ -160,8 +170,8 @@ class ImageDownloader:
     ) -> T:
         for _ in range(1 + MOST_REDIRECTS):
             session = self._session_for(url, fetch)
-            # A host may send interim answers or half a header for ever.
-            with fetch.failures(), self._transport.http_client.timeout.scope():
+            # A host may send interim answers or half a header forever.
+            with fetch.failures(), CancelScope(self._transport.http_client.timeout):
                 response = await session.get(url, allow_redirects=False)
             async with response:
                 if response.status not in _REDIRECTS:
@@ -178,7 +188,11 @@ class ImageDownloader:
         return Body(response.content, fetch, self._transport.http_client.timeout)
 
     def _session_for(self, url: URL, fetch: _Fetch) -> aiohttp.ClientSession:
-        """The session that may go there; raises `DownloadError` where none may."""
+        """Return the session for this URL.
+
+        Raises:
+            DownloadError: The URL must not be fetched.
+        """
         if url.user is not None or url.password is not None:
             raise fetch.error("the URL holds credentials")
         is_own_host = _is_on_host_of(self._transport.http_client.base_url, url)
@@ -191,9 +205,9 @@ class ImageDownloader:
     def _new_session(self, is_own_host: bool) -> aiohttp.ClientSession:
         http_client = self._transport.http_client
         session = aiohttp.ClientSession(
-            read_bufsize=_READ_AT_ONCE,
+            read_bufsize=_READ_SIZE,
             connector=aiohttp.TCPConnector(
-                # Limited by who downloads: a request that queued here would lose its time.
+                # The caller limits downloads: a request that queued here would lose its time.
                 limit=0,
                 socket_factory=(
                     None if is_own_host else partial(public_socket, allowed=self._allowed)
@@ -215,7 +229,7 @@ def _is_on_host_of(base: URL, url: URL) -> bool:
 
 
 def _next(url: URL, response: aiohttp.ClientResponse, fetch: _Fetch) -> URL:
-    """Where a redirect leads to."""
+    """Return where a redirect leads."""
     location = response.headers.get("Location", "")
     try:
         return url.join(validate_http_url("Location", str(url.join(URL(location)))))

@@ -1,4 +1,4 @@
-"""One request over aiohttp: its time, its size, and every failure as one of our errors."""
+"""One request over aiohttp: its time, its size, and its connection."""
 
 import asyncio
 from math import inf
@@ -6,16 +6,15 @@ from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
 from kie_cover_async.api import Request, Response
-from kie_cover_async.cancel_scope import SharedTimeout
-from kie_cover_async.errors import ClientClosedError, ConnectionSetupError, TransportError
+from kie_cover_async.cancel_scope import CancelScope, SharedTimeout
+from kie_cover_async.errors import ClientClosedError
 
 from .connections import Connections, NoCookies, SubmitBody
-from .lasting import lasting_problem
-from .secret import Secret
+from .failures import Secret, translate
 
 MAX_RESPONSE_BYTES = 1 << 20
 
@@ -23,27 +22,15 @@ MAX_RESPONSE_BYTES = 1 << 20
 # slow server from one that was never reached.
 _CONNECT_SHARE = 0.9
 
-_NEVER_CONNECTED = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ClientHttpProxyError,
-)
-
-# So aiohttp begins when it has found credentials beside the key, and sends nothing.
-_CLASH = "Cannot combine AUTHORIZATION header"
-_OWNER_CLOSED = "the external session is closed"
-_LEFT_OUT = "where it was raised is left out: the headers of the request there hold the API key"
-
-
-class UnfitSessionError(ValueError):
-    """An external session has credentials of its own; nothing was sent."""
+_CLOSED = "the external session is closed"
+_CF_RAY = istr("cf-ray")
 
 
 class HttpClient:
     """Send requests to the API's origin, with the key, over its own session or an external one.
 
     An external session is neither closed nor altered: what we need is passed with each request. Its
-    cookie jar goes on doing its work, so it may keep the cookie that the API's gateway sets.
+    cookie jar stays in use, so it may keep the cookie that the API's gateway sets.
     """
 
     def __init__(
@@ -79,7 +66,7 @@ class HttpClient:
         self._headers = CIMultiDict(headers)
         self._submit_headers = CIMultiDict({**headers, hdrs.CONNECTION: "close"})
         self._connect_timeout = _connect_timeout(request_timeout * _CONNECT_SHARE)
-        # What our own session was made with need not be passed with each request.
+        # Our own session is made with the rest.
         self._options: dict[str, Any] = {"allow_redirects": False}
         if session is not None:
             self._options |= {
@@ -100,14 +87,17 @@ class HttpClient:
     async def request(self, request: Request[Any]) -> Response:
         """Send a request and return the response with its body.
 
-        Raises `TransportError`, `ClientClosedError`, `UnfitSessionError`, and whatever the tracing
-        of an external session raises.
+        Raises:
+            TransportError: There was no usable answer.
+            ClientClosedError: The external session is closed.
+            UnfitSessionError: The external session has credentials of its own.
+            Exception: Whatever the tracing of an external session raises.
         """
-        session = self._open_session(request)
+        session = self._session if self._session is not None else self._new_session()
         timeout = self._submit_timeout if request.endpoint.is_submit else self.timeout
         response = body = None
         try:
-            with timeout.scope():
+            with CancelScope(timeout):
                 url = self.url_of(request)
                 if request.body is None:
                     response = await session.get(url, **self._options)
@@ -127,7 +117,10 @@ class HttpClient:
                     if not response.closed:
                         response.release()
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is raised below
-            problem = self._problem(request, error, timeout.seconds)
+            problem = translate(error, request, self._secret, timeout.seconds)
+            if type(error) is RuntimeError and response is None and session.closed:
+                # Our own is closed when no call is left that could come here.
+                problem = ClientClosedError(task_id=request.task_id, reason=_CLOSED)
             response = body = None  # what the server sent may echo the key
         # Outside the `except`: aiohttp's errors hold the request's headers, and with them the key.
         raise problem
@@ -151,17 +144,13 @@ class HttpClient:
             return url.with_query("taskId=" + task_id)
         return url.with_query({"taskId": task_id})
 
-    def _open_session(self, request: Request[Any]) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=Connections(),
-                cookie_jar=NoCookies(),
-                headers=self._headers,
-                timeout=self._connect_timeout,
-            )
-        if self._session.closed:
-            # Our own is closed when no call is left that could come here.
-            raise ClientClosedError(task_id=request.task_id, reason=_OWNER_CLOSED)
+    def _new_session(self) -> aiohttp.ClientSession:
+        self._session = aiohttp.ClientSession(
+            connector=Connections(),
+            cookie_jar=NoCookies(),
+            headers=self._headers,
+            timeout=self._connect_timeout,
+        )
         return self._session
 
     def _post_options(self, request: Request[Any], url: URL) -> dict[str, Any]:
@@ -171,8 +160,8 @@ class HttpClient:
         return {
             **self._options,
             # A connection of its own: a kept one may be closing just when it is used again, and
-            # leave open whether the request was accepted. The pool keeps apart what names its TLS
-            # host, and the body sees to it that the connection never gets there.
+            # leave open whether the request was accepted. The pool keeps connections apart by the
+            # TLS host that they name, and the body keeps this one out of it afterwards.
             "data": SubmitBody(request.body or b"", send_by=send_by),
             "headers": self._submit_headers,
             "server_hostname": url.raw_host,
@@ -182,47 +171,16 @@ class HttpClient:
     def _response(self, response: aiohttp.ClientResponse, body: bytes) -> Response:
         """Return the response up to the size cap, with each echo of the key masked.
 
-        What is cut off at the cap is no JSON, and is read as such.
+        A body that is cut off at the cap is not JSON, and is read as such.
         """
         headers = response.headers
-        request_id = headers.get("cf-ray", "")
+        request_id = headers.get(_CF_RAY, "")
         if (masked := self._secret.mask(request_id)) != request_id:
             copied = headers.copy()
-            copied["cf-ray"] = masked
+            copied[_CF_RAY] = masked
             headers = CIMultiDictProxy(copied)
         body = self._secret.mask_body(body[:MAX_RESPONSE_BYTES])
         return Response(response.status, headers, body)
-
-    def _problem(
-        self, request: Request[Any], error: BaseException, seconds: float
-    ) -> BaseException:
-        """Return what to raise in place of an error that came out of aiohttp."""
-        if (lasting := lasting_problem(error)) is not None:
-            reason = self._secret.mask(lasting)
-            return ConnectionSetupError(task_id=request.task_id, reason=reason, connected=False)
-        if isinstance(error, _NEVER_CONNECTED):
-            return self._failure(request, _named(error), connected=False)
-        if type(error) is TimeoutError:
-            return self._failure(request, f"no answer within {seconds:g} s")
-        if isinstance(error, (aiohttp.ClientError, OSError)):
-            return self._failure(request, _named(error))
-        if isinstance(error, ValueError) and str(error).startswith(_CLASH):
-            return UnfitSessionError(
-                f"session cannot be used with an API key: {error}; "
-                "with trust_env such may stand in a netrc file"
-            )
-        return _bare(error)
-
-    def _failure(
-        self, request: Request[Any], reason: str, *, connected: bool = True
-    ) -> TransportError:
-        return TransportError(
-            task_id=request.task_id,
-            retryable=not request.endpoint.is_submit or not connected,
-            maybe_accepted=connected and request.endpoint.is_submit,
-            reason=self._secret.mask(reason),
-            connected=connected,
-        )
 
 
 def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
@@ -238,21 +196,3 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
         chunks.append(chunk := await content.readany())
         size += len(chunk)
     return b"".join(chunks)
-
-
-def _bare(error: BaseException) -> BaseException:
-    """Return the same error alone: the frames it came through have the key among their locals."""
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    for part in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
-        _bare(part)
-    # A cancellation says nothing of where it struck anyway.
-    if isinstance(error, Exception):
-        error.add_note(_LEFT_OUT)
-    return error
-
-
-def _named(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        # Its text has the proxy's URL, which may hold a password.
-        return f"the proxy answered {error.status}"
-    return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,8 +1,8 @@
-"""Requests under their limits, retried as the policy allows, and reported to the observers."""
+"""Requests within their limits, retried as the policy allows, and reported to the observers."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import NoReturn, TypeVar
 
@@ -22,9 +22,9 @@ from kie_cover_async.fair_queue import QueueEntry
 from kie_cover_async.retry import RetryPolicy
 from kie_cover_async.validation import instance_validator
 
-from .http_client import HttpClient, UnfitSessionError
-from .open_calls import OpenCalls
-from .throttle import Throttle
+from .failures import UnfitSessionError
+from .http_client import HttpClient
+from .limits import OpenCalls, Throttle
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def _ignore() -> None:
 
 @frozen(kw_only=True, eq=False)
 class Transport:
-    """What every request passes: a place, a slot, the HTTP client, the reading of its answer."""
+    """The way of every request: a place, a slot, the HTTP client, the parsing of its answer."""
 
     http_client: HttpClient
     polls: Throttle
@@ -48,7 +48,7 @@ class Transport:
     sessions: AsyncExitStack = field(factory=AsyncExitStack)  # closed when no call is left
 
     def __reduce__(self) -> NoReturn:
-        # The key would go along, to wherever pickles are kept.
+        # The key would be kept wherever the pickle is.
         raise TypeError("a CoverClient must not be pickled or copied deeply: make another one")
 
     async def send(
@@ -60,17 +60,18 @@ class Transport:
     ) -> tuple[T, Response]:
         """Send one request when its limits allow it; return the value and the response.
 
-        The time in queues is not part of the request's. `on_sending` is called after it.
+        The request's time does not include the time in queues. `on_sending` is called in between.
 
-        Raises the `KieCoverError` that the answer, or its absence, means, and
-        `QueueEntryCancelledError` if the entry is cancelled.
+        Raises:
+            KieCoverError: What the answer, or its absence, means.
+            QueueEntryCancelledError: The entry was cancelled.
         """
         if self.open_calls.closed:
             # Ended, and still here: an `on_update` has kept the cancellation to itself.
             raise ClientClosedError(task_id=request.task_id)
         throttle = self.submits if request.endpoint.is_submit else self.polls
-        places, limiter = throttle.places, throttle.limiter
-        called = asyncio.get_running_loop().time()
+        limiter, places = throttle
+        called = asyncio.get_running_loop().time() if self.observers else 0.0
         if not places.try_acquire():
             await places.acquire(entry := entry or QueueEntry())
         response = None
@@ -81,7 +82,10 @@ class Transport:
             response = await self.http_client.request(request)
             value = parse_response(request, response)
         except KieCoverError as error:
-            self._on_error(throttle, error, granted)
+            if isinstance(error, RateLimitedError):
+                self._pause(throttle, error, granted)
+            elif isinstance(error, ApiError):
+                limiter.accepted(granted)
             self._report(request, response, error, attempt=attempt, called=called, granted=granted)
             raise
         finally:
@@ -103,10 +107,11 @@ class Transport:
             nonlocal is_unanswered
             is_unanswered = request.endpoint.is_submit
 
-        attempt = 1
+        attempt = 0
         try:
             with self.open_calls.scope(request.task_id):
                 while True:
+                    attempt += 1
                     try:
                         value, _ = await self.send(request, on_sending, attempt=attempt)
                         return value
@@ -117,7 +122,6 @@ class Transport:
                         is_unanswered = False
                         failure = error
                     await self.back_off(failure, attempt)
-                    attempt += 1
         except ClientClosedError as error:
             error.maybe_accepted = is_unanswered
             raise
@@ -131,17 +135,6 @@ class Transport:
                     type(error).__name__,
                 )
             raise
-
-    async def retry_calls(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Return what `attempt` returns, after as many failures as the retry policy allows."""
-        number = 1
-        while True:
-            try:
-                return await attempt()
-            except KieCoverError as error:
-                failure = error
-            await self.back_off(failure, number)
-            number += 1
 
     async def back_off(self, error: KieCoverError, attempt: int) -> None:
         """Sleep until the next attempt; raise the error if there must not be one."""
@@ -163,12 +156,6 @@ class Transport:
             self.sessions.push_async_callback(self.http_client.aclose)
             await self.sessions.aclose()
         self.open_calls.end_own_calls()
-
-    def _on_error(self, throttle: Throttle, error: KieCoverError, granted: float) -> None:
-        if isinstance(error, RateLimitedError):
-            self._pause(throttle, error, granted)
-        elif isinstance(error, ApiError):
-            throttle.limiter.accepted(granted)
 
     def _pause(self, throttle: Throttle, error: RateLimitedError, granted: float) -> None:
         refusals = throttle.limiter.refused(granted)

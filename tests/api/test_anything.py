@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
-from support.api_answers import CALLS, IMAGE, TASK, envelope, heard, record
+from support.api_answers import CALLS, IMAGE, TASK, envelope, outcome_of, record
 from support.strategies import check_answer, check_record
 
 from kie_cover_async import (
@@ -100,7 +100,7 @@ INFORMING = [
 @example({"createTime": "9" * 5000, "errorCode": 10**4000})
 def test_what_only_informs(fields):
     """Whatever stands in the fields that only inform, it costs nobody the cover."""
-    details = heard("record-info", answer_with(record(**fields)))
+    details = outcome_of("record-info", answer_with(record(**fields)))
     assert isinstance(details, CoverDetails)
     assert details.is_success
     check_record(record(**fields))
@@ -109,7 +109,7 @@ def test_what_only_informs(fields):
 @given(st.sampled_from(["taskId", "successFlag", "status", "response"]), responses | anything)
 def test_what_matters(field, value):
     """Whatever stands in one of the others, it is read, or refused by its path."""
-    outcome = heard("record-info", answer_with(record(**{field: value})))
+    outcome = outcome_of("record-info", answer_with(record(**{field: value})))
     if not isinstance(outcome, CoverDetails):
         assert isinstance(outcome, InvalidResponseError)
         assert outcome.path.startswith("$.data.")
@@ -120,7 +120,7 @@ def test_what_matters(field, value):
 def test_any_code(call, code, status, data):
     """With any code an answer is a value only if that is 200, and an error that fits it if not."""
     body = json.dumps(envelope(code, data)).encode()
-    outcome = heard(call, Response(status, CIMultiDict(), body))
+    outcome = outcome_of(call, Response(status, CIMultiDict(), body))
     if code in (200, "200") and not isinstance(code, bool):
         assert not isinstance(outcome, ApiError) or outcome.code == 200
     else:

@@ -5,7 +5,7 @@ In a cell: the error's class without its last word; `+` where the call may be re
 """
 
 import pytest
-from support.api_answers import CALLS, RAY, TASK, answer, envelope, heard
+from support.api_answers import CALLS, RAY, TASK, answer, envelope, outcome_of
 
 import kie_cover_async
 from kie_cover_async import (
@@ -96,7 +96,7 @@ def answered(code: int, how: str):
 @pytest.mark.parametrize(("code", "how", "endpoint", "cell"), CELLS)
 def test_code(code, how, endpoint, cell):
     """The error is of the row's class, tells what may be done, and holds the facts."""
-    error = heard(endpoint, answered(code, how))
+    error = outcome_of(endpoint, answered(code, how))
     assert type(error) is getattr(kie_cover_async, f"{cell.rstrip('+?')}Error")
     assert error.retryable is ("+" in cell)
     assert error.maybe_accepted is ("?" in cell)
@@ -110,8 +110,8 @@ def test_code(code, how, endpoint, cell):
 @pytest.mark.parametrize("status", [200, 404, 429, 500, 502])
 def test_the_envelope_decides(status):
     """Where there is an envelope the HTTP status has no say."""
-    assert heard("credit", answer(envelope(200, 7), status)) == 7.0
-    error = heard("credit", answer(envelope(401), status))
+    assert outcome_of("credit", answer(envelope(200, 7), status)) == 7.0
+    error = outcome_of("credit", answer(envelope(401), status))
     assert (type(error).__name__, error.code) == ("AuthenticationError", 401)
     assert error.http_status == status
 
@@ -119,7 +119,7 @@ def test_the_envelope_decides(status):
 @pytest.mark.parametrize("code", ["401", "0401"])
 def test_a_code_may_be_written_in_digits(code):
     """A code that is a text of digits is the number that it spells."""
-    assert heard("credit", answer(envelope(code))).code == 401
+    assert outcome_of("credit", answer(envelope(code))).code == 401
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,16 @@ def test_a_code_may_be_written_in_digits(code):
 )
 def test_what_is_no_code_is_no_envelope(code):
     """With a code that is none the body is unreadable, or the HTTP status decides."""
-    error = heard("credit", answer(envelope(code, 7)))
+    error = outcome_of("credit", answer(envelope(code, 7)))
     assert (type(error), error.path) == (InvalidResponseError, "$.code")
     assert error.expected == "a whole number"
-    assert type(heard("credit", answer(envelope(code, 7), 503))).__name__ == "ServerError"
+    assert type(outcome_of("credit", answer(envelope(code, 7), 503))).__name__ == "ServerError"
 
 
 @pytest.mark.parametrize(("body", "found"), [({}, "nothing"), ({"code": None}, "None")])
 def test_a_missing_code_is_told_from_an_empty_one(body, found):
     """The error says whether there was something, and what."""
-    assert heard("credit", answer(body)).found == found
+    assert outcome_of("credit", answer(body)).found == found
 
 
 @pytest.mark.parametrize("endpoint", CALLS)
@@ -144,19 +144,19 @@ def test_every_other_number_is_some_error(endpoint):
     """Every number has a meaning: from 500 on it is the server's, anything else just an error."""
     known = {int(code) for code, *_ in ROWS[1:]}
     for number in {*range(-1, 1000), 9999} - known:
-        error = heard(endpoint, answer(envelope(number)))
+        error = outcome_of(endpoint, answer(envelope(number)))
         assert (type(error), error.code) == (ServerError if number >= 500 else ApiError, number)
     for status in set(range(300, 600)) - known:
-        error = heard(endpoint, answer(PAGE, status))
+        error = outcome_of(endpoint, answer(PAGE, status))
         assert type(error).__name__ == ("ServerError" if status >= 500 else "ApiError")
     for status in range(200, 300):
-        assert type(heard(endpoint, answer(PAGE, status))) is InvalidResponseError
+        assert type(outcome_of(endpoint, answer(PAGE, status))) is InvalidResponseError
 
 
 def test_a_redirect_says_so():
     """A redirect is refused, and the error names it."""
-    assert "redirect" in str(heard("credit", answer(b"", 302)))
-    assert "redirect" not in str(heard("credit", answer(b"", 404)))
+    assert "redirect" in str(outcome_of("credit", answer(b"", 302)))
+    assert "redirect" not in str(outcome_of("credit", answer(b"", 404)))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_redirect_says_so():
 )
 def test_no_record(code, msg):
     """However the API says that it has no record of an id, it is the one error."""
-    error = heard("record-info", answer(envelope(code, None, msg)))
+    error = outcome_of("record-info", answer(envelope(code, None, msg)))
     assert type(error).__name__ == "TaskNotFoundError"
     assert (error.code, error.msg, error.task_id) == (code, msg, TASK)
     assert not error.transient
@@ -181,13 +181,13 @@ def test_no_record(code, msg):
 @pytest.mark.parametrize("code", [401, 402, 429, 455, 500])
 def test_what_says_null_for_another_reason(code):
     """A fault of the server, the key or the pace is that, whatever text comes with it."""
-    error = heard("record-info", answer(envelope(code, None, "recordInfo is null")))
+    error = outcome_of("record-info", answer(envelope(code, None, "recordInfo is null")))
     assert type(error).__name__ != "TaskNotFoundError"
 
 
 def test_only_a_record_can_be_missing():
     """The same words on another endpoint are a request that could not be used."""
-    error = heard("generate", answer(envelope(422, None, "The record does not exist")))
+    error = outcome_of("generate", answer(envelope(422, None, "The record does not exist")))
     assert type(error).__name__ == "InvalidRequestError"
 
 
@@ -209,7 +209,7 @@ def test_only_a_record_can_be_missing():
 )
 def test_existing_cover(code, data, msg, known):
     """A song that has its cover is told by code, word or id; the id is kept if it can be one."""
-    error = heard("generate", answer(envelope(code, data, msg)))
+    error = outcome_of("generate", answer(envelope(code, data, msg)))
     assert type(error) is CoverAlreadyExistsError
     assert error.existing_task_id == known
     assert not error.retryable
@@ -228,18 +228,20 @@ def test_existing_cover(code, data, msg, known):
 )
 def test_no_existing_cover(endpoint, code, data, msg):
     """Anything short of that is an ordinary refusal."""
-    assert type(heard(endpoint, answer(envelope(code, data, msg)))) is not CoverAlreadyExistsError
+    assert (
+        type(outcome_of(endpoint, answer(envelope(code, data, msg)))) is not CoverAlreadyExistsError
+    )
 
 
 @pytest.mark.parametrize("msg", [None, 7, ["a"], {"a": 1}, True])
 def test_a_message_that_is_no_text_is_left_out(msg):
     """Only a text is a message."""
-    assert heard("credit", answer(envelope(500, None, msg))).msg == ""
+    assert outcome_of("credit", answer(envelope(500, None, msg))).msg == ""
 
 
 def test_a_long_message_is_cut():
     """A message of a megabyte does not become an exception of a megabyte."""
-    error = heard("credit", answer(envelope(500, None, "x" * 2**20)))
+    error = outcome_of("credit", answer(envelope(500, None, "x" * 2**20)))
     assert error.msg == "x" * 500
     assert len(str(error)) < 700
 
@@ -247,7 +249,7 @@ def test_a_long_message_is_cut():
 @pytest.mark.parametrize("endpoint", CALLS)
 def test_only_our_errors_are_raised(endpoint):
     """An answer's error has no cause and no context that could show more than it does."""
-    error = heard(endpoint, answer(envelope(200, {"taskId": []})))
+    error = outcome_of(endpoint, answer(envelope(200, {"taskId": []})))
     assert isinstance(error, KieCoverError)
     assert error.__cause__ is None
     assert error.__context__ is None

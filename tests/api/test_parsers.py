@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kie_cover_async.api import envelope
-from kie_cover_async.api.envelope import orjson_parser, parse_body, parse_with_json
+from kie_cover_async.api import responses
+from kie_cover_async.api.responses import orjson_parser, parse_body, parse_with_json
 
 REPLIES = sorted((Path(__file__).parents[1] / "replies").glob("*.json"))
 
@@ -191,7 +191,7 @@ def both_parsers():
         values = []
         for parse in (parse_with_json, with_orjson):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(envelope, "parse_quickly", parse)
+                patch.setattr(responses, "parse_quickly", parse)
                 values.append(parse_body(body))
         return values
 
@@ -219,8 +219,8 @@ def test_orjson_reads_the_apis_own_answers_alone(name, monkeypatch):
     """None of the API's answers is parsed a second time, a balance with decimals included."""
     pytest.importorskip("orjson")
     parse = orjson_parser()
-    [body] = [reply.read_bytes() for reply in REPLIES if reply.stem == name]
-    monkeypatch.delattr(envelope, "parse_with_json")
+    [body] = [reply.read_bytes().rstrip() for reply in REPLIES if reply.stem == name]
+    monkeypatch.delattr(responses, "parse_with_json")
     assert parse(body) == json.loads(body)
 
 
@@ -232,4 +232,4 @@ def test_without_orjson_there_is_json(monkeypatch):
 
 def test_orjson_is_used_if_it_is_installed():
     """Nothing has to be switched on."""
-    assert (envelope.parse_quickly is parse_with_json) is (orjson_parser() is None)
+    assert (responses.parse_quickly is parse_with_json) is (orjson_parser() is None)

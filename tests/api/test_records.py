@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 import pytest
-from support.api_answers import IMAGE, TASK, answer, envelope, heard, record
+from support.api_answers import IMAGE, TASK, answer, envelope, outcome_of, record
 
 from kie_cover_async import (
     CoverDetails,
@@ -59,7 +59,7 @@ NO_IDS = ["", " ", "a b", "a\n", "\ud800", "\x00", "\u00a0", None, 7, True, 1.5,
 @each("endpoint", ["record-info", "generate"])
 def test_what_cannot_be_an_id_is_refused(endpoint, task_id):
     """An id that could not be asked for again is none, in a record and for a new job alike."""
-    error = heard(endpoint, answer(envelope(200, record(taskId=task_id))))
+    error = outcome_of(endpoint, answer(envelope(200, record(taskId=task_id))))
     assert (type(error), error.path) == (InvalidResponseError, "$.data.taskId")
     assert error.expected == "a non-empty text without blanks"
     assert error.found == repr(task_id)
@@ -68,14 +68,14 @@ def test_what_cannot_be_an_id_is_refused(endpoint, task_id):
 @each("endpoint", ["record-info", "generate"])
 def test_a_missing_id_is_refused(endpoint):
     """The error tells a missing id from an empty one."""
-    error = heard(endpoint, answer(envelope(200, {"successFlag": 1})))
+    error = outcome_of(endpoint, answer(envelope(200, {"successFlag": 1})))
     assert (error.path, error.found) == ("$.data.taskId", "nothing")
 
 
 @each("task_id", ["0" * 32, TASK.upper(), TASK + "0", "x" * 2**20])
 def test_another_id_than_the_one_asked_for_is_refused(task_id):
     """Somebody else's cover is no answer; both ids are in the message, shortened."""
-    error = heard("record-info", answer(envelope(200, record(taskId=task_id))))
+    error = outcome_of("record-info", answer(envelope(200, record(taskId=task_id))))
     assert (type(error), error.path) == (InvalidResponseError, "$.data.taskId")
     assert TASK in error.expected
     assert task_id[:30] in error.found
@@ -86,7 +86,7 @@ def test_another_id_than_the_one_asked_for_is_refused(task_id):
 @each("endpoint", ["record-info", "generate"])
 def test_data_that_is_no_object_is_refused(endpoint, data):
     """`data` has to be an object where a record or a new job is told."""
-    error = heard(endpoint, answer(envelope(200, data)))
+    error = outcome_of(endpoint, answer(envelope(200, data)))
     assert (type(error), error.path, error.expected) == (
         InvalidResponseError,
         "$.data",
@@ -97,15 +97,15 @@ def test_data_that_is_no_object_is_refused(endpoint, data):
 @each("data", [None, {}, [], ""])
 def test_empty_data_is_no_record(data):
     """However a server writes that there is nothing, a record is not found; elsewhere it is odd."""
-    assert type(heard("record-info", answer(envelope(200, data)))) is TaskNotFoundError
+    assert type(outcome_of("record-info", answer(envelope(200, data)))) is TaskNotFoundError
     for endpoint in ("generate", "credit", "download-url"):
-        assert type(heard(endpoint, answer(envelope(200, data)))) is InvalidResponseError
+        assert type(outcome_of(endpoint, answer(envelope(200, data)))) is InvalidResponseError
 
 
 @each("data", [{"successFlag": None}, {"taskId": None}])
 def test_a_record_without_an_id_is_not_nothing(data):
     """An object with any field was meant to be a record."""
-    assert heard("record-info", answer(envelope(200, data))).path == "$.data.taskId"
+    assert outcome_of("record-info", answer(envelope(200, data))).path == "$.data.taskId"
 
 
 # The flag.
@@ -253,7 +253,7 @@ def test_one_usable_image_is_enough(entry, warnings):
     details = structure_details(record(response={"images": [entry, IMAGE, entry, OTHER_IMAGE]}))
     assert details.images == (IMAGE, OTHER_IMAGE)
     assert details.is_success
-    assert warnings() == ["2 of 4 images are no URLs: left out"]
+    assert warnings() == ["2 of 4 images are not URLs: left out"]
 
 
 @each("entry", [entry for entry in NO_IMAGES if entry not in ("", None)])
@@ -282,7 +282,7 @@ def test_no_images_yet(response):
 def test_places_for_images_to_come(warnings):
     """Beside an entry that is something else they are no reason to wait for better."""
     structure_details(record(response={"images": ["", None]}))
-    assert warnings() == ["2 of 2 images are no URLs: left out"]
+    assert warnings() == ["2 of 2 images are not URLs: left out"]
     assert refused(record(response={"images": [None, 7]})).path == "$.response.images[0]"
 
 
@@ -309,8 +309,8 @@ ODD_RESPONSES = [
     ([IMAGE], "response cannot be read, left out: a list"),
     (False, "response cannot be read, left out: a bool"),
     ({"images": IMAGE}, "response.images cannot be read, left out: a str"),
-    ({"images": [7, None]}, "response.images cannot be read, left out: a list"),
-    ({"images": [None, ""]}, "2 of 2 images are no URLs: left out"),
+    ({"images": [7, None]}, "response.images[0] cannot be read, left out: a int"),
+    ({"images": [None, ""]}, "2 of 2 images are not URLs: left out"),
 ]
 
 

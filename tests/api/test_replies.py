@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.api_answers import CALLS, IMAGE, TASK, answer, heard
+from support.api_answers import CALLS, IMAGE, TASK, answer, outcome_of
 
 from kie_cover_async import (
     ApiError,
@@ -134,7 +134,9 @@ def test_every_reply_has_a_meaning_on_every_endpoint():
 def test_reply(reply, endpoint):
     """Each body is the value or the error that its row says, with these facts."""
     expected = MEANING[reply][endpoint]
-    outcome = heard(ASKED.get((reply, endpoint), endpoint), answer(REPLIES[reply].read_bytes()))
+    outcome = outcome_of(
+        ASKED.get((reply, endpoint), endpoint), answer(REPLIES[reply].read_bytes())
+    )
     if isinstance(expected, tuple):
         error, facts = expected
         assert type(outcome) is error
@@ -146,7 +148,7 @@ def test_reply(reply, endpoint):
 def test_a_message_is_kept_as_it_was_sent():
     """`msg` is the API's own text, dash and all."""
     reply = REPLIES["unauthorised-live-sister"].read_bytes()
-    assert heard("credit", answer(reply)).msg == json.loads(reply)["msg"]
+    assert outcome_of("credit", answer(reply)).msg == json.loads(reply)["msg"]
 
 
 def test_the_finished_cover_answers_questions():

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.api_answers import CALLS, IMAGE, TASK, answer, envelope, heard
+from support.api_answers import CALLS, IMAGE, TASK, answer, envelope, outcome_of
 
 from kie_cover_async import InvalidResponseError
 from kie_cover_async.api import SUNO, download_url, get_credits
@@ -51,7 +51,7 @@ def test_the_bodies():
 @pytest.mark.parametrize("amount", [0, 1, -3, 5916.25, 1e-9, 10**15, 2**53 + 1])
 def test_credits(amount):
     """A balance is any finite number, and always a float."""
-    credits = heard("credit", answer(envelope(200, amount)))
+    credits = outcome_of("credit", answer(envelope(200, amount)))
     assert credits == float(amount)
     assert type(credits) is float
 
@@ -59,7 +59,7 @@ def test_credits(amount):
 @pytest.mark.parametrize("data", ["5916.25", "", True, False, None, [1], {"credits": 1}, 10**400])
 def test_no_credits(data):
     """Anything else is no balance, a text of digits included."""
-    error = heard("credit", answer(envelope(200, data)))
+    error = outcome_of("credit", answer(envelope(200, data)))
     assert (type(error), error.path) == (InvalidResponseError, "$.data")
     assert error.expected == "a finite number"
 
@@ -67,17 +67,17 @@ def test_no_credits(data):
 @pytest.mark.parametrize("url", [IMAGE, "http://h/a?sign=%2F&b=c#d", "HTTPS://H"])
 def test_download_url(url):
     """A link is the bare text, as it was written: it may be signed."""
-    assert heard("download-url", answer(envelope(200, url))) == url
+    assert outcome_of("download-url", answer(envelope(200, url))) == url
 
 
 @pytest.mark.parametrize("data", ["", "a.png", "ftp://h/a", "https://", 7, None, {"url": IMAGE}])
 def test_no_download_url(data):
     """Anything that could not be fetched is refused."""
-    error = heard("download-url", answer(envelope(200, data)))
+    error = outcome_of("download-url", answer(envelope(200, data)))
     assert (type(error), error.path) == (InvalidResponseError, "$.data")
     assert error.expected == "an http or https URL"
 
 
 def test_a_new_task():
     """A request for a cover is answered with the new task's id."""
-    assert heard("generate", answer(envelope(200, {"taskId": TASK, "more": 1}))) == TASK
+    assert outcome_of("generate", answer(envelope(200, {"taskId": TASK, "more": 1}))) == TASK

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 from multidict import CIMultiDict
-from support.api_answers import CALLS, answer, envelope, heard, record
+from support.api_answers import CALLS, answer, envelope, outcome_of, record
 
 from kie_cover_async import InvalidResponseError
 from kie_cover_async.api import Response
@@ -40,7 +40,7 @@ NO_ENVELOPES = {
 @pytest.mark.parametrize("body", NO_ENVELOPES.values(), ids=NO_ENVELOPES)
 def test_what_is_no_envelope_is_unreadable(body, endpoint):
     """Whatever came with a good status is one unreadable answer, its beginning shown."""
-    error = heard(endpoint, answer(body))
+    error = outcome_of(endpoint, answer(body))
     assert type(error) is InvalidResponseError
     assert (error.path, error.expected) == ("$", "a JSON object")
     assert 0 < len(error.found) <= 60
@@ -51,12 +51,14 @@ def test_what_is_no_envelope_is_unreadable(body, endpoint):
 @pytest.mark.parametrize("body", NO_ENVELOPES.values(), ids=NO_ENVELOPES)
 def test_without_an_envelope_the_status_decides(body):
     """The same bodies with a bad status are what the status says."""
-    assert type(heard("credit", answer(body, 502))).__name__ == "ServerError"
+    assert type(outcome_of("credit", answer(body, 502))).__name__ == "ServerError"
 
 
 def test_what_stood_there_is_shown():
     """The beginning of a gateway's page is in the message: it often tells what is wrong."""
-    assert "b'<html>error code: 1010" in str(heard("credit", answer(b"<html>error code: 1010")))
+    assert "b'<html>error code: 1010" in str(
+        outcome_of("credit", answer(b"<html>error code: 1010"))
+    )
 
 
 def test_nesting_within_the_limit_is_found_at_its_place():
@@ -64,14 +66,14 @@ def test_nesting_within_the_limit_is_found_at_its_place():
     depth = sys.getrecursionlimit() // 2
     body = b'{"code":200,"data":' + b"[" * depth + b"]" * depth + b"}"
     for endpoint in CALLS:
-        error = heard(endpoint, answer(body))
+        error = outcome_of(endpoint, answer(body))
         assert (type(error), error.path) == (InvalidResponseError, "$.data")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_other_encodings_of_json_are_read(encoding):
     """JSON may come with a byte order mark."""
-    assert heard("credit", answer(json.dumps(envelope(200, 1.5)).encode(encoding))) == 1.5
+    assert outcome_of("credit", answer(json.dumps(envelope(200, 1.5)).encode(encoding))) == 1.5
 
 
 def test_a_number_of_any_length_costs_only_its_field():
@@ -79,7 +81,7 @@ def test_a_number_of_any_length_costs_only_its_field():
     body = json.dumps(envelope(200, record(createTime=0))).encode()
     assert b'"createTime": 0' in body
     huge = body.replace(b'"createTime": 0', b'"createTime": ' + b"9" * 10_000)
-    details = heard("record-info", answer(huge))
+    details = outcome_of("record-info", answer(huge))
     assert details.create_time is None
     assert details.is_success
 
@@ -87,7 +89,7 @@ def test_a_number_of_any_length_costs_only_its_field():
 @pytest.mark.parametrize("digits", [b"9" * 10_000, b"-" + b"9" * 10_000, b"1e999", b"NaN"])
 def test_a_number_past_all_numbers_is_no_balance(digits):
     """What is not finite is refused where a number matters."""
-    error = heard("credit", answer(b'{"code":200,"data":' + digits + b"}"))
+    error = outcome_of("credit", answer(b'{"code":200,"data":' + digits + b"}"))
     assert (type(error), error.path, error.expected) == (
         InvalidResponseError,
         "$.data",
@@ -97,25 +99,26 @@ def test_a_number_past_all_numbers_is_no_balance(digits):
 
 def test_a_code_past_all_numbers_is_no_code():
     """Nor is it one that decides."""
-    assert heard("credit", answer(b'{"code":' + b"9" * 10_000 + b"}")).path == "$.code"
+    assert outcome_of("credit", answer(b'{"code":' + b"9" * 10_000 + b"}")).path == "$.code"
 
 
 @pytest.mark.parametrize("name", ["cf-ray", "CF-RAY", "Cf-Ray"])
 def test_the_request_id_is_found_in_any_case(name):
     """A request is known by the gateway's `cf-ray`."""
     assert (
-        heard("credit", Response(500, CIMultiDict({name: "abc-FRA"}), b"")).request_id == "abc-FRA"
+        outcome_of("credit", Response(500, CIMultiDict({name: "abc-FRA"}), b"")).request_id
+        == "abc-FRA"
     )
 
 
 def test_a_request_without_an_id():
     """An answer that came past the gateway has none."""
-    assert heard("credit", Response(500, CIMultiDict(), b"")).request_id is None
+    assert outcome_of("credit", Response(500, CIMultiDict(), b"")).request_id is None
 
 
 def limited(**headers):
     """The pause that a refusal with these headers asks for."""
-    return heard("credit", answer(envelope(429), **headers)).retry_after
+    return outcome_of("credit", answer(envelope(429), **headers)).retry_after
 
 
 @pytest.mark.parametrize(
@@ -215,4 +218,4 @@ def test_no_server_clock(text):
 
 def test_a_refusal_alone_has_a_pause():
     """`Retry-After` beside another error is not looked at."""
-    assert not hasattr(heard("credit", answer(envelope(500), Retry_After="7")), "retry_after")
+    assert not hasattr(outcome_of("credit", answer(envelope(500), Retry_After="7")), "retry_after")

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.cancellation import InterruptedAt, interrupted_at_each, left_in
+from support.cancellation import InterruptedAt, interrupted_at_each, leaked_state
 
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.archive.executors import _FILE_THREADS as FILE_THREADS
@@ -21,7 +21,7 @@ def open_files():
     return sum(1 for _ in Path("/dev/fd").iterdir())
 
 
-def leaked_state(archive, *, folder=None):
+def archive_leaks(archive, *, folder=None):
     """Return what calls that have ended left in the archive."""
     saver = archive._saver
     queue = saver.executors.batcher._queue
@@ -73,8 +73,8 @@ async def test_a_cancelled_save_leaves_nothing(emulator, client, archive, cover,
         saving, _ = await cancelled(wait, moment, archive.save(client, details))
         emulator.clear_faults()
         await threads_are_idle(archive)
-        assert not any(leaked_state(archive).values()), leaked_state(archive)
-        assert not any(left_in(client).values()), left_in(client)
+        assert not any(archive_leaks(archive).values()), archive_leaks(archive)
+        assert not any(leaked_state(client).values()), leaked_state(client)
         assert (await archive.save(client, details)).state == "saved"
         return saving
 
@@ -98,7 +98,7 @@ async def test_cancelling_one_of_two_saves_of_a_cover(emulator, client, archive,
             saved = await other
         assert saved.state == "saved"
         await threads_are_idle(archive)
-        assert not any(leaked_state(archive).values()), leaked_state(archive)
+        assert not any(archive_leaks(archive).values()), archive_leaks(archive)
         return saving
 
     await interrupted_at_each(begin)
@@ -144,7 +144,7 @@ async def test_a_cancelled_call_leaves_nothing(client, archive, cover, tmp_path,
     async def begin(moment, wait):
         calling, _ = await cancelled(wait, moment, call(archive, tmp_path))
         await threads_are_idle(archive)
-        assert not any(leaked_state(archive, folder=tmp_path).values())
+        assert not any(archive_leaks(archive, folder=tmp_path).values())
         assert open_files() == before
         await call(archive, tmp_path)
         return calling

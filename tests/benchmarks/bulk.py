@@ -21,7 +21,7 @@ import peers
 from serving import fast_server
 
 from kie_cover_async import CoverClient, RateLimiter
-from kie_cover_async.api import envelope
+from kie_cover_async.api import responses
 
 IDS, HTTPX_IDS, AT_ONCE, ROUNDS = 20_000, 2_000, 100, 5
 WAITS, POLLS = 10_000, 30_000
@@ -31,7 +31,7 @@ Poll = Callable[[str], Awaitable[dict]]
 Pool = Callable[[int], Awaitable[None]]
 
 # The plain install: orjson is here for the tests.
-envelope.parse_quickly = envelope.parse_with_json
+responses.parse_quickly = responses.parse_with_json
 
 
 def some_ids(number: int, prefix: str = "") -> Iterator[str]:

@@ -19,7 +19,7 @@ import peers
 from serving import fast_server
 
 from kie_cover_async import CoverClient, RateLimiter
-from kie_cover_async.api import envelope
+from kie_cover_async.api import responses
 
 FEW, MANY, CONCURRENT, REPEATS = 100, 500, 32, 3
 
@@ -50,7 +50,7 @@ async def poll_by_package(url: str, ids: list[str]) -> None:
 
 
 async def poll_with_speedups(url: str, ids: list[str]) -> None:
-    envelope.parse_quickly = envelope.orjson_parser()
+    responses.parse_quickly = responses.orjson_parser()
     await poll_by_package(url, ids)
 
 
@@ -126,7 +126,7 @@ def main() -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case [kind, url, number]:
-            envelope.parse_quickly = envelope.parse_with_json  # orjson is here for the tests
+            responses.parse_quickly = responses.parse_with_json  # orjson is here for the tests
             asyncio.run(KINDS[kind](url, [f"{n:032x}" for n in range(int(number))]))
         case _:
             main()

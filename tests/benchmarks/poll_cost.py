@@ -17,7 +17,7 @@ import peers
 from serving import fast_server
 
 from kie_cover_async import CoverClient, RateLimiter
-from kie_cover_async.api import envelope
+from kie_cover_async.api import responses
 
 POLLS, CONCURRENT, ROUNDS = 320, 32, 31
 IMPORTS = 15
@@ -25,7 +25,7 @@ IMPORTS = 15
 Poll = Callable[[str], Awaitable[object]]
 
 # The plain install: orjson is here for the tests.
-envelope.parse_quickly = envelope.parse_with_json
+responses.parse_quickly = responses.parse_with_json
 
 
 async def cpu_per_poll(poll: Poll, polls: int) -> float:

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 from aiohttp import web
-from support.cancellation import InterruptedAt, interrupted_at_each, left_in
+from support.cancellation import InterruptedAt, interrupted_at_each, leaked_state
 
 from kie_cover_async.callbacks import CallbackInbox, sign_callback
 from kie_cover_async.emulator import CoverScript
@@ -85,7 +85,7 @@ async def test_generate_and_wait_can_be_cancelled_anywhere(emulate, connect, inb
                 asyncio.create_task(making.run()), return_exceptions=True
             )
             assert isinstance(outcome, asyncio.CancelledError) == making.interrupted, outcome
-            assert not any(left_in(client).values()), left_in(client)
+            assert not any(leaked_state(client).values()), leaked_state(client)
             assert not inbox._listeners
             assert await client.get_credits() == emulator.credits
         return making
@@ -110,7 +110,7 @@ async def test_one_of_two_called_waits_can_be_cancelled_anywhere(emulate, connec
             assert b" 200 " in await site.post(task_id)
             _, details = await asyncio.gather(*waits, return_exceptions=True)
             assert details.is_success
-            assert not any(left_in(client).values()), left_in(client)
+            assert not any(leaked_state(client).values()), leaked_state(client)
             assert not inbox._listeners
         return making
 

@@ -81,7 +81,7 @@ async def test_deadlines_are_kept_to_the_moment():
     async def one(start, seconds):
         await asyncio.sleep(start)
         try:
-            await in_block(shared_timeout.scope(), seconds)
+            await in_block(CancelScope(shared_timeout), seconds)
         except TimeoutError:
             ended.append((start, now()))
 
@@ -92,11 +92,11 @@ async def test_deadlines_are_kept_to_the_moment():
 async def test_what_is_left_in_time_is_not_ended():
     """A block that ends in time is not disturbed, nor is what its task does afterwards."""
     shared_timeout = SharedTimeout(10.0)
-    assert await in_block(shared_timeout.scope(), 9.9) == 9.9
+    assert await in_block(CancelScope(shared_timeout), 9.9) == 9.9
     await asyncio.sleep(100)
     shared_timeout.cancel()
     shared_timeout.cancel()
-    assert await in_block(shared_timeout.scope(), 1.0) == 110.9
+    assert await in_block(CancelScope(shared_timeout), 1.0) == 110.9
 
 
 async def in_timeout(when, *moves):

@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from support.cancellation import InterruptedAt, interrupted_at_each, left_in
+from support.cancellation import InterruptedAt, interrupted_at_each, leaked_state
 from support.client_calls import VERBS
 
 from kie_cover_async import ClientClosedError, RateLimiter
@@ -147,7 +147,7 @@ async def test_a_call_can_be_cancelled_anywhere(emulator, connect, call):
     async def begin(moment, wait):
         async with connect(emulator, **NARROW) as client:
             interruption = await interrupted(call(client, emulator), moment, wait)
-            assert not any(left_in(client).values()), left_in(client)
+            assert not any(leaked_state(client).values()), leaked_state(client)
             assert tasks_of_clients() == set()
             emulator.clear_faults()
             async with asyncio.timeout(2):
@@ -175,7 +175,7 @@ async def test_companions_are_not_cancelled_along(emulator, connect, which):
             outcomes = await asyncio.gather(*waits)
             interruption = outcomes.pop(which)
             assert all(details.is_success for details in outcomes)
-            assert not any(left_in(client).values()), left_in(client)
+            assert not any(leaked_state(client).values()), leaked_state(client)
         return interruption
 
     await interrupted_at_each(begin, at_least=2)
@@ -188,7 +188,7 @@ async def test_a_call_that_serves_others_can_be_cancelled_anywhere(emulator, con
     async def begin(moment, wait):
         rate_limiter = RateLimiter(100)
         async with connect(emulator, rate_limiter=rate_limiter) as client:
-            idle = left_in(client)
+            idle = leaked_state(client)
             rate_limiter.pause(0.02)
             shared = emulator.add_job("success")
             others = [emulator.add_job("success") for _ in range(3)]
@@ -197,7 +197,7 @@ async def test_a_call_that_serves_others_can_be_cancelled_anywhere(emulator, con
             outcomes = await asyncio.gather(*calls)
             interruption = outcomes.pop(which)
             assert outcomes[0] == 4 if which else outcomes[0].is_success
-            assert left_in(client) == idle
+            assert leaked_state(client) == idle
             assert emulator.poll_count(shared) == 1 or interruption.interrupted
         return interruption
 

@@ -43,7 +43,7 @@ def record(**fields: object) -> dict[str, object]:
     return {"taskId": TASK, "successFlag": 1, "response": {"images": [IMAGE]}} | fields
 
 
-def heard(call: Request[Any] | str, what: Response) -> Any:
+def outcome_of(call: Request[Any] | str, what: Response) -> Any:
     """The value that the answer holds, or the error that it means, returned."""
     try:
         return parse_response(CALLS[call] if isinstance(call, str) else call, what)

@@ -52,7 +52,7 @@ def taken(places: Any) -> int:
     return places.limit - places._free
 
 
-def left_in(client: Any) -> dict[str, int]:
+def leaked_state(client: Any) -> dict[str, int]:
     """What of a call is still to be found in the client."""
     transport, coalescer = client._transport, client._poller._coalescer
     session = transport.http_client._session

@@ -23,7 +23,7 @@ from kie_cover_async.archive.covers import find
 from kie_cover_async.archive.database import NAME, ArchiveDatabase, database_errors
 from kie_cover_async.archive.formats import MAX_PIXELS, InvalidImageError, read_image_info
 from kie_cover_async.callbacks import parse_callback, sign_callback, verify_signature
-from support.api_answers import heard
+from support.api_answers import outcome_of
 from support.pickling import pickled
 
 VALUES = {"record-info": CoverDetails, "generate": str, "credit": float, "download-url": str}
@@ -31,7 +31,7 @@ VALUES = {"record-info": CoverDetails, "generate": str, "credit": float, "downlo
 
 def check_answer(call: str, answer: Response) -> None:
     """A value of the endpoint's type comes of it, or an error of ours, and nothing else."""
-    outcome = heard(call, answer)
+    outcome = outcome_of(call, answer)
     if isinstance(outcome, KieCoverError):
         check_error(outcome)
     else:
