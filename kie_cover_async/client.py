@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 from yarl import URL
 
-from .api import SUNO, download_url, get_credits
+from .api import download_url, get_credits
 from .bulk import OutcomeStream, Pool, TaskIds
 from .descriptors import affordable
 from .errors import CoverAlreadyExistsError
@@ -22,6 +22,7 @@ from .schedule import ExponentialSchedule, Schedule
 from .settings import (
     resolve_api_key,
     resolve_base_url,
+    resolve_route,
     resolve_user_agent,
     validate_schedule,
     validate_session,
@@ -53,6 +54,8 @@ class CoverClient:
     their polls of the same id. Close it with `async with` or `aclose()`.
 
     :param api_key: `None` reads the environment's `KIE_API_KEY`. No repr, log or error shows it.
+    :param route: `"suno"` or `"market"`: the vendor's older or newer API for the same covers.
+        `None` reads `KIE_ROUTE`, else it is `"suno"`.
     :param base_url: `None` reads `KIE_BASE_URL`, else it is `https://api.kie.ai`; with or without
         a trailing `/api/v1`.
     :param allow_http: accept plain http for hosts other than loopback.
@@ -93,6 +96,7 @@ class CoverClient:
         self,
         api_key: str | None = None,
         *,
+        route: str | None = None,
         base_url: str | URL | None = None,
         allow_http: bool = False,
         session: aiohttp.ClientSession | None = None,
@@ -115,6 +119,7 @@ class CoverClient:
         validate_number("submit_connect_timeout", submit_connect_timeout, above=0)
         validate_number("max_concurrent_requests", max_concurrent_requests, at_least=1, whole=True)
         validate_number("max_concurrent_submits", max_concurrent_submits, at_least=1, whole=True)
+        self._route = resolve_route(route)
         self._base_url = resolve_base_url(base_url, allow_http=allow_http)
         http_client = HttpClient(
             self._base_url,
@@ -142,7 +147,7 @@ class CoverClient:
         self._image_networks = parse_networks("allow_image_networks", allow_image_networks)
         self._downloader: ImageDownloader | None = None
         self._schedule = validate_schedule(schedule)
-        self._poller = Poller(self._transport, SUNO, validate_inbox(inbox))
+        self._poller = Poller(self._transport, self._route, validate_inbox(inbox))
 
     def __repr__(self) -> str:
         state = "closed" if self._transport.open_calls.closed else "open"
@@ -245,10 +250,10 @@ class CoverClient:
         work, limit = partial(self._poller.wait, options=options), max_concurrent_waits
         return OutcomeStream(Pool(task_ids, work, self._while_open, limit=limit, ordered=ordered))
 
-    async def generate_cover(self, music_task_id: str, *, callback_url: str) -> str:
+    async def generate_cover(self, music_task_id: str, *, callback_url: str | None = None) -> str:
         """Ask for the cover of a song and return the new task's id. Costs credits.
 
-        The API requires a `callback_url`, even if no server listens there.
+        The suno route requires a `callback_url`, even if no server listens there.
 
         The request is retried only if it was certainly not accepted: after 429, 430, and if no
         connection was made. Check `maybe_accepted` of an error before asking again.
@@ -257,15 +262,16 @@ class CoverClient:
             CoverAlreadyExistsError: The song has a cover already.
         """
         validate_task_id("music_task_id", music_task_id)
-        validate_http_url("callback_url", callback_url)
-        request = SUNO.submit(music_task_id, str(callback_url))
+        if callback_url is not None:
+            callback_url = str(validate_http_url("callback_url", callback_url))
+        request = self._route.submit(music_task_id, callback_url)
         return await self._transport.call(request, about=f"song {music_task_id}")
 
     async def generate_and_wait(
         self,
         music_task_id: str,
         *,
-        callback_url: str,
+        callback_url: str | None = None,
         timeout: float | None = 900.0,
         schedule: Schedule | None = None,
         not_found_grace: float = 90.0,

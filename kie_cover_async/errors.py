@@ -96,7 +96,7 @@ class KieCoverError(Exception):
         return _rebuild, (type(self), self._facts())
 
     def __str__(self) -> str:
-        parts = [self._summary()]
+        parts = [self._summary(), *self._notes()]
         if self.task_id is not None:
             parts.append(f"task {self.task_id}")
         if self.request_id is not None:
@@ -107,6 +107,9 @@ class KieCoverError(Exception):
 
     def _summary(self) -> str:
         return type(self).__name__
+
+    def _notes(self) -> list[str]:
+        return []
 
     def copy(self) -> Self:
         """Return an error with the same facts and a traceback of its own."""
@@ -276,6 +279,12 @@ class ClientClosedError(KieCoverError, RuntimeError):
         return self.reason
 
 
+def _shape_note(details: CoverDetails | None) -> list[str]:
+    if details is None or details.record_shape is None:
+        return []
+    return [f"the record has the keys and types {details.record_shape}"]
+
+
 @error_class
 class CoverFailedError(KieCoverError):
     """The job ended in failure, or in a success that never got its images; see `details`."""
@@ -287,6 +296,9 @@ class CoverFailedError(KieCoverError):
             return "the cover's record says success but has no images"
         facts = filter(None, (self.details.error_code, self.details.error_message))
         return ": ".join([f"the cover failed ({self.details.state.value})", *map(str, facts)])
+
+    def _notes(self) -> list[str]:
+        return _shape_note(self.details)
 
 
 @error_class
@@ -311,6 +323,9 @@ class CoverTimeoutError(KieCoverError, TimeoutError):
         if self.details.state is CoverState.UNKNOWN:
             return f"an unknown flag {self.details.success_flag!r}"
         return str(self.details.state.value)
+
+    def _notes(self) -> list[str]:
+        return _shape_note(self.details)
 
 
 @error_class

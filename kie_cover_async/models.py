@@ -74,6 +74,10 @@ class CoverDetails:
     Times are aware and in UTC. `success_flag` is kept as it was read (a number or a word, `None` if
     the record had none); `state` says what it means. `error_code` and `error_message` are `None` if
     the record says "no error", which the API writes as 200, 0, an empty text or null.
+    `credits_consumed` is known on the Market route only.
+
+    `record_shape` is `None` unless the state is unknown or a success has no images. Then it has the
+    record's keys and types, without any value, for a report to the maintainers.
     """
 
     task_id: str
@@ -85,6 +89,8 @@ class CoverDetails:
     success_flag: int | str | None = None
     error_code: int | str | None = None
     error_message: str | None = None
+    credits_consumed: float | None = None
+    record_shape: str | None = field(default=None, eq=False, repr=False)
 
     @property
     def state(self) -> CoverState:

@@ -10,12 +10,14 @@ import aiohttp
 from yarl import URL
 
 from ._version import __version__
+from .api import ROUTES, Route
 from .schedule import Schedule
 from .validation import short_repr, validate_http_url
 
 _log = logging.getLogger(__name__)
 
 API_KEY_VARIABLE, BASE_URL_VARIABLE = "KIE_API_KEY", "KIE_BASE_URL"
+ROUTE_VARIABLE = "KIE_ROUTE"
 DEFAULT_BASE_URL = "https://api.kie.ai"
 # The path of every call begins with this, and many pages print it as part of the base URL.
 _API_PATH = r"(/+api/v1)+/*$"
@@ -70,6 +72,17 @@ def resolve_base_url(
         )
     path = re.sub(_API_PATH, "", url.raw_path)
     return url if path == url.raw_path else url.with_path(path, encoded=True)
+
+
+def resolve_route(given: str | None) -> Route:
+    """Return the route of this name, of the environment's `KIE_ROUTE`, or the suno route."""
+    name = "route"
+    if given is None:
+        name, given = ROUTE_VARIABLE, os.environ.get(ROUTE_VARIABLE) or "suno"
+    if not isinstance(given, str) or given not in ROUTES:
+        accepted = " or ".join(map(repr, ROUTES))
+        raise ValueError(f"{name} must be {accepted}, not {short_repr(given)}")
+    return ROUTES[given]
 
 
 def resolve_user_agent(given: str | None) -> str:

@@ -31,6 +31,7 @@ LAYERS = [
 HEIGHT = {name: height for height, row in enumerate(reversed(LAYERS)) for name in row}
 
 NEIGHBOURS = {
+    ("settings", "api"),
     ("errors", "models"),
     ("events", "errors"),
     ("events", "models"),

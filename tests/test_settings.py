@@ -6,6 +6,7 @@ from kie_cover_async import ExponentialSchedule, __version__
 from kie_cover_async.settings import (
     resolve_api_key,
     resolve_base_url,
+    resolve_route,
     resolve_user_agent,
     validate_schedule,
     validate_session,
@@ -18,6 +19,7 @@ SECRET = "sk-3f9c41d7"
 def _no_settings_in_the_environment(monkeypatch):
     monkeypatch.delenv("KIE_API_KEY", raising=False)
     monkeypatch.delenv("KIE_BASE_URL", raising=False)
+    monkeypatch.delenv("KIE_ROUTE", raising=False)
 
 
 # The key.
@@ -259,3 +261,29 @@ def test_no_schedule(given):
     """A number, a function or a class that was not called is refused at once."""
     with pytest.raises(TypeError, match=r"schedule must have a method delay\(age, pressure\), not"):
         validate_schedule(given)
+
+
+# The route.
+
+
+def test_given_route_precedes_the_environment(monkeypatch):
+    """Without either it is the older one."""
+    assert resolve_route(None).name == "suno"
+    monkeypatch.setenv("KIE_ROUTE", "market")
+    assert resolve_route(None).name == "market"
+    assert resolve_route("suno").name == "suno"
+    monkeypatch.setenv("KIE_ROUTE", "")
+    assert resolve_route(None).name == "suno"
+
+
+@pytest.mark.parametrize("given", ["", "Market", "suno ", "4o", 7, b"suno", ["suno"]])
+def test_other_route_is_refused(given):
+    """The error names both routes."""
+    with pytest.raises(ValueError, match="^route must be 'suno' or 'market', not "):
+        resolve_route(given)
+
+
+def test_other_route_in_the_environment_is_refused_by_its_name(monkeypatch):
+    monkeypatch.setenv("KIE_ROUTE", "marked")
+    with pytest.raises(ValueError, match="^KIE_ROUTE must be 'suno' or 'market', not 'marked'"):
+        resolve_route(None)

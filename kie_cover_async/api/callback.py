@@ -8,8 +8,9 @@ from attrs import frozen
 from kie_cover_async.errors import InvalidResponseError
 from kie_cover_async.validation import is_http_url, is_one_word, short_repr
 
+from .market import claimed_images
 from .records import MISSING, DecodeError
-from .responses import code_of, parse_body
+from .responses import code_of, message_of, parse_body
 
 # The API's ids are 32 hex digits. A stranger's post must not fill the memory with longer ones.
 _MAX_ID_LENGTH = 200
@@ -35,6 +36,7 @@ class CoverCallback:
 def parse_callback(body: bytes | str | Mapping[str, Any]) -> CoverCallback:
     """Read the body of a callback, as it was posted or already parsed as JSON.
 
+    Both routes are read: `data` has the images themselves, or a record of the Market.
     The task id is read from `data.taskId`, `data.task_id` or, as in the vendor's guide, a `taskId`
     next to `data`.
 
@@ -62,12 +64,11 @@ def _document(body: object) -> Mapping[Any, Any]:
 def _read(document: Mapping[Any, Any]) -> CoverCallback:
     data = document.get("data")
     data = data if isinstance(data, Mapping) else {}
-    msg = document.get("msg")
     return CoverCallback(
         task_id=_read_the_id(document, data),
         code=code_of(document),
-        msg=msg if isinstance(msg, str) else "",
-        images=_images(data.get("images")),
+        msg=message_of(document),
+        images=_images(data.get("images")) or claimed_images(data) or None,
     )
 
 
@@ -91,6 +92,6 @@ def _read_the_id(document: Mapping[Any, Any], data: Mapping[Any, Any]) -> str:
     return found
 
 
-def _images(value: object) -> tuple[str, ...] | None:
+def _images(value: object) -> tuple[str, ...]:
     urls = value if isinstance(value, (list, tuple)) else ()
-    return tuple(filter(is_http_url, urls)) or None
+    return tuple(filter(is_http_url, urls))

@@ -4,10 +4,13 @@ Strict in what matters (id, flag, the images of a success), lenient in what only
 URLs, error texts).
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
+from math import isfinite
 from typing import Any, Final
 
 import attrs
@@ -31,6 +34,9 @@ _DOCUMENTED_TIME = r"(?a)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z"
 _CALENDAR_DATE = r"(?a)\d{4}-\d\d-\d\d(?:[T ]|$)"
 _MAX_DIGITS = 20
 _NO_ERROR = (200, 0, "200", "0", "", None)
+
+# A shape is for people to read and to report.
+_MAX_SHAPE_DEPTH, _MAX_SHAPE_KEYS, _MAX_KEY_LENGTH, _MAX_SHAPE_LENGTH = 6, 40, 40, 2000
 
 MISSING: Final = object()
 
@@ -69,6 +75,73 @@ def read_url(path: str, value: object) -> str:
     if is_http_url(value):
         return value
     raise DecodeError(path, value, "an http or https URL")
+
+
+def read_amount(path: str, value: object) -> float:
+    """Return the value if it is a finite number: whole by the pages, seen with decimals.
+
+    Raises:
+        DecodeError: It is not.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            if isfinite(amount := float(value)):
+                return amount
+        except OverflowError:
+            pass
+    raise DecodeError(path, value, "a finite number")
+
+
+def read_images(path: str, images: object) -> tuple[str, ...]:
+    """Return the URLs among the images; null or blank entries are places for images to come.
+
+    Raises:
+        DecodeError: It is not an array, or has entries that are not blank and no URL.
+    """
+    if not isinstance(images, (list, tuple)):
+        if is_blank(images):
+            return ()
+        raise DecodeError(path, images, "an array of URLs")
+    usable = tuple(filter(is_http_url, images))
+    if not usable and not all(map(is_blank, images)):
+        read_url(f"{path}[0]", images[0])
+    if len(usable) < len(images):
+        _log.warning(
+            "%d of %d images are not URLs: left out", len(images) - len(usable), len(images)
+        )
+    return usable
+
+
+def shape_of(record: Mapping[Any, Any]) -> str:
+    """Return the record's keys and types, and none of its values: fit to be reported."""
+    return _shape_of(record, _MAX_SHAPE_DEPTH)[:_MAX_SHAPE_LENGTH]
+
+
+def _shape_of(value: object, depth: int) -> str:
+    if isinstance(value, str):
+        return _shape_of_text(value, depth)
+    if not isinstance(value, (Mapping, list, tuple)):
+        return "null" if value is None else type(value).__name__
+    if not depth:
+        return "…"
+    if isinstance(value, Mapping):
+        members = [
+            f"{str(key)[:_MAX_KEY_LENGTH]}: {_shape_of(member, depth - 1)}"
+            for key, member in islice(value.items(), _MAX_SHAPE_KEYS)
+        ]
+        return "{" + ", ".join(members) + "}"
+    shapes = dict.fromkeys(_shape_of(item, depth - 1) for item in value[:_MAX_SHAPE_KEYS])
+    return f"[{', '.join(shapes)}]"
+
+
+def _shape_of_text(text: str, depth: int) -> str:
+    if is_http_url(text):
+        return "URL"
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return "str"
+    return f"str of {_shape_of(parsed, depth - 1)}" if isinstance(parsed, (dict, list)) else "str"
 
 
 def structure_details(mapping: Mapping[str, Any]) -> CoverDetails:
@@ -113,17 +186,28 @@ def _structure_details(record: Any, _: type) -> CoverDetails:
             message = None
     parent, callback = get("parentTaskId"), get("callbackUrl")
     created, completed = get("createTime"), get("completeTime")
+    response, credits = _response(get("response"), flag), get("creditsConsumed")
     return CoverDetails(
         task_id=task_id,
         parent_task_id=None if parent is None else _text("parentTaskId", parent),
         callback_url=None if callback is None else _text("callbackUrl", callback),
         create_time=None if created is None else _time("createTime", created),
         complete_time=None if completed is None else _time("completeTime", completed),
-        response=_response(get("response"), flag),
+        response=response,
         success_flag=flag,
         error_code=code,
         error_message=message,
+        credits_consumed=None if credits is None else _amount("creditsConsumed", credits),
+        record_shape=shape_of(record) if _is_odd(flag, response) else None,
     )
+
+
+def _is_odd(flag: int | str | None, response: CoverResponse) -> bool:
+    """Return whether a record like this was never published: no known state, or no images."""
+    if flag == 1 and response.images:
+        return False
+    state = CoverState.of(flag)
+    return state is CoverState.UNKNOWN or (state is CoverState.SUCCESS and not response.images)
 
 
 def _flag(value: object, status: object) -> int | str | None:
@@ -141,7 +225,7 @@ def _response(value: object, flag: int | str | None) -> CoverResponse:
         # The way in which a job without images says so is no reason to lose the rest.
         if CoverState.of(flag) is CoverState.SUCCESS:
             raise
-        _log_left_out(error.path[1:], error.value)
+        log_left_out(error.path[1:], error.value)
     return CoverResponse()
 
 
@@ -149,38 +233,35 @@ def _images(response: object) -> tuple[str, ...]:
     images = response
     if isinstance(response, (dict, Mapping)):
         images = response.get("images")
-    elif not _is_blank(response):
+    elif not is_blank(response):
         raise DecodeError(".response", response, "an object")
-    if not isinstance(images, (list, tuple)):
-        if _is_blank(images):
-            return ()
-        raise DecodeError(".response.images", images, "an array of URLs")
-    usable = tuple(filter(is_http_url, images))
-    # Null or blank entries are places for images to come.
-    if not usable and not all(map(_is_blank, images)):
-        read_url(".response.images[0]", images[0])
-    if len(usable) < len(images):
-        _log.warning(
-            "%d of %d images are not URLs: left out", len(images) - len(usable), len(images)
-        )
-    return usable
+    return read_images(".response.images", images)
 
 
-def _is_blank(value: object) -> bool:
+def is_blank(value: object) -> bool:
+    """Return whether the value stands for something to come: null, or a text of blanks."""
     return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _amount(name: str, value: object) -> float | None:
+    try:
+        return read_amount("", value)
+    except DecodeError:
+        log_left_out(name, value)
+        return None
 
 
 def _text(name: str, value: object) -> str | None:
     if isinstance(value, str):
         return value or None
-    _log_left_out(name, value)
+    log_left_out(name, value)
     return None
 
 
 def _code(name: str, value: object) -> int | str | None:
     if isinstance(value, (int, str)) and not isinstance(value, bool):
         return None if value in _NO_ERROR else value
-    _log_left_out(name, value)
+    log_left_out(name, value)
     return None
 
 
@@ -191,11 +272,11 @@ def _time(name: str, value: Any) -> datetime | None:
     try:
         return _parse_time(value)
     except (TypeError, ValueError, OverflowError):
-        _log_left_out(name, value)
+        log_left_out(name, value)
         return None
 
 
-def _log_left_out(name: str, value: object) -> None:
+def log_left_out(name: str, value: object) -> None:
     """Log that an informational value cannot be read."""
     _log.warning("%s cannot be read, left out: a %s", name, type(value).__name__)
 
@@ -241,6 +322,7 @@ def _make_converter() -> Converter:
     converter = Converter(detailed_validation=False)
     names = [field.name for field in attrs.fields(CoverDetails)]
     fields: Any = {name: override(rename=_camel_case(name)) for name in names}
+    fields["record_shape"] = override(omit=True)
     converter.register_unstructure_hook(datetime, _format_time)
     converter.register_unstructure_hook(
         CoverResponse,

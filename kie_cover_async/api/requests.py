@@ -2,19 +2,27 @@
 
 import json
 from collections.abc import Callable
-from math import isfinite
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from kie_cover_async.errors import ApiError
+from kie_cover_async.errors import (
+    ApiError,
+    CoverAlreadyExistsError,
+    InvalidRequestError,
+    TaskNotFoundError,
+)
 from kie_cover_async.models import CoverDetails
+from kie_cover_async.validation import is_one_word
 
-from .records import DecodeError, read_url
+from .records import read_amount, read_url
 
 T = TypeVar("T")
 
 ErrorClass = type[ApiError]
 Refusal = tuple[ErrorClass, dict[str, Any]]
 """An error class, and the facts of it that only this endpoint knows."""
+
+
+_NO_RECORD = ("record does not exist", "is null")
 
 
 def _no_refusal_of_its_own(*_: object) -> None:
@@ -37,11 +45,16 @@ class Endpoint(NamedTuple, Generic[T]):
     The last argument is the error class that the code stands for everywhere, `None` for 200. The
     result is `None` if the code means nothing else here. A 200 with data is never a refusal.
     """
-    is_submit: bool = False
-    """Whether the API may start and charge for a job although its answer is lost.
+    not_accepted: frozenset[int] | None = None
+    """The codes after which a submit certainly started no job; `None` if it is not a submit."""
 
-    There is no idempotency key, so such a request must not be repeated.
-    """
+    @property
+    def is_submit(self) -> bool:
+        """Whether the API may start and charge for a job although its answer is lost.
+
+        There is no idempotency key, so such a request must not be repeated.
+        """
+        return self.not_accepted is not None
 
 
 class Request(Generic[T]):
@@ -71,8 +84,11 @@ class Route(NamedTuple):
     name: str
     poll: Callable[[str], Request[CoverDetails]]
     """Makes the request for the record of a cover's task id."""
-    submit: Callable[[str, str], Request[str]]
-    """Makes the request for a new cover from a song's task id and a callback URL."""
+    submit: Callable[[str, str | None], Request[str]]
+    """Makes the request for a new cover from a song's task id and a callback URL.
+
+    Raises `ValueError` if the URL is `None` and the route requires one.
+    """
 
     def __repr__(self) -> str:
         return f"<Route {self.name}>"
@@ -93,18 +109,36 @@ def download_url(image_url: str) -> Request[str]:
     return Request(_DOWNLOAD_URL, body=json_body(url=image_url))
 
 
-def _read_amount(data: object, _: str | None) -> float:
-    # Documented as a whole number, seen with decimals.
-    if isinstance(data, (int, float)) and not isinstance(data, bool):
-        try:
-            if isfinite(amount := float(data)):
-                return amount
-        except OverflowError:
-            pass
-    raise DecodeError("", data, "a finite number")
+def refuse_missing_record(
+    code: int, msg: str, data: object, usual: ErrorClass | None
+) -> Refusal | None:
+    """Read the ways in which either route says that it has no record of an id, or not yet."""
+    # A success without data was seen for unknown ids and for those just created; some servers
+    # write an empty value for null. The Market answers 422, "recordInfo is null".
+    if code == 404 or (code == 200 and not data and data in (None, "", [], {})):
+        return TaskNotFoundError, {}
+    # A server error may well say that something "is null"; it is still a server error.
+    text = msg.lower()
+    if usual in (ApiError, InvalidRequestError) and any(each in text for each in _NO_RECORD):
+        return TaskNotFoundError, {}
+    return None
 
 
-_CREDITS = Endpoint("credit", "/api/v1/chat/credit", _read_amount)
+def refuse_existing_cover(
+    code: int, msg: str, data: object, _: ErrorClass | None
+) -> Refusal | None:
+    """Read the refusal of a song's second cover, in the words of the suno route.
+
+    What the Market answers to one was never shown.
+    """
+    task_id = data.get("taskId") if isinstance(data, dict) else None
+    task_id = task_id if is_one_word(task_id) else None
+    if code == 409 or (code == 400 and (task_id or "already" in msg.lower())):
+        return CoverAlreadyExistsError, {"existing_task_id": task_id}
+    return None
+
+
+_CREDITS = Endpoint("credit", "/api/v1/chat/credit", lambda data, _: read_amount("", data))
 _DOWNLOAD_URL = Endpoint(
     "download-url", "/api/v1/common/download-url", lambda data, _: read_url("", data)
 )

@@ -48,9 +48,6 @@ _ENVELOPE_CODES = (
     | dict.fromkeys((501, 505, 531), e.ApiError)  # the job failed, the feature is disabled
 )
 
-_CERTAINLY_NOT_ACCEPTED = frozenset(
-    {400, 401, 402, 403, 404, 405, 409, 413, 422, 429, 430, 433, 451, 455, 505}
-)
 _RETRYABLE_SUBMITS = frozenset({429, 430})
 
 # What `raw_decode` calls after one more frame.
@@ -130,8 +127,7 @@ def _raise_refusal(
     usual = None
     if code != _OK:
         usual = _ENVELOPE_CODES.get(code, e.ServerError if code >= 500 else e.ApiError)
-    msg = envelope.get("msg")
-    msg = msg if isinstance(msg, str) else ""
+    msg = message_of(envelope)
     refusal = request.endpoint.refusal(code, msg, envelope.get("data"), usual)
     kind, facts = refusal or (usual, {})
     if kind is not None:
@@ -160,14 +156,15 @@ def _api_error(
 ) -> e.ApiError:
     if kind is e.RateLimitedError:
         facts["retry_after"] = response.retry_after
-    is_submit = request.endpoint.is_submit
+    not_accepted = request.endpoint.not_accepted
+    is_submit = not_accepted is not None
     # A gateway answers 5xx to any request, including one that it has passed on.
-    accepted = code not in _CERTAINLY_NOT_ACCEPTED or kind is e.ServerError
+    accepted = kind is e.ServerError or code not in (not_accepted or ())
     return kind(
         task_id=request.task_id,
         request_id=response.request_id,
         retryable=kind.transient and (not is_submit or code in _RETRYABLE_SUBMITS),
-        maybe_accepted=accepted and is_submit,
+        maybe_accepted=is_submit and accepted,
         code=code,
         msg=msg[:_MAX_MESSAGE_LENGTH],
         http_status=response.status,
@@ -196,6 +193,12 @@ def code_of(parsed: Any) -> int | None:
     if isinstance(code, str) and len(code) <= _MAX_CODE_DIGITS:
         return int(code) if code.isascii() and code.isdigit() else None
     return None
+
+
+def message_of(envelope: Mapping[Any, Any]) -> str:
+    """Return the API's own text; some editions of its pages print `message` for `msg`."""
+    texts = (envelope.get(name) for name in ("msg", "message"))
+    return next((text for text in texts if isinstance(text, str)), "")
 
 
 def parse_body(body: bytes | str) -> Any:

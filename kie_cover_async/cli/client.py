@@ -15,13 +15,14 @@ from urllib.request import getproxies, proxy_bypass
 from aiohttp import ClientSession
 from yarl import URL
 
-from kie_cover_async import CoverClient, RateLimiter, __version__, api
+from kie_cover_async import CoverClient, RateLimiter, __version__
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.settings import (
     API_KEY_VARIABLE,
     is_loopback,
     resolve_api_key,
     resolve_base_url,
+    resolve_route,
 )
 from kie_cover_async.transport import HttpClient
 from kie_cover_async.validation import URL_ERRORS, is_http_url, validate_number
@@ -93,7 +94,7 @@ async def fetch_raw(task_id: str, base_url: str | None) -> dict[str, Any]:
     Raises `TransportError` if there is no answer.
     """
     url, key = _resolve(base_url)
-    request = api.SUNO.poll(task_id)
+    request = resolve_route(None).poll(task_id)
     async with _proxied_session(url) as session:
         http_client = HttpClient(
             url,

@@ -550,6 +550,7 @@ def test_unstructured():
         success_flag=3,
         error_code=500,
         error_message="no luck",
+        credits_consumed=0.5,
     )
     assert unstructure_details(details) == {
         "taskId": TASK,
@@ -561,6 +562,7 @@ def test_unstructured():
         "successFlag": 3,
         "errorCode": 500,
         "errorMessage": "no luck",
+        "creditsConsumed": 0.5,
     }
     assert structure_details(json.loads(json.dumps(unstructure_details(details)))) == details
 
@@ -577,6 +579,7 @@ def test_unstructured_emptiness():
         "successFlag": None,
         "errorCode": None,
         "errorMessage": None,
+        "creditsConsumed": None,
     }
 
 

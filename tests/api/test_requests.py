@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from support.api_answers import CALLS, IMAGE, TASK, answer, envelope, outcome_of
+from support.api_answers import CALLS, IMAGE, SUBMITS, TASK, answer, envelope, outcome_of
 
 from kie_cover_async import InvalidResponseError
 from kie_cover_async.api import SUNO, download_url, get_credits
@@ -16,6 +16,8 @@ def test_the_paths():
     assert [(call.method, call.endpoint.path, call.task_id) for call in CALLS.values()] == [
         ("GET", "/api/v1/suno/cover/record-info", TASK),
         ("POST", "/api/v1/suno/cover/generate", None),
+        ("GET", "/api/v1/jobs/recordInfo", TASK),
+        ("POST", "/api/v1/jobs/createTask", None),
         ("GET", "/api/v1/chat/credit", None),
         ("POST", "/api/v1/common/download-url", None),
     ]
@@ -28,7 +30,7 @@ def test_an_endpoint_is_called_by_the_name_it_has_in_logs_and_events():
 
 def test_only_a_request_for_a_cover_is_a_submit():
     """Asking for a cover is paid for, and never repeated; everything else is a read."""
-    assert [name for name, call in CALLS.items() if call.endpoint.is_submit] == ["generate"]
+    assert [name for name, call in CALLS.items() if call.endpoint.is_submit] == SUBMITS
 
 
 def test_a_route_shows_its_name():

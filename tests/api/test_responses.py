@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 from multidict import CIMultiDict
-from support.api_answers import CALLS, answer, envelope, outcome_of, record
+from support.api_answers import CALLS, SUBMITS, answer, envelope, outcome_of, record
 
 from kie_cover_async import InvalidResponseError
 from kie_cover_async.api import Response
@@ -44,8 +44,8 @@ def test_what_is_no_envelope_is_unreadable(body, endpoint):
     assert type(error) is InvalidResponseError
     assert (error.path, error.expected) == ("$", "a JSON object")
     assert 0 < len(error.found) <= 60
-    assert error.retryable is (endpoint != "generate")
-    assert error.maybe_accepted is (endpoint == "generate")
+    assert error.retryable is (endpoint not in SUBMITS)
+    assert error.maybe_accepted is (endpoint in SUBMITS)
 
 
 @pytest.mark.parametrize("body", NO_ENVELOPES.values(), ids=NO_ENVELOPES)

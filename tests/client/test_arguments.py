@@ -85,7 +85,7 @@ VERBS = [
         for value in NO_IDS
     ],
     *[
-        (verb, A_SONG | {"callback_url": value}, error)
+        (verb, A_SONG | {"callback_url": value}, ValueError if value is None else error)
         for verb in ("generate_cover", "generate_and_wait")
         for values, error in ((NO_URLS, ValueError), (NO_TEXTS, TypeError))
         for value in values

@@ -7,6 +7,7 @@ from multidict import CIMultiDict
 
 from kie_cover_async import KieCoverError
 from kie_cover_async.api import (
+    MARKET,
     SUNO,
     Request,
     Response,
@@ -22,9 +23,13 @@ RAY = "9a0b1c2d3e4f-FRA"
 CALLS: dict[str, Request[Any]] = {
     "record-info": SUNO.poll(TASK),
     "generate": SUNO.submit("73d6128b3523a0079df10da9471017c8", "https://example.com/hook"),
+    "recordInfo": MARKET.poll(TASK),
+    "createTask": MARKET.submit("73d6128b3523a0079df10da9471017c8", None),
     "credit": get_credits(),
     "download-url": download_url(IMAGE),
 }
+
+SUBMITS = ["generate", "createTask"]
 
 
 def answer(body: object, status: int = 200, **headers: str) -> Response:

@@ -26,7 +26,14 @@ from kie_cover_async.callbacks import parse_callback, sign_callback, verify_sign
 from support.api_answers import outcome_of
 from support.pickling import pickled
 
-VALUES = {"record-info": CoverDetails, "generate": str, "credit": float, "download-url": str}
+VALUES = {
+    "record-info": CoverDetails,
+    "recordInfo": CoverDetails,
+    "generate": str,
+    "createTask": str,
+    "credit": float,
+    "download-url": str,
+}
 
 
 def check_answer(call: str, answer: Response) -> None:
