@@ -279,11 +279,11 @@ def test_given_route_precedes_the_environment(monkeypatch):
 @pytest.mark.parametrize("given", ["", "Market", "suno ", "4o", 7, b"suno", ["suno"]])
 def test_other_route_is_refused(given):
     """The error names both routes."""
-    with pytest.raises(ValueError, match="^route must be 'suno' or 'market', not "):
+    with pytest.raises(ValueError, match=r"^route must be 'suno' or 'market', not "):
         resolve_route(given)
 
 
 def test_other_route_in_the_environment_is_refused_by_its_name(monkeypatch):
     monkeypatch.setenv("KIE_ROUTE", "marked")
-    with pytest.raises(ValueError, match="^KIE_ROUTE must be 'suno' or 'market', not 'marked'"):
+    with pytest.raises(ValueError, match=r"^KIE_ROUTE must be 'suno' or 'market', not 'marked'"):
         resolve_route(None)
