@@ -158,6 +158,7 @@ async def run(emulated: Service, account: Account) -> None:
             "soak",
             base_url=emulated.url,
             rate_limiter=RateLimiter.unlimited(),
+            submit_rate_limiter=RateLimiter.unlimited(),
             retry=RetryPolicy(initial_delay=0.05, max_delay=1.0),
             inbox=inbox,
         ) as client,
