@@ -33,6 +33,7 @@ from kie_cover_async import (
     TaskNotFoundError,
     TransportError,
     errors,
+    structure_details,
 )
 
 FAILED = CoverDetails(task_id="a", success_flag=3, error_code=531, error_message="No luck")
@@ -348,3 +349,11 @@ def test_a_message_is_of_bounded_length(error):
     """A fact of a megabyte is cut in the message."""
     assert len(str(error)) < 600
     assert "xxx…" in str(error)
+
+
+@pytest.mark.parametrize("error", [CoverFailedError, CoverTimeoutError])
+def test_an_unknown_shape_of_record_is_in_the_message(error):
+    """Keys and types are shown, for a report."""
+    details = structure_details({"taskId": "a", "successFlag": 1, "odd": [1]})
+    facts = {"polls": 1, "waited": 1.0} if error is CoverTimeoutError else {}
+    assert "{taskId: str, successFlag: int, odd: [int]}" in str(error(details=details, **facts))

@@ -205,3 +205,10 @@ fields = st.lists(st.sampled_from(genuine) | st.tuples(names, texts), max_size=3
 def test_only_signed_callbacks_are_verified(headers, body):
     """Any headers and body give our own error, unless the key has signed the body's id."""
     check_callback(headers, body)
+
+
+@pytest.mark.parametrize("results", ["{broken", '{"resultUrls":{"a":1}}'])
+def test_images_of_the_market_that_cannot_be_read_are_left_out(results):
+    """A callback is a reason to poll, whatever its images are."""
+    body = {"code": 200, "data": {"taskId": "a", "state": "success", "resultJson": results}}
+    assert parse_callback(body).images is None
