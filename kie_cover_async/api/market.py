@@ -15,6 +15,7 @@ from kie_cover_async.validation import is_one_word, short_repr
 
 from .records import DecodeError, is_blank, log_left_out, read_images, shape_of, structure
 from .requests import (
+    NOT_ACCEPTED,
     Endpoint,
     Request,
     Route,
@@ -25,7 +26,7 @@ from .requests import (
 from .responses import parse_body
 
 _MODEL = "ai-music-api/cover-generate"
-# The words that the vendor's pages list for `state`. Any other is kept, and means `UNKNOWN`.
+# The words that the vendor's pages list for `state`. Any other means `UNKNOWN`.
 _FLAGS = {
     "waiting": CoverState.PENDING.value,
     "queuing": CoverState.PENDING.value,
@@ -33,11 +34,6 @@ _FLAGS = {
     "success": CoverState.SUCCESS.value,
     "fail": CoverState.GENERATE_COVER_FAILED.value,
 }
-# The codes of `createTask` after which no job was started. Not 500: its "task id is blank" was
-# reported for a job that the vendor could not name, which may be there. Nor 501, a failed job.
-_NOT_ACCEPTED = frozenset(
-    {400, 401, 402, 403, 404, 405, 409, 413, 422, 429, 430, 433, 451, 455, 505}
-)
 
 
 def claimed_images(record: Mapping[Any, Any]) -> tuple[str, ...]:
@@ -107,7 +103,10 @@ def _read_flag(record: Mapping[Any, Any]) -> str | None:
         return CoverState.SUCCESS.value if is_success else None
     if not isinstance(state, str):
         raise DecodeError(".state", state, "a text")
-    return _FLAGS.get(state.strip().lower(), state)
+    if flag := _FLAGS.get(state.strip().lower()):
+        return flag
+    # A number or a word of the suno route means nothing here, and must not end a wait.
+    return state if CoverState.of(state) is CoverState.UNKNOWN else f"state {state}"
 
 
 def _find_images(record: Mapping[Any, Any]) -> tuple[str, ...]:
@@ -116,26 +115,29 @@ def _find_images(record: Mapping[Any, Any]) -> tuple[str, ...]:
     Raises:
         DecodeError: There are none, and what stands in their place is neither blank nor readable.
     """
-    problem: DecodeError | None = None
+    problems: list[DecodeError] = []
     for name in ("resultJson", "response"):
-        try:
-            for path, value in _image_places(name, record.get(name)):
+        for path, value in _image_places(name, record.get(name), problems):
+            try:
                 if images := read_images(path, value):
                     return images
-        except DecodeError as error:
-            problem = problem or error
-    if problem is not None:
-        raise problem
+            except DecodeError as error:
+                problems.append(error)
+    if problems:
+        raise problems[0]
     return ()
 
 
-def _image_places(name: str, value: object) -> Iterator[tuple[str, object]]:
+def _image_places(
+    name: str, value: object, problems: list[DecodeError]
+) -> Iterator[tuple[str, object]]:
     """Yield where other models have their URLs. A URL anywhere else may be the caller's own."""
     if is_blank(value):
         return
     results = parse_body(value) if isinstance(value, str) else value
     if not isinstance(results, Mapping):
-        raise DecodeError(f".{name}", value, "an object")
+        problems.append(DecodeError(f".{name}", value, "an object"))
+        return
     yield f".{name}.resultUrls", results.get("resultUrls")
     yield f".{name}.images", results.get("images")
     for outer in ("data", "resultObject"):
@@ -171,7 +173,7 @@ _CREATE_TASK = Endpoint(
     "/api/v1/jobs/createTask",
     _read_new_id,
     refuse_existing_cover,
-    not_accepted=_NOT_ACCEPTED,
+    not_accepted=NOT_ACCEPTED,
 )
 
 MARKET = Route("market", poll=_poll, submit=_submit)

@@ -122,7 +122,7 @@ def _shape_of(value: object, depth: int) -> str:
         return _shape_of_text(value, depth)
     if not isinstance(value, (Mapping, list, tuple)):
         return "null" if value is None else type(value).__name__
-    if not depth:
+    if depth <= 0:
         return "…"
     if isinstance(value, Mapping):
         members = [

@@ -22,6 +22,15 @@ Refusal = tuple[ErrorClass, dict[str, Any]]
 """An error class, and the facts of it that only this endpoint knows."""
 
 
+NOT_ACCEPTED = frozenset(
+    {400, 401, 402, 403, 404, 405, 409, 413, 422, 429, 430, 433, 451, 455, 505}
+)
+"""The codes of a submit after which no job was started, by the pages of both routes.
+
+Not 500: "task id is blank" was reported for a job that the vendor could not name, which may exist.
+Nor 501, a failed job.
+"""
+
 _NO_RECORD = ("record does not exist", "is null")
 
 
@@ -131,8 +140,9 @@ def refuse_existing_cover(
 
     What the Market answers to one was never shown.
     """
-    task_id = data.get("taskId") if isinstance(data, dict) else None
-    task_id = task_id if is_one_word(task_id) else None
+    facts = data if isinstance(data, dict) else {}
+    ids = filter(is_one_word, map(facts.get, ("taskId", "recordId")))
+    task_id = next(ids, None)
     if code == 409 or (code == 400 and (task_id or "already" in msg.lower())):
         return CoverAlreadyExistsError, {"existing_task_id": task_id}
     return None

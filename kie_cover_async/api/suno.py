@@ -8,17 +8,13 @@ from kie_cover_async.validation import short_repr
 
 from .records import DecodeError, read_id, structure
 from .requests import (
+    NOT_ACCEPTED,
     Endpoint,
     Request,
     Route,
     json_body,
     refuse_existing_cover,
     refuse_missing_record,
-)
-
-# The codes of `generate` after which no job was started, by the vendor's pages.
-_NOT_ACCEPTED = frozenset(
-    {400, 401, 402, 403, 404, 405, 409, 413, 422, 429, 430, 433, 451, 455, 505}
 )
 
 
@@ -57,7 +53,7 @@ _GENERATE = Endpoint(
     "/api/v1/suno/cover/generate",
     _read_new_id,
     refuse_existing_cover,
-    not_accepted=_NOT_ACCEPTED,
+    not_accepted=NOT_ACCEPTED,
 )
 
 SUNO = Route("suno", poll=_poll, submit=_submit)

@@ -200,6 +200,7 @@ def test_only_a_record_can_be_missing():
         (400, None, "Cover ALREADY generated", None),
         (400, {"taskId": TASK}, "Bad Request", TASK),
         (400, {"taskId": TASK}, "Cover already generated", TASK),
+        (409, {"recordId": TASK}, "", TASK),
         (409, {"taskId": ""}, "", None),
         (409, {"taskId": 7}, "", None),
         (409, {"taskId": "\ud800"}, "", None),

@@ -87,6 +87,9 @@ STATES = {
     " Generating ": CoverState.GENERATING,
     "paused": CoverState.UNKNOWN,
     "failed": CoverState.UNKNOWN,
+    "1": CoverState.UNKNOWN,
+    "3": CoverState.UNKNOWN,
+    "CREATE_TASK_FAILED": CoverState.UNKNOWN,
 }
 
 
@@ -153,6 +156,7 @@ def in_json(**results):
         {"resultJson": None, "response": json.dumps({"resultUrls": [IMAGE, OTHER]})},
         {"resultJson": "{broken", "response": {"resultUrls": [IMAGE, OTHER]}},
         {"resultJson": "7", "response": {"data": {"images": [IMAGE, OTHER]}}},
+        in_json(resultUrls={"url": OTHER}, images=[IMAGE, OTHER]),
         in_json(resultUrls=[None]) | {"response": {"resultObject": {"images": [IMAGE, OTHER]}}},
         in_json(resultUrls=[IMAGE, None, OTHER]) | {"response": {"resultUrls": ["https://no/"]}},
     ],
@@ -320,3 +324,11 @@ def test_shape_of_a_huge_record_is_bounded():
         deep = [{"k" * 100: deep}]
     many = {str(number): number for number in range(1000)}
     assert len(read(state="paused", deep=deep, many=many).record_shape) <= 2000
+
+
+def test_shape_of_texts_within_texts_ends():
+    """A JSON text at the deepest level that is shown is not followed further."""
+    nested: object = json.dumps([[[[[[1]]]]]])
+    for _ in range(5):
+        nested = [nested]
+    assert read(state="paused", nested=nested).record_shape.endswith("nested: [[[[[str of …]]]]]}")

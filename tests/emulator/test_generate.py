@@ -35,10 +35,11 @@ async def test_a_submit_needs_a_song(caller, song):
     assert answer["code"] == 422
 
 
+@pytest.mark.parametrize("path", [GENERATE, "/api/v1/common/download-url"])
 @pytest.mark.parametrize("body", ["text", [1]])
-async def test_a_body_that_is_not_an_object_is_refused(caller, body):
+async def test_a_body_that_is_not_an_object_is_refused(caller, path, body):
     """A body that is not a JSON object is a format error."""
-    assert (await caller.post(GENERATE, body))["code"] == 400
+    assert (await caller.post(path, body))["code"] == 400
 
 
 async def test_a_body_that_is_not_json_is_refused(caller):
