@@ -116,26 +116,29 @@ def _find_images(record: Mapping[Any, Any]) -> tuple[str, ...]:
     Raises:
         DecodeError: There are none, and what stands in their place is neither blank nor readable.
     """
-    problem: DecodeError | None = None
+    problems: list[DecodeError] = []
     for name in ("resultJson", "response"):
-        try:
-            for path, value in _image_places(name, record.get(name)):
+        for path, value in _image_places(name, record.get(name), problems):
+            try:
                 if images := read_images(path, value):
                     return images
-        except DecodeError as error:
-            problem = problem or error
-    if problem is not None:
-        raise problem
+            except DecodeError as error:
+                problems.append(error)
+    if problems:
+        raise problems[0]
     return ()
 
 
-def _image_places(name: str, value: object) -> Iterator[tuple[str, object]]:
+def _image_places(
+    name: str, value: object, problems: list[DecodeError]
+) -> Iterator[tuple[str, object]]:
     """Yield where other models have their URLs. A URL anywhere else may be the caller's own."""
     if is_blank(value):
         return
     results = parse_body(value) if isinstance(value, str) else value
     if not isinstance(results, Mapping):
-        raise DecodeError(f".{name}", value, "an object")
+        problems.append(DecodeError(f".{name}", value, "an object"))
+        return
     yield f".{name}.resultUrls", results.get("resultUrls")
     yield f".{name}.images", results.get("images")
     for outer in ("data", "resultObject"):

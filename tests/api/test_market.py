@@ -15,6 +15,7 @@ from kie_cover_async import (
     unstructure_details,
 )
 from kie_cover_async.api import MARKET
+from kie_cover_async.api.callback import parse_callback
 
 pytestmark = pytest.mark.usefixtures("parser")
 
@@ -153,6 +154,7 @@ def in_json(**results):
         {"resultJson": None, "response": json.dumps({"resultUrls": [IMAGE, OTHER]})},
         {"resultJson": "{broken", "response": {"resultUrls": [IMAGE, OTHER]}},
         {"resultJson": "7", "response": {"data": {"images": [IMAGE, OTHER]}}},
+        in_json(resultUrls={"url": OTHER}, images=[IMAGE, OTHER]),
         in_json(resultUrls=[None]) | {"response": {"resultObject": {"images": [IMAGE, OTHER]}}},
         in_json(resultUrls=[IMAGE, None, OTHER]) | {"response": {"resultUrls": ["https://no/"]}},
     ],
@@ -207,6 +209,12 @@ def test_unreadable_images_of_another_state_are_left_out(state, fields, caplog):
     caplog.set_level(logging.WARNING)
     assert read(state=state, **fields).images == ()
     assert "cannot be read" in caplog.text
+
+
+def test_callback_with_unreadable_images_claims_none():
+    """The callback is still a reason to poll."""
+    data = {"taskId": TASK, "state": "success", "resultJson": "{broken"}
+    assert parse_callback({"code": 200, "data": data}).images is None
 
 
 # What informs.

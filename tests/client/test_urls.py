@@ -26,6 +26,8 @@ def test_the_url_of_each_request():
     assert {name: str(http.url_of(call)) for name, call in CALLS.items()} == {
         "record-info": f"https://h/api/v1/suno/cover/record-info?taskId={TASK}",
         "generate": "https://h/api/v1/suno/cover/generate",
+        "recordInfo": f"https://h/api/v1/jobs/recordInfo?taskId={TASK}",
+        "createTask": "https://h/api/v1/jobs/createTask",
         "credit": "https://h/api/v1/chat/credit",
         "download-url": "https://h/api/v1/common/download-url",
     }
