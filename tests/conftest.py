@@ -25,6 +25,13 @@ settings.load_profile("repeatable")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(params=["suno", "market"])
+def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs the test once for each route, which every client without one of its own takes."""
+    monkeypatch.setenv("KIE_ROUTE", request.param)
+    return request.param
+
+
 @pytest.fixture
 def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
     """Returns when it is so; what happens elsewhere, nobody is told of."""

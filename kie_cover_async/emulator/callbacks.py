@@ -9,7 +9,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import ip_address
 from random import Random
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from attrs import define, field, frozen
@@ -140,21 +140,24 @@ def compose(
 
 def _genuine_body(job: Job, publish: Publish) -> bytes:
     job.end()
-    if job.outcome == "success":
-        return _body(200, "success", job.task_id, publish(job))
-    code = job.script.error_code if isinstance(job.script.error_code, int) else 501
-    message = job.script.error_message or "Cover generation failed"
-    return _body(code, message, job.task_id, None)
+    return _body(job, publish(job) if job.outcome == "success" else None)
 
 
 def _forged_body(job: Job) -> bytes:
     name = blake2b(job.task_id.encode(), digest_size=16).hexdigest()
-    images = [f"{_FORGED_ORIGIN}/{name}_{n}.png" for n in range(2)]
-    return _body(200, "success", job.task_id, images)
+    return _body(job, [f"{_FORGED_ORIGIN}/{name}_{n}.png" for n in range(2)])
 
 
-def _body(code: int, msg: str, task_id: str, images: list[str] | None) -> bytes:
-    return to_json({"code": code, "msg": msg, "data": {"taskId": task_id, "images": images}})
+def _body(job: Job, images: list[str] | None) -> bytes:
+    return to_json((job.callback_body or _suno_body)(job, images))
+
+
+def _suno_body(job: Job, images: list[str] | None) -> dict[str, Any]:
+    code, msg = 200, "success"
+    if images is None:
+        code = job.script.error_code if isinstance(job.script.error_code, int) else 501
+        msg = job.script.error_message or "Cover generation failed"
+    return {"code": code, "msg": msg, "data": {"taskId": job.task_id, "images": images}}
 
 
 def _signature(key: str, task_id: str, timestamp: int) -> dict[str, str]:

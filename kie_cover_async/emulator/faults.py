@@ -84,7 +84,7 @@ _REMOVED: Final = _Marker.REMOVED
 class Fault:
     """A fault of one answer; the class methods below make them.
 
-    On `generate`, a fault with `accepted` happens after the job was created and the credits were
+    On a submit, a fault with `accepted` happens after the job was created and the credits were
     taken, so that only the answer is lost. Without `accepted` the request is lost before that.
     """
 
@@ -113,7 +113,7 @@ class Fault:
 
         `code` is 429, 405, 430 or 433. `retry_after` is in seconds and adds a `Retry-After`,
         written as that number or, `as_date`, as the HTTP date that many seconds ahead.
-        On `generate` nothing is created.
+        On a submit nothing is created.
         """
         return cls(
             name="rate-limited",
@@ -261,9 +261,11 @@ class FaultRule:
         default = 1 if self.rate is None else inf
         self.remaining = default if self.count is None else self.count
 
-    def matches(self, endpoint: str, task_id: str | None) -> bool:
+    def matches(self, endpoint: str, task_id: str | None, kind: str) -> bool:
         """Return whether this request may be affected; count it if it is one to skip."""
-        is_meant = endpoint == self.endpoint or (self.endpoint is None and endpoint != "image")
+        is_meant = self.endpoint in (endpoint, kind) or (
+            self.endpoint is None and endpoint != "image"
+        )
         if not is_meant or self.task_id not in (None, task_id):
             return False
         self.skipped += 1
@@ -277,10 +279,10 @@ class FaultPlan:
     rng: Random
     rules: list[FaultRule] = field(factory=list)
 
-    def choose(self, endpoint: str, task_id: str | None) -> Fault | None:
+    def choose(self, endpoint: str, task_id: str | None, kind: str = "other") -> Fault | None:
         """Return the fault of this request: that of the first rule that affects it, if any."""
         # Every rule counts the request, also those after the first that affects it.
-        matching = [rule for rule in self.rules if rule.matches(endpoint, task_id)]
+        matching = [rule for rule in self.rules if rule.matches(endpoint, task_id, kind)]
         for rule in matching:
             if rule.rate is None or rule.rate >= 1 or self.rng.random() < rule.rate:
                 rule.remaining -= 1

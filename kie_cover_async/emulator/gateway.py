@@ -17,14 +17,14 @@ from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
 from attrs import define, evolve, field, frozen
 
-from . import suno, values
+from . import market, suno, values
 from .faults import Answer, Fault, FaultPlan
 from .images import png
 from .jobs import Instant
-from .service import UNKNOWN, Call, Service
+from .service import UNKNOWN, Call, Endpoint, Service
 from .values import Duration, draw
 
-ENDPOINTS = suno.ENDPOINTS
+ENDPOINTS = suno.ENDPOINTS | market.ENDPOINTS
 
 Request = web.BaseRequest
 Response = web.StreamResponse
@@ -53,7 +53,7 @@ class ReceivedRequest:
     """One request as it arrived.
 
     `endpoint` is one of `CoverEmulator.ENDPOINTS`, or empty for a path that the API does not have;
-    `task_id` is the job's id, or the song's on `generate`. `received` is in `loop.time()`, `peer`
+    `task_id` is the job's id, or the song's on a submit. `received` is in `loop.time()`, `peer`
     the client's address and port. Requests with the same `connection` arrived over the same one.
     `fault` is the fault of the answer, by a rule or by the job's script.
     """
@@ -96,9 +96,9 @@ class Gateway:
 
     async def serve_api(self, request: Request, connection: Connection) -> Response:
         incoming = _Incoming(request, connection, self.now(), await request.read())
-        call = _parse_call(request, incoming.body)
         endpoint = ENDPOINTS.get((request.method, request.path), UNKNOWN)
-        fault = self.faults.choose(endpoint.name, call.task_id)
+        call = _parse_call(endpoint, request, incoming.body)
+        fault = self.faults.choose(endpoint.name, call.task_id, endpoint.kind)
         answer = self.service.answer(endpoint, call, fault, incoming.now)
         if endpoint.kind == "poll":
             self.polls[call.task_id] += 1
@@ -162,12 +162,13 @@ class Gateway:
         return {**headers, **answer.headers}
 
 
-def _parse_call(request: Request, body: bytes) -> Call:
+def _parse_call(endpoint: Endpoint, request: Request, body: bytes) -> Call:
     authorization = request.headers.get("Authorization", "")
     if request.method == "GET":
         return Call(authorization, request.query.get("taskId"))
-    fields = _json_object(body)
-    task_id = fields.get("taskId") if fields else None
+    fields = task_id = _json_object(body)
+    for name in endpoint.id_path:
+        task_id = task_id.get(name) if isinstance(task_id, dict) else None
     return Call(authorization, task_id if isinstance(task_id, str) else None, fields)
 
 

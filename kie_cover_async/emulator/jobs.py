@@ -1,6 +1,6 @@
 """Cover jobs: the scripts that they follow, and their state at a given time."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from random import Random
 from typing import Any, Final, Literal, NamedTuple, get_args
@@ -65,7 +65,7 @@ def _parse_statuses(statuses: Iterable[ScriptedStatus] | None) -> tuple[Status, 
 class CoverScript:
     """The course of one job.
 
-    By time: the job is invisible (`data: null`) for `visible_after` seconds, is being generated
+    By time: the job is answered like an unknown id for `visible_after` seconds, is being generated
     until `seconds` after its creation, and then ends as `end` says. If either is `None`, the
     emulator's own setting is used.
 
@@ -73,7 +73,8 @@ class CoverScript:
     `missing` (`data: null`), `pending` (flag 0), `generating` (flag 2), `success`, `failure`
     (flag 3), `bare-success` (flag 1, no images yet), `429`, `500`, a `Fault` that happens while the
     cover is being generated, or a pair such as `("success", Fault.truncated_json())`. If all are
-    words, they may be one str: `statuses="pending, generating, 429, success"`.
+    words, they may be one str: `statuses="pending, generating, 429, success"`. The Market route
+    writes the same as 422 "recordInfo is null", `waiting`, `generating`, `success` and `fail`.
 
     `images` is the number of images of a success; `error_code` and `error_message` are written
     into the record of a failure.
@@ -100,9 +101,16 @@ def parse_script(script: CoverScript | str) -> CoverScript:
     return script
 
 
+CallbackBody = Callable[["Job", list[str] | None], dict[str, Any]]
+"""Returns a callback's body from the job and its images, which are `None` if it has failed."""
+
+
 @define(kw_only=True)
 class Job:
-    """One job; `polls` counts how often its record has been polled."""
+    """One job; `polls` counts how often its record has been polled.
+
+    `callback_body` belongs to the route of its submit; `None` stands for that of the suno route.
+    """
 
     task_id: str
     music_task_id: str
@@ -111,6 +119,7 @@ class Job:
     visible_after: float
     created: Instant
     callback_url: str | None = None
+    callback_body: CallbackBody | None = None
     polls: int = 0
     ended_after: float | None = None
 
@@ -190,6 +199,7 @@ class JobFactory:
         script: CoverScript | None = None,
         task_id: str | None = None,
         callback_url: str | None = None,
+        callback_body: CallbackBody | None = None,
     ) -> Job:
         rng = Random(f"{self.seed}/{music_task_id}")
         own_id, end = f"{rng.getrandbits(128):032x}", self._end(rng.random())
@@ -203,6 +213,7 @@ class JobFactory:
             visible_after=self.visible_after if visible_after is None else visible_after,
             created=created,
             callback_url=callback_url,
+            callback_body=callback_body,
         )
 
     def song_id(self, number: int) -> str:

@@ -12,6 +12,8 @@ from .jobs import CoverScript, JobFactory, parse_script
 from .service import Limits, Service
 from .values import Duration
 
+_KINDS = ("poll", "submit")
+
 
 class CoverEmulator:
     """An emulator of KIE.ai's cover API, on real sockets of 127.0.0.1::
@@ -20,10 +22,12 @@ class CoverEmulator:
             task_id = emulator.add_job()
             ...  # point a client at emulator.url
 
-    It answers `record-info`, `generate`, `credit` and `download-url` as the service was observed to
-    do: HTTP 200 with the error code inside the envelope, `data: null` for unknown ids, flag 2 while
-    a cover is being generated, times as epoch milliseconds. Images are on a second origin, which
-    refuses (403) any request with an `Authorization` header.
+    It answers `record-info` and `generate` of the suno route, `recordInfo` and `createTask` of the
+    Market route, `credit` and `download-url` as the service was observed to do: HTTP 200 with the
+    error code inside the envelope, `data: null` or 422 for unknown ids, flag 2 or the state
+    `generating` while a cover is being generated, times as epoch milliseconds. Both routes show the
+    same jobs. Images are on a second origin, which refuses (403) any request with an
+    `Authorization` header.
 
     - `port`, `image_port`: 0 takes a free one, which is kept when started again.
     - `api_key`: the one accepted key; `None` accepts any bearer key that is not empty.
@@ -31,13 +35,14 @@ class CoverEmulator:
       song, not on the order in which requests arrive.
     - `generation_time`: seconds from creation to the end of a job; a number, a range to draw from
       uniformly, or a callable that is given a `random.Random`.
-    - `visible_after`: seconds during which a new job is still answered with `data: null`.
+    - `visible_after`: seconds during which a new job is still answered like an unknown id.
     - `failure_rate`, `stuck_rate`: the shares of the unscripted jobs that end in failure and that
       never end.
-    - `credits`, `price`: the account's credits, and how many one `generate` takes. Code 402 answers
-      if there are too few.
+    - `credits`, `price`: the account's credits, and how many one submit takes on either route (by
+      the vendor's catalogue a cover costs nothing on the Market route). Code 402 answers if there
+      are too few.
     - `latency`: seconds before each answer, in the notations of `generation_time`.
-    - `unknown_songs`: ids for which `generate` answers "Original music record does not exist".
+    - `unknown_songs`: ids for which a submit answers "Original music record does not exist".
     - `duplicates`, `duplicate_reveals_task_id`: the code for a second request for one song, and
       whether the answer has the first job's id (documented, but never seen).
     - `limits`: how many requests it takes; `Limits()` has the vendor's numbers. Requests above them
@@ -231,12 +236,14 @@ class CoverEmulator:
 
         The share `rate` is of all later requests; with a `count`, at most that many are affected.
 
-        If `endpoint` or `task_id` are given, only their requests are affected (on `generate` the id
-        is the song's); images only if `endpoint` is `image`. The first `after` of these requests
-        pass. If several faults match, the one added first is applied.
+        If `endpoint` or `task_id` are given, only their requests are affected (on a submit the id
+        is the song's); images only if `endpoint` is `image`. The endpoints `poll` and `submit` are
+        those of both routes. The first `after` of these requests pass. If several faults match,
+        the one added first is applied.
         """
-        if endpoint is not None and endpoint not in self.ENDPOINTS:
-            raise ValueError(f"no endpoint is called {endpoint!r}: {', '.join(self.ENDPOINTS)}")
+        accepted = (*self.ENDPOINTS, *_KINDS)
+        if endpoint is not None and endpoint not in accepted:
+            raise ValueError(f"no endpoint is called {endpoint!r}: {', '.join(accepted)}")
         rule = FaultRule(
             fault=fault, count=count, rate=rate, endpoint=endpoint, task_id=task_id, after=after
         )

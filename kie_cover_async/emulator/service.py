@@ -13,7 +13,7 @@ from attrs.validators import in_, optional
 from . import values
 from .callbacks import CallbackSender
 from .faults import Answer, Fault, envelope, rate_limited, server_error, to_json
-from .jobs import Instant, Job, JobFactory
+from .jobs import Instant, Job, JobFactory, Status
 
 Window = tuple[int, float]
 """A number of requests, and the seconds in which they may come."""
@@ -32,11 +32,15 @@ class Call:
 
 
 class Endpoint(NamedTuple):
-    """One endpoint of a route: its name, and the function that answers it."""
+    """One endpoint of a route: its name, and the function that answers it.
+
+    `id_path` leads to the song's id in the body of a POST.
+    """
 
     name: str
     answer: "Callable[[Service, Call, Instant], Answer]"
     kind: Literal["poll", "submit", "other"] = "other"
+    id_path: tuple[str, ...] = ("taskId",)
 
 
 # The API's own answer for an unknown path is not recorded.
@@ -48,8 +52,8 @@ class Limits:
     """How many requests the service takes from its account; the defaults are the vendor's.
 
     Each limit is a number and the seconds of a sliding window: `(10, 1.0)` takes a request if fewer
-    than ten were taken in the second before it. `None` is no limit. `submits` is for `generate`,
-    `polls` for all other requests to the API; images have no limit.
+    than ten were taken in the second before it. `None` is no limit. `submits` is for `generate` and
+    `createTask` together, `polls` for all other requests to the API; images have no limit.
     """
 
     polls: Window | None = field(default=(10, 1.0), validator=values.window)
@@ -131,12 +135,35 @@ class Service:
         self.callbacks.on_job_added(job)
         return job.task_id
 
+    def submit(self, song: str, now: Instant, **settings: Any) -> Answer | str:
+        """Create a job for the song and take its price: return its id, or the refusal."""
+        if song in self.unknown_songs:
+            return envelope(422, "Original music record does not exist")
+        if song in self.songs:
+            data = {"taskId": self.songs[song]} if self.duplicate_reveals_task_id else None
+            return envelope(int(self.duplicates), _DUPLICATE_MESSAGES[self.duplicates], data)
+        if self.credits < self.price:
+            return envelope(402, "The current credits are insufficient. Please top up.")
+        self.credits -= self.price
+        return self.add_job(song, now, **settings)
+
+    def poll(self, job: Job, now: Instant) -> tuple[Status, list[str]]:
+        """Return the status for this poll of the job and, if it is a success, the image URLs."""
+        status = job.poll(now)
+        images = self.publish(job) if status.stage == "success" else []
+        if status.stage in ("success", "failure"):
+            self.callbacks.on_end_polled(job)
+        return status, images
+
     def publish(self, job: Job) -> list[str]:
         """Make the job's images available and return their URLs."""
         paths = job.image_paths()
         self.images.update(dict.fromkeys(paths, job.task_id))
         return [self.image_url + path for path in paths]
 
+
+_DUPLICATE_MESSAGES = {"400": "Cover already generated", "409": "Cover record already exists"}
+NOT_AN_OBJECT = envelope(400, "The request body is not a JSON object")
 
 # As recorded: HTTP 200, and an envelope without the field `data`.
 _UNAUTHORIZED = Answer(

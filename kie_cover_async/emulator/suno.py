@@ -1,4 +1,4 @@
-"""The Suno route: its endpoints, and their answers as they were recorded or documented.
+"""The Suno route and the endpoints of no route, with their answers as recorded or documented.
 
 Another route is another file like this one; `gateway` joins their `ENDPOINTS`.
 """
@@ -9,10 +9,9 @@ from attrs import evolve
 
 from .faults import Answer, envelope
 from .jobs import TERMINAL_STAGES, Instant, Job, Stage
-from .service import Call, Endpoint, Service
+from .service import NOT_AN_OBJECT, Call, Endpoint, Service
 
 _FLAGS = {"pending": 0, "generating": 2, "bare-success": 1, "success": 1, "failure": 3}
-_DUPLICATE_MESSAGES = {"400": "Cover already generated", "409": "Cover record already exists"}
 
 
 def success(data: Any) -> Answer:
@@ -25,10 +24,7 @@ def _record_info(service: Service, call: Call, now: Instant) -> Answer:
     job = service.jobs.get(call.task_id)
     if job is None:
         return success(None)
-    status = job.poll(now)
-    images = service.publish(job) if status.stage == "success" else []
-    if status.stage in ("success", "failure"):
-        service.callbacks.on_end_polled(job)
+    status, images = service.poll(job, now)
     return evolve(success(record(job, status.stage, images)), fault=status.fault)
 
 
@@ -51,25 +47,14 @@ def record(job: Job, stage: Stage, images: list[str]) -> dict[str, Any] | None:
 
 def _generate(service: Service, call: Call, now: Instant) -> Answer:
     if call.fields is None:
-        return _NOT_AN_OBJECT
+        return NOT_AN_OBJECT
     if not call.task_id:
         return envelope(422, "Please enter taskId.")
     callback_url = call.fields.get("callBackUrl")
     if not isinstance(callback_url, str) or not callback_url:
         return envelope(422, "Please enter callBackUrl.")
-    return _submit(service, call.task_id, callback_url, now)
-
-
-def _submit(service: Service, song: str, callback_url: str, now: Instant) -> Answer:
-    if song in service.unknown_songs:
-        return envelope(422, "Original music record does not exist")
-    if song in service.songs:
-        data = {"taskId": service.songs[song]} if service.duplicate_reveals_task_id else None
-        return envelope(int(service.duplicates), _DUPLICATE_MESSAGES[service.duplicates], data)
-    if service.credits < service.price:
-        return envelope(402, "The current credits are insufficient. Please top up.")
-    service.credits -= service.price
-    return success({"taskId": service.add_job(song, now, callback_url=callback_url)})
+    accepted = service.submit(call.task_id, now, callback_url=callback_url)
+    return success({"taskId": accepted}) if isinstance(accepted, str) else accepted
 
 
 def _credit(service: Service, call: Call, now: Instant) -> Answer:  # noqa: ARG001 - an endpoint's
@@ -78,15 +63,13 @@ def _credit(service: Service, call: Call, now: Instant) -> Answer:  # noqa: ARG0
 
 def _download_url(service: Service, call: Call, now: Instant) -> Answer:
     if call.fields is None:
-        return _NOT_AN_OBJECT
+        return NOT_AN_OBJECT
     url = call.fields.get("url")
     origin, slash, path = str(url).partition("/s/")
     if origin != service.image_url or slash + path not in service.images:
         return envelope(422, "url is wrong")
     return success(f"{url}?expires={int(now.wall) + 20 * 60}")
 
-
-_NOT_AN_OBJECT = envelope(400, "The request body is not a JSON object")
 
 ENDPOINTS = {
     ("GET", "/api/v1/suno/cover/record-info"): Endpoint("record-info", _record_info, "poll"),

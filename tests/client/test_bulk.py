@@ -17,6 +17,8 @@ from kie_cover_async import (
 from kie_cover_async.emulator import CoverScript, Fault
 from kie_cover_async.events import CoverPolled, RequestFinished
 
+pytestmark = pytest.mark.usefixtures("route")
+
 FAULTS = [
     Fault.rate_limited(retry_after=0),
     Fault.server_error(),
@@ -172,7 +174,7 @@ async def test_one_call_beside_many(emulator, connect):
 @pytest.mark.parametrize("verb", ["check_covers", "wait_for_covers"])
 async def test_leaving_early(emulator, client, until, verb):
     """Whoever has seen enough leaves, and no request, task or connection in use stays behind."""
-    emulator.fault(Fault.stall(), rate=1.0, after=5, endpoint="record-info")
+    emulator.fault(Fault.stall(), rate=1.0, after=5, endpoint="poll")
     task_ids = [emulator.add_job(age=60) for _ in range(500)]
     async with getattr(client, verb)(task_ids) as outcomes:
         await anext(outcomes)

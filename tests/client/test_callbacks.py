@@ -9,6 +9,8 @@ from kie_cover_async import ClientClosedError, CoverClient
 from kie_cover_async.callbacks import CallbackInbox, sign_callback
 from kie_cover_async.emulator import CoverEmulator, CoverScript
 
+pytestmark = pytest.mark.usefixtures("route")
+
 KEY = "test-webhook-hmac-key"
 FORGED = "https://forged.example/image.png"
 NEVER = 3600.0

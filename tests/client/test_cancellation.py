@@ -7,6 +7,8 @@ from support.client_calls import VERBS
 from kie_cover_async import ClientClosedError, RateLimiter
 from kie_cover_async.emulator import CoverScript, Fault
 
+pytestmark = pytest.mark.usefixtures("route")
+
 CALLBACK = "https://example.com/covers"
 # One place for all, and no time lost between submits.
 NARROW = {"max_concurrent_requests": 1, "submit_rate_limiter": RateLimiter.unlimited()}
@@ -88,7 +90,7 @@ def a_request_for_a_cover(client, emulator):
 
 
 def a_cover(client, emulator):
-    emulator.fault(Fault.rate_limited(), endpoint="generate")
+    emulator.fault(Fault.rate_limited(), endpoint="submit")
     song = _a_song(emulator)
     return client.generate_and_wait(song, callback_url=CALLBACK, on_task_id=a_listener)
 

@@ -15,6 +15,8 @@ from kie_cover_async import (
 )
 from kie_cover_async.emulator import CoverScript, Fault
 
+pytestmark = pytest.mark.usefixtures("route")
+
 CALLBACK = "https://example.com/covers"
 
 ENDINGS = {

@@ -45,6 +45,9 @@ ECHOES = {
     "in a record": Fault.answer(200, {"code": 200, "data": {"taskId": KEY, "successFlag": KEY}}),
     "in a wrong flag": Fault.replace("data.successFlag", [KEY]),
     "in an unknown flag": Fault.replace("data.successFlag", KEY),
+    "in a state that is none": Fault.replace("data.state", [KEY]),
+    "in an unknown state": Fault.replace("data.state", KEY),
+    "in a result that is none": Fault.replace("data.resultJson", KEY),
     "in an odd time": Fault.replace("data.createTime", KEY),
     "in images that are none": Fault.replace("data.response", {"images": [KEY]}),
     "in an encoding": Fault.answer(200, b"abc", {"Content-Encoding": "gzip", "cf-ray": KEY}),
@@ -117,7 +120,7 @@ async def errors_of(*calls):
 
 
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
-async def test_an_echo_of_the_key_is_hidden(emulator, secretive, echo):
+async def test_an_echo_of_the_key_is_hidden(route, emulator, secretive, echo):
     """Wherever a server repeats the key, no error and no log line repeats it."""
     asyncio.get_running_loop().set_debug(True)
     events = []
