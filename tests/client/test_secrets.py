@@ -46,7 +46,7 @@ ECHOES = {
     "in a wrong flag": Fault.replace("data.successFlag", [KEY]),
     "in an unknown flag": Fault.replace("data.successFlag", KEY),
     "in an odd time": Fault.replace("data.createTime", KEY),
-    "in images that are none": Fault.replace("data.response", {"images": [KEY]}),
+    "in unreadable images": Fault.replace("data.response", {"images": [KEY]}),
     "in an encoding": Fault.answer(200, b"abc", {"Content-Encoding": "gzip", "cf-ray": KEY}),
     "by silence": Fault.stall(),
     "by a reset": Fault.reset(),
@@ -89,7 +89,7 @@ def shows_the_key(text):
 
 @pytest.fixture
 def secretive(stack, caplog):
-    """Makes a client with the key that is not to be seen, while all the logging is on."""
+    """Make a client with a key that must not be shown, with all logging on."""
     caplog.set_level(logging.DEBUG)
 
     def connect(server, **settings):
@@ -193,7 +193,7 @@ async def test_a_cancellation_in_a_body_shows_no_key(play, secretive, until):
 
 
 async def test_a_connection_that_fails_shows_no_key(emulator, secretive):
-    """Where nobody listens, nothing of what was to be sent is in the error."""
+    """If no server listens, the error shows nothing of the request."""
     client = secretive(emulator)
     await emulator.aclose()
     for error in await errors_of(
