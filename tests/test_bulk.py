@@ -81,7 +81,7 @@ class CountingIds:
 
 
 class AsyncIds:
-    """An async source of ids and errors, each after some seconds; it records the tasks that draw."""
+    """An async source of ids and errors, each after some seconds; it records the drawing tasks."""
 
     def __init__(self, *ids: str | BaseException, seconds: float = 0) -> None:
         self.ids, self.seconds = ids, seconds

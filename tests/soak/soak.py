@@ -200,7 +200,7 @@ def main() -> None:
     print(f"errors: {dict(account.errors)}")
     print(f"{charged:,} covers paid for; {account.images:,} images, {account.forged} forged")
     print(f"memory {account.memory[-1] / 2**20:.0f} MiB, {grown:.3f} of what it was halfway")
-    print(f"warnings: {complaints.messages or 'none'}")
+    print(f"warnings: {collected.messages or 'none'}")
     lost = covers - account.done
     if lost or charged != covers or account.forged or grown > FLAT or collected.messages:
         sys.exit("the soak test failed")
