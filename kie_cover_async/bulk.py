@@ -1,4 +1,4 @@
-"""One call over many ids: an outcome for each as it comes, and no task left behind."""
+"""One call over many ids: it yields an outcome for each, and leaves no task behind."""
 
 import asyncio
 import logging

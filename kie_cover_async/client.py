@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# No ten seconds see more than the 20 new jobs that the vendor accepts for a key.
+# The vendor accepts 20 new jobs of a key in ten seconds, by whichever kind of window it counts.
 _SUBMIT_RATE = partial(RateLimiter, 19, per=10.0)
 
 
@@ -53,34 +53,37 @@ class CoverClient:
     Make one for each event loop and share it: its calls share connections, a rate limiter and
     their polls of the same id. Close it with `async with` or `aclose()`.
 
-    :param api_key: `None` reads the environment's `KIE_API_KEY`. No repr, log or error shows it.
-    :param route: `"suno"` or `"market"`: the vendor's older or newer API for the same covers.
-        `None` reads `KIE_ROUTE`, else it is `"suno"`.
-    :param base_url: `None` reads `KIE_BASE_URL`, else it is `https://api.kie.ai`; with or without
-        a trailing `/api/v1`.
-    :param allow_http: accept plain http for hosts other than loopback.
-    :param session: an external session, with its proxies, TLS and pool; neither closed nor altered.
-    :param request_timeout: seconds for a status check, including its body but not the time in
-        queues; also for credits, download links, and each pause in an image's download.
-    :param submit_timeout: seconds for a submit, whose answer is worth waiting for.
-    :param submit_connect_timeout: how many of these its connection may take.
-    :param retry: how often a single call is retried after a passing failure, and the pauses of
-        calls and waits.
-    :param schedule: when waits poll again; anything with `delay(age, pressure)`.
-    :param rate_limiter: how often to send everything but submits; `None` is nine requests a
-        second, so that no second at the server sees more than the ten that the vendor allows. Give
-        the same one to all clients that share a key.
-    :param submit_rate_limiter: how often to submit; `None` is 19 in ten seconds, since the vendor
-        accepts 20 new jobs in that time. Share it in the same way.
-    :param max_concurrent_requests: how many requests except submits may be in flight.
-    :param max_concurrent_submits: how many submits may be in flight. The pool of an external
-        session may lower both, and so may the limit of open files (`ulimit -n`), with a warning; a
-        fifth of the rest is then for submits.
-    :param allow_image_networks: networks such as `"198.18.0.0/15"` that images may come from
-        although they are not public: some proxies and VPNs resolve each name to such an address.
-    :param user_agent: ours by default; some of the vendor's hosts refuse odd ones with a 403.
-    :param inbox: a `CallbackInbox`, whose callbacks wake waits, so that they seldom poll before.
-    :param observer: called with each event of `kie_cover_async.events`; one callable or several.
+    Args:
+        api_key: `None` reads `KIE_API_KEY` from the environment. No repr, log or error shows it.
+        route: `"suno"` or `"market"`: the vendor's older or newer API for the same covers. `None`
+            reads `KIE_ROUTE`, else it is `"suno"`.
+        base_url: With or without a trailing `/api/v1`. `None` reads `KIE_BASE_URL`, else it is
+            `https://api.kie.ai`.
+        allow_http: Accept plain http for hosts other than loopback.
+        session: An external session, with its proxies, TLS and pool; it is neither closed nor
+            altered.
+        request_timeout: Seconds for a poll, including its body but not the time in queues; also
+            for credits, download links, and each pause in an image's download.
+        submit_timeout: Seconds for a submit. It is longer, because a lost answer costs credits.
+        submit_connect_timeout: Seconds of `submit_timeout` that connecting may take.
+        retry: How often a single call is retried after a passing failure, and the pauses of calls
+            and waits.
+        schedule: When waits poll again; any object with a method `delay(age, pressure)`.
+        rate_limiter: How often to send requests other than submits. `None` is nine a second, so
+            that the server never counts more than the ten a second that the vendor allows. Give
+            the same one to all clients that share a key.
+        submit_rate_limiter: How often to submit. `None` is 19 in ten seconds, since the vendor
+            accepts 20 new jobs in that time. Share it in the same way.
+        max_concurrent_requests: How many requests other than submits may be in flight.
+        max_concurrent_submits: How many submits may be in flight. A small pool of an external
+            session lowers both limits, and so does a low limit of open files (`ulimit -n`), with
+            a warning. A fifth of the connections is then for submits.
+        allow_image_networks: Networks such as `"198.18.0.0/15"` that images may come from although
+            they are not public: some proxies and VPNs resolve each name to such an address.
+        user_agent: `None` names this package. Some of the vendor's hosts answer unusual ones with
+            a 403.
+        inbox: A `CallbackInbox`, whose callbacks wake waits, so that these poll less often.
+        observer: Called with each event of `kie_cover_async.events`; one callable or several.
 
     Raises:
         TypeError, ValueError: An argument cannot be used; the message names it.
@@ -165,7 +168,7 @@ class CoverClient:
 
     @property
     def downloader(self) -> "ImageDownloader":
-        """Fetches images without the key; a `CoverArchive` uses it."""
+        """The client without credentials, which fetches images; a `CoverArchive` uses it."""
         if self._downloader is None:
             # A client that only polls does not load it.
             from .transport.downloader import ImageDownloader  # noqa: PLC0415
@@ -200,13 +203,15 @@ class CoverClient:
     ) -> CoverDetails:
         """Wait until the cover is finished, and return its details with the images.
 
-        :param timeout: seconds from when the first poll is sent; `None` is forever, 0 is one poll.
-        :param schedule: when to poll again, if not by the client's schedule.
-        :param not_found_grace: seconds for which "no record" means "not visible yet".
-        :param on_update: called with the details after every poll that returned some; plain or
-            async, in the caller's task. An exception that it raises ends only this wait.
+        Temporary errors never end the wait.
 
-        Passing errors never end the wait.
+        Args:
+            task_id: The cover task's own id, not the song's.
+            timeout: Seconds from when the first poll is sent; `None` is forever, 0 is one poll.
+            schedule: When to poll again, instead of the client's schedule.
+            not_found_grace: Seconds for which "no record" means "not visible yet".
+            on_update: Called with the details after every poll that returned some; plain or async,
+                in the caller's task. An exception that it raises ends only this wait.
 
         Raises:
             CoverFailedError: The job failed.
@@ -220,9 +225,11 @@ class CoverClient:
     def check_covers(self, task_ids: TaskIds, *, ordered: bool = False) -> OutcomeStream:
         """Poll each of many covers once, as `get_cover_details` does.
 
-        `task_ids` is any iterable or async iterable, read as the work goes on. Each item has its
-        outcome, in the order of completion, or in that of the input if `ordered`. All of them
-        together take turns with other calls as one.
+        The polls of all ids together are one flow, which takes turns with other calls.
+
+        Args:
+            task_ids: Any iterable or async iterable; it is read as the work goes on.
+            ordered: Yield the outcomes in the order of the input instead of that of completion.
         """
         work, limit = partial(self._poller.fetch, flow=object()), self._max_concurrent_requests
         return OutcomeStream(Pool(task_ids, work, self._while_open, limit=limit, ordered=ordered))
@@ -240,10 +247,17 @@ class CoverClient:
     ) -> OutcomeStream:
         """Wait for each of many covers: `check_covers`, with waits as `wait_for_cover` makes them.
 
-        `timeout` counts for each id from its own first poll; for a deadline of all of them, use
-        `asyncio.timeout`. `on_update` is called in a task of the stream. At most
-        `max_concurrent_waits` ids are waited for at the same time. Their polls take turns with
-        other calls as one, together with those of all other waits.
+        The polls of all waits together are one flow, which takes turns with other calls.
+
+        Args:
+            task_ids: Any iterable or async iterable; it is read as the work goes on.
+            timeout: Seconds for each id, from its own first poll. For a deadline of all ids, use
+                `asyncio.timeout`.
+            schedule: As in `wait_for_cover`.
+            not_found_grace: As in `wait_for_cover`.
+            on_update: As in `wait_for_cover`, but called in a task of the stream.
+            max_concurrent_waits: How many ids are waited for at the same time.
+            ordered: Yield the outcomes in the order of the input instead of that of completion.
         """
         validate_number("max_concurrent_waits", max_concurrent_waits, at_least=1, whole=True)
         options = self._options(timeout, schedule, not_found_grace, on_update)
@@ -253,10 +267,13 @@ class CoverClient:
     async def generate_cover(self, music_task_id: str, *, callback_url: str | None = None) -> str:
         """Ask for the cover of a song and return the new task's id. Costs credits.
 
-        The suno route requires a `callback_url`, even if no server listens there.
-
         The request is retried only if it was certainly not accepted: after 429, 430, and if no
-        connection was made. Check `maybe_accepted` of an error before asking again.
+        connection was made. Check `maybe_accepted` of an error before you submit again.
+
+        Args:
+            music_task_id: The id of the song's task.
+            callback_url: Where the API posts when the job has ended. The suno route requires one,
+                even if no server listens there.
 
         Raises:
             CoverAlreadyExistsError: The song has a cover already.
@@ -281,10 +298,19 @@ class CoverClient:
         """Ask for the cover of a song, wait for it, and return its details. Costs credits.
 
         If the song has a cover already and the API returns its id, that one is waited for instead.
-        Otherwise a client with an inbox polls first when the callback has come, or should have.
-        `on_task_id`, plain or async, is called with the id before the wait starts, so that the
-        caller can store it. The rest is as in `generate_cover` and `wait_for_cover`; every error
-        that is raised once the id is known has it, as `task_id` or in a note.
+        Otherwise a client with an inbox makes its first poll when the callback has arrived, or
+        should have. Every error that is raised once the id is known has it, as `task_id` or in a
+        note.
+
+        Args:
+            music_task_id: The id of the song's task.
+            callback_url: As in `generate_cover`.
+            timeout: As in `wait_for_cover`.
+            schedule: As in `wait_for_cover`.
+            not_found_grace: As in `wait_for_cover`.
+            on_update: As in `wait_for_cover`.
+            on_task_id: Called with the cover's id before the wait starts, so that the caller can
+                store it; plain or async.
 
         Raises:
             RuntimeError: The inbox belongs to another event loop; no credits were spent.

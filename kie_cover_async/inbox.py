@@ -9,7 +9,7 @@ from .validation import short_repr, validate_number
 class Inbox(Protocol):
     """Receives callbacks; `kie_cover_async.callbacks.CallbackInbox` is one.
 
-    `fallback_poll_interval` is how many seconds polls are apart while a callback is expected.
+    `fallback_poll_interval` is the number of seconds between polls while a callback is expected.
     """
 
     @property

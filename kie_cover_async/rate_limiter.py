@@ -9,7 +9,7 @@ from .validation import validate_number
 
 
 class ConcurrencyLimiter:
-    """Let at most `limit` requests be under way; a free place goes to the next flow."""
+    """A limit on requests in flight; a free place goes to the flow whose turn it is."""
 
     def __init__(self, limit: int) -> None:
         self.limit: int = limit
@@ -149,7 +149,7 @@ class RateLimiter:
     @property
     def pressure(self) -> float:
         """1 while the limiter keeps up, and one more for every second that its queue will take."""
-        # Steeper, and polls would come in waves: those put off together come back together.
+        # If it rose faster, polls would come in waves: those delayed together come back together.
         return 1.0 + self._queue.size * self._interval
 
     def try_acquire(self) -> float | None:

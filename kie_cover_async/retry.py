@@ -1,4 +1,4 @@
-"""Whether a failed request is retried, and after what pause."""
+"""Retries: whether a failed request is retried, and after what pause."""
 
 import random
 from itertools import islice

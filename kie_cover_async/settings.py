@@ -24,14 +24,12 @@ _API_PATH = r"(/+api/v1)+/*$"
 
 
 def resolve_api_key(given: str | None) -> str:
-    """Return the key, given or from the environment. No error shows it."""
+    """Return the given key or the environment's; no error shows it."""
     name, key = "api_key", given
     if key is None:
         name, key = API_KEY_VARIABLE, os.environ.get(API_KEY_VARIABLE)
     if key is None or key == "":
-        raise ValueError(
-            f"api_key must be given, or stand in the environment as {API_KEY_VARIABLE}"
-        )
+        raise ValueError(f"api_key must be given, or set in the environment as {API_KEY_VARIABLE}")
     if not isinstance(key, str):
         raise TypeError(f"api_key must be a str, not a {type(key).__name__}")
     if not (key.isascii() and key.isprintable()) or " " in key:
@@ -67,7 +65,7 @@ def resolve_base_url(
         raise ValueError(f"{name} must have no credentials, no query and no fragment")
     if url.scheme == "http" and not (allow_http or is_loopback(url.host or "")):
         raise ValueError(
-            f"{name} must be https, not {str(url)!r}: the key would cross the network readable; "
+            f"{name} must be https, not {str(url)!r}: the key would be sent unencrypted; "
             f"plain http is {http_is}"
         )
     path = re.sub(_API_PATH, "", url.raw_path)
@@ -75,7 +73,7 @@ def resolve_base_url(
 
 
 def resolve_route(given: str | None) -> Route:
-    """Return the route of this name, of the environment's `KIE_ROUTE`, or the suno route."""
+    """Return the named route, else that of `KIE_ROUTE` in the environment, else the suno route."""
     name = "route"
     if given is None:
         name, given = ROUTE_VARIABLE, os.environ.get(ROUTE_VARIABLE) or "suno"
@@ -97,14 +95,14 @@ def resolve_user_agent(given: str | None) -> str:
 
 
 def validate_session(given: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
-    """Return the external session, if it can carry the API key."""
+    """Return the external session; raise if it cannot carry the API key."""
     if given is not None and not isinstance(given, aiohttp.ClientSession):
         raise TypeError(f"session must be an aiohttp.ClientSession, not {short_repr(given)}")
     if getattr(given, "auth", None) is not None:
         raise ValueError("session must have no auth of its own: requests carry the API key")
     if given is not None and not _verifies_certificates(given):
         _log.warning(
-            "the external session verifies no TLS certificates: anybody may read the API key"
+            "the external session does not verify TLS certificates: an attacker can read the key"
         )
     return given
 

@@ -1,4 +1,4 @@
-"""Testing code that waits: an event loop in which waiting takes no time.
+"""An event loop for tests, in which waiting takes no time.
 
 Its fixtures are in the pytest plugin, a module outside this package.
 """
@@ -20,7 +20,7 @@ __all__ = ["InstantTimeLoop"]
 # Opening a loopback connection takes three steps, each sent when the one before was read.
 _ROUND_TRIPS = 3
 
-# A wait with so many polls, for so many seconds, and a day to go will never end.
+# A wait that has polled so often, for so many seconds, and has a day left will never end.
 _ENDLESS_POLLS, _ENDLESS_SECONDS, _DAY = 1000, 4 * 3600.0, 86400.0
 _CHECK_INTERVAL = 3600.0
 
@@ -50,7 +50,7 @@ class JumpingClock(selectors.DefaultSelector):
         self.threads -= 1
 
     def select(self, timeout: float | None = None) -> _Ready:
-        """Return the events that are ready, or none and jump if none is on its way."""
+        """Return the events that are ready; if none is on its way, jump and return none."""
         ready = super().select(0)
         if ready or timeout == 0:
             return ready

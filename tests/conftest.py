@@ -21,7 +21,7 @@ settings.register_profile("repeatable", deadline=None, derandomize=True, databas
 settings.register_profile("thorough", deadline=None, max_examples=3000, database=None)
 settings.load_profile("repeatable")
 
-# A run in the background is deaf to Ctrl-C, and so would all be that it starts and interrupts.
+# A run in the background ignores SIGINT, and all processes that it starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -34,11 +34,11 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
-    """Returns when it is so; what happens elsewhere, nobody is told of."""
+    """Return a function that waits until a condition is true, by polling it."""
 
     async def until(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(30):
-            while not condition():  # noqa: ASYNC110 - so there is no event to wait for
+            while not condition():  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.005)
 
     return until

@@ -423,7 +423,7 @@ class Heedless:
 
 
 class Crowd:
-    """Two new covers and at most ten polls a second, all waited for at once."""
+    """Two new covers and at most ten polls a second, all waited for concurrently."""
 
     def __init__(self, schedule, count: int = 600) -> None:
         chance = random.Random(3)

@@ -51,8 +51,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_the_public_internet(address):
-    """What anybody's server may have is public, up to the edges of what is not."""
+def test_internet_addresses_are_public(address):
+    """Addresses of the internet are public, up to the edges of the special ranges."""
     assert is_public(address)
 
 
@@ -60,8 +60,8 @@ def test_the_public_internet(address):
     "address",
     [pytest.param(each, id=f"{kind}: {each}") for kind in REFUSED for each in REFUSED[kind]],
 )
-def test_whatever_is_not_public(address):
-    """Addresses that lead into somebody's own network, or hold one that does, are refused."""
+def test_private_addresses_are_refused(address):
+    """Addresses of private networks, and those that embed one, are refused."""
     assert not is_public(address)
 
 
@@ -121,7 +121,7 @@ def test_a_socket_for_a_public_address(there):
         target(socket.AF_INET, b"10.0.0.1", 443),
     ],
 )
-def test_no_socket_for_another(there):
-    """No socket is even made, not for a public address with a zone beside it either."""
+def test_no_socket_is_created_for_a_refused_address(there):
+    """No socket is created, not even for a public address with a zone."""
     with pytest.raises(NotPublicError):
         public_socket(there)

@@ -54,7 +54,7 @@ HOMES = {
     r"hmac\..+": {"callbacks", "emulator"},  # each checks the other
     r"sqlite3\..+": {"archive"},
     r"(typer|click|rich)\..+": {"cli"},
-    r"_?pytest(_asyncio)?\..*": set(),  # the plugin stands beside the package
+    r"_?pytest(_asyncio)?\..*": set(),  # the plugin is outside the package
 }
 
 
@@ -105,7 +105,7 @@ def module(request: pytest.FixtureRequest) -> Path:
 
 
 def test_every_module_has_a_place_in_the_layers(module):
-    """A new module is given a row before anybody imports it."""
+    """Every module has a row in the layers."""
     assert name_of(module) in HEIGHT, "add it to LAYERS"
 
 

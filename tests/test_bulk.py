@@ -12,7 +12,7 @@ from threading import Thread
 
 import pytest
 from support.api_answers import answer, envelope, record
-from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, CancelledAt, pending_timers
 from support.virtual_time import VirtualTimeLoop, now
 
 from kie_cover_async import (
@@ -39,25 +39,25 @@ from kie_cover_async.transport.limits import OpenCalls
 pytestmark = pytest.mark.virtual_time
 
 BUG = ZeroDivisionError("a bug")
-NOBODY: frozenset[object] = frozenset()
+NO_TASKS: frozenset[object] = frozenset()
 
 
-class Work:
-    """Takes a second for each id, or as long as it is told; an error stands for its raising."""
+class FakeWork:
+    """Fake work on an id: it takes a second, or the given seconds, or raises the given error."""
 
-    def __init__(self, **fates: float | BaseException) -> None:
-        self.fates = fates
+    def __init__(self, **outcomes_by_id: float | BaseException) -> None:
+        self.outcomes_by_id = outcomes_by_id
         self.begun: list[str] = []
         self.tasks: set[object] = set()
-        self.now_at = self.most_at_once = 0
+        self.now_at = self.max_concurrent = 0
 
     async def __call__(self, task_id: str) -> CoverDetails:
         self.begun.append(task_id)
         self.tasks.add(asyncio.current_task())
         self.now_at += 1
-        self.most_at_once = max(self.most_at_once, self.now_at)
+        self.max_concurrent = max(self.max_concurrent, self.now_at)
         try:
-            return await self._done(task_id, self.fates.get(task_id, 1))
+            return await self._done(task_id, self.outcomes_by_id.get(task_id, 1))
         finally:
             self.now_at -= 1
 
@@ -68,8 +68,8 @@ class Work:
         return CoverDetails(task_id=task_id)
 
 
-class Lines:
-    """Ids without end, or up to a number, which know how many were drawn."""
+class CountingIds:
+    """An iterator over many ids that counts how many were drawn."""
 
     def __init__(self, number: int = 1_000_000) -> None:
         self.number, self.drawn = number, 0
@@ -80,8 +80,8 @@ class Lines:
             yield str(self.drawn)
 
 
-class Feed:
-    """Ids that come one by one, each after some seconds, and errors; it knows who drew them."""
+class AsyncIds:
+    """An async source of ids and errors, each after some seconds; it records the drawing tasks."""
 
     def __init__(self, *ids: str | BaseException, seconds: float = 0) -> None:
         self.ids, self.seconds = ids, seconds
@@ -104,8 +104,8 @@ class Feed:
             self.closed = True
 
 
-class Queue:
-    """An async iterable that is no generator."""
+class PlainAsyncIterator:
+    """An async iterable that is not a generator."""
 
     def __init__(self, *ids: str) -> None:
         self._ids = iter(ids)
@@ -121,12 +121,12 @@ class Queue:
 
 
 def stream(task_ids, work=None, *, limit=3, ordered=False, while_open=nullcontext):
-    work = Work() if work is None else work
+    work = FakeWork() if work is None else work
     return OutcomeStream(Pool(task_ids, work, while_open, limit=limit, ordered=ordered))
 
 
 async def note(outcomes: OutcomeStream, seen: dict[str, float]) -> None:
-    """Take all that comes, and note when it came."""
+    """Take all outcomes, and record when each arrived."""
     async for outcome in outcomes:
         seen[outcome.task_id] = now()
 
@@ -158,14 +158,14 @@ def test_an_outcome_is_details_or_an_error():
 async def test_outcomes_arrive_in_order_of_completion():
     """Each outcome arrives when its id is done."""
     seen: dict[str, float] = {}
-    await note(stream(["slow", "quick", "middling"], Work(slow=5, quick=1, middling=3)), seen)
+    await note(stream(["slow", "quick", "middling"], FakeWork(slow=5, quick=1, middling=3)), seen)
     assert list(seen.items()) == [("quick", 1), ("middling", 3), ("slow", 5)]
 
 
 async def test_ordered_outcomes_keep_the_input_order():
     """With `ordered`, an outcome arrives when all earlier ids are done."""
     seen: dict[str, float] = {}
-    work = Work(slow=5, quick=1, middling=3)
+    work = FakeWork(slow=5, quick=1, middling=3)
     await note(stream(["quick", "slow", "middling"], work, ordered=True), seen)
     assert list(seen.items()) == [("quick", 1), ("slow", 5), ("middling", 5)]
 
@@ -175,7 +175,7 @@ async def test_ordered_outcomes_keep_the_input_order():
 async def test_every_item_has_one_outcome(limit, ordered):
     """Whatever the limit, each item has one outcome, equal items too."""
     task_ids = [str(n % 40) for n in range(100)]
-    work = Work(**{str(n): n % 5 for n in range(40)})
+    work = FakeWork(**{str(n): n % 5 for n in range(40)})
     seen = await ids_of(stream(task_ids, work, limit=limit, ordered=ordered))
     assert Counter(seen) == Counter(task_ids)
     assert not ordered or seen == task_ids
@@ -184,7 +184,9 @@ async def test_every_item_has_one_outcome(limit, ordered):
 async def test_expected_failures_are_data():
     """A `KieCoverError` is its id's outcome, without a traceback, and ends nothing."""
     error = ServerError(code=500)
-    by_id = {outcome.task_id: outcome async for outcome in stream(["a", "b", "c"], Work(b=error))}
+    by_id = {
+        outcome.task_id: outcome async for outcome in stream(["a", "b", "c"], FakeWork(b=error))
+    }
     assert {task_id: outcome.ok for task_id, outcome in by_id.items()} == {
         "a": True,
         "b": False,
@@ -201,7 +203,9 @@ async def test_non_iterable_and_str_sources_are_rejected(source):
         stream(source)
 
 
-@pytest.mark.parametrize("source", [list, dict.fromkeys, set, iter, lambda ids: Queue(*ids)])
+@pytest.mark.parametrize(
+    "source", [list, dict.fromkeys, set, iter, lambda ids: PlainAsyncIterator(*ids)]
+)
 async def test_any_iterable_is_a_source(source):
     """Any iterable and any async iterable is accepted."""
     assert sorted(await ids_of(stream(source(["a", "b", "c", "d"])))) == ["a", "b", "c", "d"]
@@ -209,17 +213,17 @@ async def test_any_iterable_is_a_source(source):
 
 async def test_nothing_starts_before_the_first_iteration():
     """A stream that is not iterated draws no id and starts no task."""
-    lines, feed, work = Lines(), Feed("a"), Work()
-    streams = [stream(iter(lines), work), stream(feed(), work)]
+    ids, async_ids, work = CountingIds(), AsyncIds("a"), FakeWork()
+    streams = [stream(iter(ids), work), stream(async_ids(), work)]
     await turns()
-    assert (lines.drawn, feed.drawn, work.begun, tasks()) == (0, [], [], NOBODY)
+    assert (ids.drawn, async_ids.drawn, work.begun, tasks()) == (0, [], [], NO_TASKS)
     for unused in streams:
         await unused.aclose()
         assert await ids_of(unused) == []
     assert work.begun == []
 
 
-@pytest.mark.parametrize("source", [list, Feed()], ids=["iterable", "async iterable"])
+@pytest.mark.parametrize("source", [list, AsyncIds()], ids=["iterable", "async iterable"])
 async def test_no_ids_give_no_outcomes(source):
     """Without ids there are no outcomes."""
     assert await ids_of(stream(source())) == []
@@ -232,28 +236,28 @@ async def test_an_ended_stream_stays_ended():
     for _ in range(2):
         with pytest.raises(StopAsyncIteration):
             await anext(outcomes)
-    assert tasks() == NOBODY
+    assert tasks() == NO_TASKS
 
 
-@pytest.mark.parametrize("source", [list, lambda lines: Feed(*lines)()], ids=["plain", "async"])
+@pytest.mark.parametrize("source", [list, lambda ids: AsyncIds(*ids)()], ids=["plain", "async"])
 async def test_the_limit_bounds_concurrency(source):
     """As many ids as the limit are in work at the same time, and no more."""
-    work = Work()
-    assert len(await ids_of(stream(source(Lines(20)), work, limit=4))) == 20
-    assert work.most_at_once == 4
+    work = FakeWork()
+    assert len(await ids_of(stream(source(CountingIds(20)), work, limit=4))) == 20
+    assert work.max_concurrent == 4
     assert now() == 5
 
 
 async def test_workers_are_reused():
     """There are only as many tasks as the limit; each continues with the next id."""
-    work = Work()
-    await ids_of(stream(Lines(1000), work, limit=10))
+    work = FakeWork()
+    await ids_of(stream(CountingIds(1000), work, limit=10))
     assert len(work.tasks) == 10
 
 
 async def test_workers_start_one_per_loop_iteration():
     """Ten thousand workers do not start in one iteration of the event loop."""
-    outcomes = stream(Lines(), work := Work(), limit=10_000)
+    outcomes = stream(CountingIds(), work := FakeWork(), limit=10_000)
     first = asyncio.create_task(outcomes.__anext__())
     await turns(100)
     begun = len(work.begun)
@@ -265,33 +269,33 @@ async def test_workers_start_one_per_loop_iteration():
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_a_slow_consumer_slows_the_source(ordered):
     """At most twice the limit of ids are drawn in advance of the consumer."""
-    lines = Lines()
-    async with stream(lines, limit=5, ordered=ordered) as outcomes:
+    ids = CountingIds()
+    async with stream(ids, limit=5, ordered=ordered) as outcomes:
         for taken in range(1, 50):
             await anext(outcomes)
             await asyncio.sleep(10)
-            assert lines.drawn <= taken + 10
-    assert lines.drawn > 50
+            assert ids.drawn <= taken + 10
+    assert ids.drawn > 50
 
 
 async def test_a_slow_consumer_slows_an_async_source():
     """An async source is read only while a worker is free."""
-    feed = Feed(*map(str, range(1000)))
-    async with stream(feed(), work := Work(), limit=5) as outcomes:
+    async_ids = AsyncIds(*map(str, range(1000)))
+    async with stream(async_ids(), work := FakeWork(), limit=5) as outcomes:
         for taken in range(1, 50):
             await anext(outcomes)
             await asyncio.sleep(10)
-            assert len(feed.drawn) <= taken + 11
-            assert len(feed.drawn) - len(work.begun) <= 1
+            assert len(async_ids.drawn) <= taken + 11
+            assert len(async_ids.drawn) - len(work.begun) <= 1
 
 
 async def test_order_is_kept_within_a_window():
     """While one id takes very long, at most twice the limit of others are drawn."""
-    lines = Lines()
-    async with stream(lines, Work(**{"3": 1000}), limit=5, ordered=True) as outcomes:
+    ids = CountingIds()
+    async with stream(ids, FakeWork(**{"3": 1000}), limit=5, ordered=True) as outcomes:
         assert [(await anext(outcomes)).task_id for _ in range(2)] == ["1", "2"]
         await asyncio.sleep(900)
-        assert lines.drawn == 2 + 10
+        assert ids.drawn == 2 + 10
         assert [(await anext(outcomes)).task_id for _ in range(20)] == [
             str(n) for n in range(3, 23)
         ]
@@ -299,45 +303,49 @@ async def test_order_is_kept_within_a_window():
 
 async def test_a_slow_source_is_processed_as_it_yields():
     """Each id is processed when it is yielded, and the source is closed at its end."""
-    feed = Feed("a", "b", "c", seconds=10)
+    async_ids = AsyncIds("a", "b", "c", seconds=10)
     seen: dict[str, float] = {}
-    await note(stream(feed(), Work(a=15)), seen)
+    await note(stream(async_ids(), FakeWork(a=15)), seen)
     assert list(seen.items()) == [("b", 21), ("a", 25), ("c", 31)]
-    assert feed.closed
+    assert async_ids.closed
 
 
 async def test_an_async_source_is_read_in_one_task():
     """A timeout or a task group around a `yield` stays in one task."""
-    feed = Feed(*map(str, range(100)))
-    await ids_of(stream(feed(), limit=10))
-    assert len(feed.tasks) == 1
+    async_ids = AsyncIds(*map(str, range(100)))
+    await ids_of(stream(async_ids(), limit=10))
+    assert len(async_ids.tasks) == 1
 
 
-@pytest.mark.parametrize("source", [Lines, Feed(*map(str, range(1000)))], ids=["plain", "async"])
+@pytest.mark.parametrize(
+    "source", [CountingIds, AsyncIds(*map(str, range(1000)))], ids=["plain", "async"]
+)
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_leaving_the_block_stops_everything(source, ordered):
     """After the block no task runs, and no outcome arrives."""
-    work = Work(**{"2": 60})
+    work = FakeWork(**{"2": 60})
     async with stream(source(), work, ordered=ordered) as outcomes:
         await anext(outcomes)
         assert work.now_at
-    assert (work.now_at, tasks(), pending_timers()) == (0, NOBODY, [])
+    assert (work.now_at, tasks(), pending_timers()) == (0, NO_TASKS, [])
     assert await ids_of(outcomes) == []
 
 
 class Held:
-    """A plain generator that holds something."""
+    """A plain generator that holds a resource."""
 
     closed = False
 
     def __call__(self) -> Iterator[str]:
         try:
-            yield from Lines()
+            yield from CountingIds()
         finally:
             self.closed = True
 
 
-@pytest.mark.parametrize("source", [Held(), Feed(*map(str, range(1000)))], ids=["plain", "async"])
+@pytest.mark.parametrize(
+    "source", [Held(), AsyncIds(*map(str, range(1000)))], ids=["plain", "async"]
+)
 async def test_leaving_the_block_closes_the_source(source):
     """A generator is closed before the block is left."""
     async with stream(source()) as outcomes:
@@ -368,10 +376,12 @@ async def test_an_exhausted_source_is_not_read_again():
     assert source.asked == 11
 
 
-@pytest.mark.parametrize("source", [Lines, Feed(*map(str, range(1000)))], ids=["plain", "async"])
+@pytest.mark.parametrize(
+    "source", [CountingIds, AsyncIds(*map(str, range(1000)))], ids=["plain", "async"]
+)
 async def test_work_continues_until_the_window_is_full(source):
     """Without a consumer, work continues until no room for outcomes is left."""
-    async with stream(source(), work := Work(), limit=3) as outcomes:
+    async with stream(source(), work := FakeWork(), limit=3) as outcomes:
         await anext(outcomes)
         await asyncio.sleep(100)
         assert len(work.begun) == 1 + 2 * 3
@@ -380,15 +390,15 @@ async def test_work_continues_until_the_window_is_full(source):
 
 async def test_a_worker_continues_without_waiting_for_the_consumer():
     """A worker whose id is done starts the next one immediately."""
-    async with stream(Lines(), work := Work(), limit=3) as outcomes:
+    async with stream(CountingIds(), work := FakeWork(), limit=3) as outcomes:
         await anext(outcomes)
         assert (now(), work.now_at, len(work.begun)) == (1, 3, 6)
 
 
 async def test_ids_that_fail_without_suspending_do_not_block_the_loop():
     """After an error, a worker lets other tasks run before it takes the next id."""
-    task_ids = list(Lines(100))
-    work = Work(**dict.fromkeys(task_ids, ServerError(code=500)))
+    task_ids = list(CountingIds(100))
+    work = FakeWork(**dict.fromkeys(task_ids, ServerError(code=500)))
     outcomes = stream(task_ids, work, limit=100)
     first = asyncio.create_task(outcomes.__anext__())
     begun = []
@@ -409,8 +419,8 @@ async def test_an_error_of_the_consumer_stops_everything():
             raise BUG
 
     with pytest.raises(ZeroDivisionError):
-        await fail(stream(Lines(), work := Work()))
-    assert (work.now_at, tasks()) == (0, NOBODY)
+        await fail(stream(CountingIds(), work := FakeWork()))
+    assert (work.now_at, tasks()) == (0, NO_TASKS)
 
 
 async def test_a_timeout_around_the_iteration_stops_everything():
@@ -422,33 +432,33 @@ async def test_a_timeout_around_the_iteration_stops_everything():
             await note(outcomes, seen)
 
     with pytest.raises(TimeoutError):
-        await consume(stream(Lines(), work := Work()))
+        await consume(stream(CountingIds(), work := FakeWork()))
     assert now() == 5.5
     assert len(seen) == 15
-    assert (work.now_at, tasks()) == (0, NOBODY)
+    assert (work.now_at, tasks()) == (0, NO_TASKS)
 
 
 async def test_a_dropped_stream_cancels_its_tasks():
     """A stream without references cancels the tasks that it started."""
-    work = Work(**{"2": 60})
-    await anext(stream(Lines(), work))
+    work = FakeWork(**{"2": 60})
+    await anext(stream(CountingIds(), work))
     assert work.now_at
     await turns()
-    assert (work.now_at, tasks(), pending_timers()) == (0, NOBODY, [])
+    assert (work.now_at, tasks(), pending_timers()) == (0, NO_TASKS, [])
 
 
 async def test_a_stream_dropped_in_another_thread_cancels_its_tasks():
     """The garbage collector may run in any thread; tasks are cancelled in their loop."""
     asyncio.get_running_loop().set_debug(True)
-    work = Work(**{"2": 60, "3": 60})
-    held = [stream(Lines(), work)]
+    work = FakeWork(**{"2": 60, "3": 60})
+    held = [stream(CountingIds(), work)]
     await anext(held[0])
     assert work.now_at == 3
     dropping = Thread(target=held.clear)
     dropping.start()
     dropping.join()
     await turns()
-    assert (work.now_at, tasks()) == (0, NOBODY)
+    assert (work.now_at, tasks()) == (0, NO_TASKS)
 
 
 def test_a_stream_may_outlive_its_loop():
@@ -456,7 +466,7 @@ def test_a_stream_may_outlive_its_loop():
     held = []
 
     async def begin() -> None:
-        held.append(stream(Lines()))
+        held.append(stream(CountingIds()))
         await anext(held[0])
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
@@ -479,24 +489,24 @@ async def test_a_stream_cannot_be_copied(again):
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_a_bug_is_raised_after_everything_stopped(ordered):
     """An unexpected exception stops everything and ends the iteration."""
-    work = Work(bad=BUG, slow=60)
+    work = FakeWork(bad=BUG, slow=60)
     outcomes = stream(["good", "slow", "fine", "bad", "never"], work, limit=2, ordered=ordered)
     seen: dict[str, float] = {}
     with pytest.raises(ZeroDivisionError) as caught:
         await note(outcomes, seen)
     assert caught.value is BUG
     assert list(seen) == (["good"] if ordered else ["good", "fine"])
-    assert (now(), work.now_at, tasks()) == (2, 0, NOBODY)
+    assert (now(), work.now_at, tasks()) == (2, 0, NO_TASKS)
     assert "never" not in work.begun
     assert await ids_of(outcomes) == []
 
 
 async def test_outcomes_before_a_bug_are_not_lost():
     """Outcomes that are ready arrive before the bug is raised."""
-    outcomes = stream(["a", "b", "bad"], Work(bad=BUG), limit=1)
+    outcomes = stream(["a", "b", "bad"], FakeWork(bad=BUG), limit=1)
     assert (await anext(outcomes)).task_id == "a"
     await asyncio.sleep(5)
-    assert tasks() == NOBODY
+    assert tasks() == NO_TASKS
     seen: dict[str, float] = {}
     with pytest.raises(ZeroDivisionError):
         await note(outcomes, seen)
@@ -508,43 +518,43 @@ def broken() -> Iterator[str]:
     raise BUG
 
 
-@pytest.mark.parametrize("source", [broken, Feed("a", BUG)], ids=["plain", "async"])
+@pytest.mark.parametrize("source", [broken, AsyncIds("a", BUG)], ids=["plain", "async"])
 async def test_a_bug_of_the_source_is_raised(source):
     """An exception of the source is raised after the outcomes of its ids."""
     seen: dict[str, float] = {}
     with pytest.raises(ZeroDivisionError):
         await note(stream(source(), limit=1), seen)
     assert list(seen) == ["a"]
-    assert tasks() == NOBODY
+    assert tasks() == NO_TASKS
 
 
 async def test_a_stray_stop_async_iteration_is_an_error():
     """A `StopAsyncIteration` of the work is not taken for the end of the stream."""
     with pytest.raises(RuntimeError, match="StopAsyncIteration") as caught:
-        await ids_of(stream(["a", "b"], Work(a=StopAsyncIteration())))
+        await ids_of(stream(["a", "b"], FakeWork(a=StopAsyncIteration())))
     assert isinstance(caught.value.__cause__, StopAsyncIteration)
 
 
 async def test_a_worker_cancelled_from_outside_is_an_error():
     """If a worker is cancelled from outside, the iteration fails: no id is lost silently."""
-    outcomes = stream(["a", "b"], work := Work(a=60, b=60))
+    outcomes = stream(["a", "b"], work := FakeWork(a=60, b=60))
     first = asyncio.create_task(outcomes.__anext__())
     await turns()
     work.tasks.pop().cancel()
     with pytest.raises(RuntimeError, match="CancelledError was raised within a bulk call"):
         await first
-    assert tasks() == NOBODY
+    assert tasks() == NO_TASKS
 
 
 async def test_a_stray_cancellation_is_an_error():
     """A `CancelledError` from within the work does not cancel the consumer."""
     stray = asyncio.CancelledError("stray")
     with pytest.raises(RuntimeError, match="CancelledError") as caught:
-        await ids_of(stream(["a", "b"], Work(a=stray, b=60)))
+        await ids_of(stream(["a", "b"], FakeWork(a=stray, b=60)))
     assert caught.value.__cause__ is stray
     assert stray.__traceback__ is not None
     assert asyncio.current_task().cancelling() == 0
-    assert tasks() == NOBODY
+    assert tasks() == NO_TASKS
 
 
 def test_ending_the_loop_logs_no_error(caplog):
@@ -552,7 +562,7 @@ def test_ending_the_loop_logs_no_error(caplog):
     consumers = []
 
     async def begin() -> None:
-        outcomes = stream(Lines(), Work(**{"2": 60, "3": 60}))
+        outcomes = stream(CountingIds(), FakeWork(**{"2": 60, "3": 60}))
         await anext(outcomes)
         consumers.extend(asyncio.create_task(ids_of(each)) for each in (outcomes, stream(["2"])))
         await turns()
@@ -567,7 +577,7 @@ def test_ending_the_loop_logs_no_error(caplog):
 async def test_closing_the_client_ends_the_iteration():
     """The `ClientClosedError` is raised once and ends the iteration."""
     closed = ClientClosedError(task_id="b")
-    outcomes = stream(["a", "b", "c"], Work(a=60, b=closed, c=ClientClosedError()))
+    outcomes = stream(["a", "b", "c"], FakeWork(a=60, b=closed, c=ClientClosedError()))
     with pytest.raises(ClientClosedError) as caught:
         await anext(outcomes)
     assert caught.value is closed
@@ -576,14 +586,14 @@ async def test_closing_the_client_ends_the_iteration():
 
 async def test_closing_the_client_ends_the_source():
     """Closing the client ends a source that yields nothing."""
-    feed, open_calls = Feed("a", seconds=60), OpenCalls()
+    async_ids, open_calls = AsyncIds("a", seconds=60), OpenCalls()
     asyncio.get_running_loop().call_later(5, open_calls.close)
     with pytest.raises(ClientClosedError):
-        await ids_of(stream(feed(), while_open=open_calls.scope))
-    assert (now(), feed.closed, tasks()) == (5, True, NOBODY)
+        await ids_of(stream(async_ids(), while_open=open_calls.scope))
+    assert (now(), async_ids.closed, tasks()) == (5, True, NO_TASKS)
 
 
-class Stubborn(Work):
+class Stubborn(FakeWork):
     """Fails in being cancelled."""
 
     async def _done(self, task_id: str, fate: float | BaseException) -> CoverDetails:
@@ -603,7 +613,7 @@ async def test_a_bug_while_stopping_is_logged(caplog):
 
 async def test_a_bug_after_the_last_taken_outcome_is_logged(caplog):
     """A bug that the consumer did not wait for is logged."""
-    async with stream(["a", "b", "bad"], Work(a=1, b=2, bad=BUG), limit=2) as outcomes:
+    async with stream(["a", "b", "bad"], FakeWork(a=1, b=2, bad=BUG), limit=2) as outcomes:
         await anext(outcomes)
         await asyncio.sleep(5)
     [entry] = caplog.records
@@ -612,7 +622,7 @@ async def test_a_bug_after_the_last_taken_outcome_is_logged(caplog):
 
 async def test_consumers_share_the_outcomes():
     """Each outcome goes to one consumer, and all consumers reach the end."""
-    outcomes = stream(Lines(50), limit=10)
+    outcomes = stream(CountingIds(50), limit=10)
 
     async def consume() -> list[str]:
         seen = []
@@ -628,7 +638,7 @@ async def test_consumers_share_the_outcomes():
 
 async def test_one_of_several_consumers_gets_the_bug():
     """One consumer gets the bug, and the others reach the end."""
-    outcomes = stream(["bad"], Work(bad=BUG))
+    outcomes = stream(["bad"], FakeWork(bad=BUG))
     results = await asyncio.gather(*[ids_of(outcomes) for _ in range(3)], return_exceptions=True)
     assert sorted(results, key=repr) == sorted([BUG, [], []], key=repr)
 
@@ -637,13 +647,13 @@ async def test_one_of_several_consumers_gets_the_bug():
 @pytest.mark.parametrize("wait", range(5))
 async def test_a_cancelled_consumer_loses_no_outcome(wait, moment):
     """If one of two consumers is cancelled, the other gets the remaining outcomes."""
-    outcomes = stream(Lines(20), limit=3)
+    outcomes = stream(CountingIds(20), limit=3)
     cancelled: dict[str, float] = {}
-    interrupted = InterruptedAt(wait, moment, note(outcomes, cancelled))
+    interrupted = CancelledAt(wait, moment, note(outcomes, cancelled))
     _, others = await asyncio.gather(interrupted.run(), ids_of(outcomes), return_exceptions=True)
     assert interrupted.interrupted
     assert sorted([*cancelled, *others]) == sorted(map(str, range(1, 21)))
-    assert tasks() == NOBODY
+    assert tasks() == NO_TASKS
 
 
 async def test_work_may_close_the_stream():
@@ -655,9 +665,9 @@ async def test_work_may_close_the_stream():
         seen.append(task_id)
         await outcomes.aclose()
 
-    outcomes = stream(Lines(), close)
+    outcomes = stream(CountingIds(), close)
     assert await ids_of(outcomes) == []
-    assert (now(), seen, tasks()) == (1, ["1"], NOBODY)
+    assert (now(), seen, tasks()) == (1, ["1"], NO_TASKS)
 
 
 async def test_closing_in_the_first_work_starts_nothing_more():
@@ -668,15 +678,15 @@ async def test_closing_in_the_first_work_starts_nothing_more():
         begun.append(task_id)
         await outcomes.aclose()
 
-    outcomes = stream(Queue("a", "b"), close)
+    outcomes = stream(PlainAsyncIterator("a", "b"), close)
     assert await ids_of(outcomes) == []
     await turns()
-    assert (begun, tasks()) == (["a"], NOBODY)
+    assert (begun, tasks()) == (["a"], NO_TASKS)
 
 
 async def test_closing_ends_waiting_consumers():
     """Closing ends a consumer that waits in another task; closing twice is harmless."""
-    outcomes = stream(Lines(), Work(**{"1": 60, "2": 60, "3": 60}))
+    outcomes = stream(CountingIds(), FakeWork(**{"1": 60, "2": 60, "3": 60}))
     waiting = asyncio.create_task(ids_of(outcomes))
     await asyncio.sleep(1)
     await asyncio.gather(outcomes.aclose(), outcomes.aclose())
@@ -688,10 +698,10 @@ async def test_eager_tasks_change_nothing():
     """With an eager task factory, all outcomes arrive."""
     loop = asyncio.get_running_loop()
     loop.set_task_factory(getattr(asyncio, "eager_task_factory", None))
-    task_ids = list(Lines(5000))
-    work = Work(**dict.fromkeys(task_ids, ServerError(code=500)))
+    task_ids = list(CountingIds(5000))
+    work = FakeWork(**dict.fromkeys(task_ids, ServerError(code=500)))
     assert len(await ids_of(stream(task_ids, work, limit=2000))) == 5000
-    assert len(await ids_of(stream(Feed(*task_ids)(), limit=2000))) == 5000
+    assert len(await ids_of(stream(AsyncIds(*task_ids)(), limit=2000))) == 5000
 
 
 Reply = Callable[[str], Response]
@@ -825,7 +835,7 @@ async def test_the_limit_bounds_concurrent_waits():
 
 
 async def beside(work, calls) -> list[float]:
-    """Return how long each call takes beside this work, one call after the other."""
+    """Return how long each call takes while this work runs, one call after the other."""
     consuming = asyncio.create_task(work)
     await asyncio.sleep(10)
     taken = []
@@ -850,7 +860,8 @@ async def test_a_bulk_call_delays_a_single_call_by_two_slots(bulk):
     harness = PollHarness(finished, rate_limiter=RateLimiter(10, per=1.0))
     calls = [harness.poller.fetch("one"), harness.poller.fetch("10000")]
     assert (
-        max(await beside(ids_of(bulk(harness, Lines(10_000))), calls)) <= 2 * SLOT + ANSWER + 1e-9
+        max(await beside(ids_of(bulk(harness, CountingIds(10_000))), calls))
+        <= 2 * SLOT + ANSWER + 1e-9
     )
     assert harness.is_empty()
 
@@ -860,7 +871,8 @@ async def test_a_bulk_call_delays_a_wait_by_two_slots():
     harness = PollHarness(finished, rate_limiter=RateLimiter(10, per=1.0))
     calls = [harness.poller.wait("one", waiting()), harness.poller.wait("10000", waiting())]
     assert (
-        max(await beside(ids_of(harness.check(Lines(10_000))), calls)) <= 2 * SLOT + ANSWER + 1e-9
+        max(await beside(ids_of(harness.check(CountingIds(10_000))), calls))
+        <= 2 * SLOT + ANSWER + 1e-9
     )
     assert harness.is_empty()
 

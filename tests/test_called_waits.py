@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, CancelledAt, pending_timers
 from support.scripted_polls import (
     COVER,
     FAILED,
@@ -304,9 +304,7 @@ async def test_cancelled_at_every_wait(moment):
     while True:
         harness = WaitHarness(GENERATING, GENERATING, COVER, latency=1, rate_limiter=RateLimiter(1))
         harness.call_at(now() + 3, now() + 3.5, now() + 7)
-        interrupted = InterruptedAt(
-            interruptions, moment, harness.wait(expects_callback=True).run()
-        )
+        interrupted = CancelledAt(interruptions, moment, harness.wait(expects_callback=True).run())
         outcome, cover = await asyncio.gather(
             interrupted.run(), harness.wait(expects_callback=True).run(), return_exceptions=True
         )

@@ -2,7 +2,7 @@ import asyncio
 from contextlib import ExitStack
 
 import pytest
-from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, CancelledAt, pending_timers
 from support.scripted_polls import (
     COVER,
     GENERATING,
@@ -362,7 +362,7 @@ async def test_cancelled_at_every_wait(rank, wait, moment):
     with ExitStack() as stack:
         watches = [stack.enter_context(TaskWatch(coalescer, None, ID)) for _ in range(3)]
         calls = [_twice(watch) for watch in watches]
-        interrupted = InterruptedAt(wait, moment, calls[rank])
+        interrupted = CancelledAt(wait, moment, calls[rank])
         calls[rank] = interrupted.run()
         results = await asyncio.gather(*calls, return_exceptions=True)
     outcome = results.pop(rank)

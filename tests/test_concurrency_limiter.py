@@ -4,7 +4,7 @@ import asyncio
 from math import inf
 
 import pytest
-from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, CancelledAt
 from support.virtual_time import now
 
 from kie_cover_async.fair_queue import FairQueue, QueueEntry, QueueEntryCancelledError
@@ -103,7 +103,7 @@ async def test_flows_of_many_are_even():
 async def test_cancelled_at_every_wait(wait, moment, free_at):
     """Wherever a call is cancelled, queued or with its place just given, no place is lost."""
     place = Place(1)
-    interrupted = InterruptedAt(wait, moment, place.take("interrupted"))
+    interrupted = CancelledAt(wait, moment, place.take("interrupted"))
     calls = [place.take("first"), interrupted.run(), place.take("last")]
     _, outcome, _ = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(outcome, asyncio.CancelledError) is interrupted.interrupted is (wait < 2)
@@ -173,7 +173,7 @@ async def test_of_several_urgent_entries_the_earliest_is_first():
 
 
 async def test_urgency_only_comes_earlier():
-    """The earliest time that an entry was given counts, as when one of several callers hurries."""
+    """An entry becomes urgent at the earliest time that any caller gave it."""
     place = Place(1)
     first, second = QueueEntry("waits", urgent_at=2.5), QueueEntry("waits")
     takes = [place.take(str(n), "waits") for n in range(5)]
@@ -220,7 +220,7 @@ async def test_a_flow_goes_by_when_its_requests_are_due():
 
 
 async def test_a_flow_that_joins_goes_before_the_one_served_last():
-    """A single request beside flows that always have others waiting has the next place."""
+    """A single request next to flows with full queues gets the next place."""
     place = Place(1)
     running = [asyncio.create_task(place.take("bulk", "bulk")) for _ in range(5)]
     for name in ("first", "second"):

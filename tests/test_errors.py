@@ -195,8 +195,8 @@ def test_the_repr_shows_every_fact(kind):
 def test_errors_can_be_copied_and_pickled(kind, again):
     """A copy is another error of the class, with the same facts and message."""
     error = example(kind)
-    error.add_note("seen by somebody")
-    error.hung_on = "by somebody else"
+    error.add_note("seen by a caller")
+    error.hung_on = "by other code"
     other = again(error)
     assert other is not error
     assert type(other) is kind

@@ -22,8 +22,8 @@ def test_terminal_states():
     ]
 
 
-def test_failures():
-    """A failure is an end that is no success."""
+def test_failures_are_terminal_states_without_success():
+    """A failure is a terminal state other than success."""
     assert [state.name for state in CoverState if state.is_failure] == [
         "CREATE_TASK_FAILED",
         "GENERATE_COVER_FAILED",
@@ -49,7 +49,7 @@ def test_a_state_is_known_by_its_word(state):
     ],
 )
 def test_a_state_is_known_by_its_number(number, state):
-    """2 is still generating, and a number that nobody has documented is unknown."""
+    """2 is still generating, and an undocumented number is unknown."""
     assert CoverState.of(number) is state
     assert CoverState.of(str(number)) is state
 

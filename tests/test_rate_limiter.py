@@ -9,7 +9,7 @@ from math import inf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers, stall
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, CancelledAt, pending_timers, stall
 from support.virtual_time import VirtualTimeLoop, now
 
 from kie_cover_async import RateLimiter
@@ -58,7 +58,7 @@ def in_virtual_time(coroutine):
 
 
 async def test_the_first_leaves_immediately_and_the_rest_evenly():
-    """Twenty-five calls at once leave a tenth of a second apart, the first without a wait."""
+    """25 concurrent calls are sent a tenth of a second apart, the first without a wait."""
     moments = await leave(RateLimiter(10), 25)
     assert moments == at(*[i / 10 for i in range(25)])
     assert now() == moments[-1]
@@ -288,7 +288,7 @@ async def test_cancelled_at_every_wait(wait, moment, flow):
     """Wherever a call is cancelled, the next one has its slot, and nothing is left of it."""
     rate_limiter = RateLimiter(10)
     await rate_limiter.acquire()
-    interrupted = InterruptedAt(wait, moment, acquire(rate_limiter, flow))
+    interrupted = CancelledAt(wait, moment, acquire(rate_limiter, flow))
     calls = [interrupted.run(), acquire(rate_limiter, flow), acquire(rate_limiter, flow)]
     outcome, *others = await asyncio.gather(*calls, return_exceptions=True)
     # There is no second wait, so that one went through.
@@ -579,7 +579,7 @@ def test_two_open_event_loops():
 
 
 def test_the_next_event_loop():
-    """Once its loop is closed a limiter begins anew on the next: slots, pause, refusals."""
+    """On the next loop a limiter starts with fresh slots, and without pause or refusals."""
     rate_limiter = RateLimiter(10)
 
     async def is_refused() -> list[float]:
@@ -607,7 +607,7 @@ def test_calls_that_queued_on_a_closed_loop():
 
 
 def test_another_source_on_the_next_event_loop():
-    """A limiter makes its source anew for each loop that it is used on."""
+    """A limiter creates a slot source for each loop that it is used on."""
     rate_limiter = ScriptedLimiter()
 
     async def take_one() -> ScriptedSlots:

@@ -258,7 +258,7 @@ def test_a_schedule(given):
     "given", [None, 7, NoSchedule(), ExponentialSchedule, EveryMinute, lambda age, pressure: 60.0]
 )
 def test_no_schedule(given):
-    """A number, a function or a class that was not called is refused at once."""
+    """A number, a function or a class that was not called is refused immediately."""
     with pytest.raises(TypeError, match=r"schedule must have a method delay\(age, pressure\), not"):
         validate_schedule(given)
 

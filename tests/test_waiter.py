@@ -3,7 +3,7 @@ import logging
 from datetime import timedelta
 
 import pytest
-from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt, pending_timers, stall
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, CancelledAt, pending_timers, stall
 from support.scripted_polls import (
     BARE,
     COVER,
@@ -668,7 +668,7 @@ async def test_cancelled_at_every_wait(moment, timeout):
     while True:
         harness = WaitHarness(*replies, rate_limiter=RateLimiter(1), latency=1)
         wait = harness.wait(timeout=timeout, on_update=Updates(1))
-        interrupted = InterruptedAt(interruptions, moment, wait.run())
+        interrupted = CancelledAt(interruptions, moment, wait.run())
         outcome, cover = await asyncio.gather(
             interrupted.run(), harness.wait().run(), return_exceptions=True
         )

@@ -1,8 +1,8 @@
 """The Market route: the vendor's general job API, on which a cover's record has a `state`.
 
-The vendor has moved its Suno models here, but has never shown the record of a cover. It is read by
-what the route's pages and the recorded answers of other models have in common, as a record of the
-suno route with other names.
+The vendor has moved its Suno models here, but has never shown the record of a cover. The reader
+relies on what the route's pages and the recorded answers of other models have in common, and
+converts such a record to one of the suno route.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ _FLAGS = {
 
 
 def claimed_images(record: Mapping[Any, Any]) -> tuple[str, ...]:
-    """Return the URLs of the images in a record, and none if they cannot be read."""
+    """Return the URLs of the images in a record; an empty tuple if they cannot be read."""
     try:
         return _find_images(record)
     except DecodeError:
@@ -113,7 +113,7 @@ def _find_images(record: Mapping[Any, Any]) -> tuple[str, ...]:
     """Return the images of `resultJson` or, if it has none, those of `response`.
 
     Raises:
-        DecodeError: There are none, and what stands in their place is neither blank nor readable.
+        DecodeError: There are no images, and the value of their field is not blank.
     """
     problems: list[DecodeError] = []
     for name in ("resultJson", "response"):
@@ -131,7 +131,7 @@ def _find_images(record: Mapping[Any, Any]) -> tuple[str, ...]:
 def _image_places(
     name: str, value: object, problems: list[DecodeError]
 ) -> Iterator[tuple[str, object]]:
-    """Yield where other models have their URLs. A URL anywhere else may be the caller's own."""
+    """Yield the places where other models have URLs; one elsewhere may be the caller's own."""
     if is_blank(value):
         return
     results = parse_body(value) if isinstance(value, str) else value

@@ -40,15 +40,17 @@ class CoverArchive:
     at one moment, and the next ones a little later. A cover that is added or changes meanwhile may
     be included or not.
 
-    :param folder: holds the images and the record, `covers.sqlite3`; must be on a local disk.
-    :param max_image_bytes: bytes; a larger image is refused.
-    :param max_concurrent_downloads: images that are fetched at the same time; fewer if the process
-        may open few files (`ulimit -n`), and a warning says so.
+    Args:
+        folder: Holds the images and the record, `covers.sqlite3`; must be on a local disk.
+        max_image_bytes: A larger image is refused.
+        max_concurrent_downloads: How many images are fetched at the same time; fewer if the process
+            may open few files (`ulimit -n`), and a warning says so.
 
-    Bad arguments raise `TypeError` or `ValueError`. Opening raises `OSError` if the folder is not a
-    folder or cannot be written to, and `ValueError` if the record is another program's database or
-    of a later version. Every method that reads a record that cannot be read raises
-    `DamagedRecordError`.
+    Raises:
+        TypeError, ValueError: An argument cannot be used; the message names it. Opening raises
+            `ValueError` if the record is another program's database or of a later version.
+        OSError: On opening, if the folder is not a folder or cannot be written to.
+        DamagedRecordError: From any method that reads the record, if it cannot be read.
 
     Example:
         >>> from kie_cover_async.archive import CoverArchive
@@ -113,7 +115,7 @@ class CoverArchive:
         return await self._query(lambda database: covers.add(database, ids))
 
     async def save(self, client: Client, details: CoverDetails) -> ArchivedCover:
-        """Save all images of this cover, and return what the archive knows of it.
+        """Save all images of this cover, and return its entry in the record.
 
         An image that is in the folder and complete is not fetched again, whether it is recorded or
         not. A link that the host refuses with 403, 404 or 410 is renewed once by
@@ -123,9 +125,12 @@ class CoverArchive:
         recorded, and the cover is pending. No error is raised if another archive has saved the
         missing images meanwhile.
 
-        Raises `DownloadError` if an image cannot be fetched or is not an image, the errors of
-        `get_download_url`, `OSError` from the disk, and `ValueError` for a cover without images. If
-        the API refuses to renew a link, the error is the host's answer.
+        Raises:
+            DownloadError: An image cannot be fetched or is not an image. If the API refuses to
+                renew a link, this is the host's answer.
+            KieCoverError: An error of `get_download_url`.
+            OSError: The disk is full or cannot be written to.
+            ValueError: The cover has no images.
         """
         if not isinstance(details, CoverDetails):
             raise TypeError(f"details must be CoverDetails, not {short_repr(details)}")
@@ -139,7 +144,7 @@ class CoverArchive:
     async def mark_failed(self, task_id: str, error: Exception) -> None:
         """Record that there will be no cover, and why; it is no longer pending.
 
-        `is_final` tells for which errors that is right. A cover that is saved stays saved: another
+        Use it only for errors of which `is_final` is true. A saved cover stays saved: another
         process may have saved it meanwhile.
         """
         validate_task_id("task_id", task_id)
@@ -157,7 +162,7 @@ class CoverArchive:
         return await self._query(lambda database: covers.mark_pending(database, ids))
 
     async def find(self, task_id: str) -> ArchivedCover | None:
-        """Return what the archive knows of this cover, or `None`."""
+        """Return the cover's entry in the record, or `None` if it has none."""
         validate_task_id("task_id", task_id)
         return await self._query(lambda database: covers.find(database, task_id))
 
@@ -208,8 +213,10 @@ class CoverArchive:
         """Write the whole record to a file, and return how many covers it has.
 
         If `path` ends in `.jsonl`, the file has a line of JSON for each cover; if in `.csv`, a row
-        for each image; any other suffix raises `ValueError`. An existing file is replaced only once
-        the new one is complete.
+        for each image. An existing file is replaced only once the new one is complete.
+
+        Raises:
+            ValueError: The path has another suffix.
         """
         target = _validate_path("path", path)
         with self._in_use() as saver:
@@ -225,7 +232,9 @@ class CoverArchive:
         Never copy or read `covers.sqlite3` as a plain file in a process that has the archive open:
         on POSIX systems that drops SQLite's locks, and what other processes write may be lost.
 
-        Raises `FileExistsError` if the file exists, and `OSError` if the copy cannot be written.
+        Raises:
+            FileExistsError: The file exists.
+            OSError: The copy cannot be written.
         """
         target = _validate_path("path", path)
         with self._in_use() as saver:

@@ -39,7 +39,7 @@ COLUMNS = {
 }
 
 _ROW_CURE = "copy the file, then correct or delete this row with an SQLite tool"
-_FILE_CURE = "put a backup in its place, or recover it with an SQLite tool"
+_FILE_CURE = "replace it with a backup, or recover it with an SQLite tool"
 _MOVE = (
     "or move it away: a new record adopts complete images as their covers are saved again, and "
     "lacks ids that only this one has"
@@ -190,7 +190,7 @@ class ArchiveDatabase:
             missing = [name for name in wanted.split(", ") if name not in columns]
             if missing:
                 said = f"{self._path} is another program's database, or damaged"
-                cure = "give the archive another folder, or put a backup in its place"
+                cure = "give the archive another folder, or replace it with a backup"
                 raise ValueError(f"{said}: {table} has no {', '.join(missing)}; {cure}")
 
 

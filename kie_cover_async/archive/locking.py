@@ -61,7 +61,9 @@ def operational_errors(subject: str, hint: str = "") -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if "unable to open" in str(error):
             # SQLite says no more than that.
-            hint = hint or "; may we write to the folder, and open more files (ulimit -n)?"
+            hint = (
+                hint or "; may this process write to the folder, and open more files (ulimit -n)?"
+            )
         raise OSError(f"{subject} cannot be used: {error}{hint}") from error
 
 
@@ -76,7 +78,7 @@ def lock_folder(
     Args:
         folder: The folder, which holds the lock file `.in-use`.
         when_alone: Called under an exclusive lock if no other archive has the folder open.
-        is_wanted: Asked while another process has the exclusive lock: whether to wait on.
+        is_wanted: Called while another process has the exclusive lock; false ends the wait.
 
     Raises:
         OSError: The lock file cannot be created or opened.

@@ -33,11 +33,12 @@ class CallbackInbox:
     returns what the poll shows. Callbacks that arrive before their wait starts are remembered for
     an hour, for the last ten thousand ids. Make one inbox for each event loop, and use it there.
 
-    :param keys: the account's `webhookHmacKey`, or several keys while they are being changed;
-        `None` accepts callbacks without a signature, so that anyone can cost you a poll a second.
-    :param fallback_poll_interval: seconds between the polls of a wait that has received no
-        callback, in case it is lost.
-    :param tolerance: how many seconds a signature's timestamp may differ from now, either way.
+    Args:
+        keys: The account's `webhookHmacKey`, or several keys while they are being changed. `None`
+            accepts callbacks without a signature, so that anyone can cost you a poll a second.
+        fallback_poll_interval: Seconds between the polls of a wait that has received no callback,
+            in case it is lost.
+        tolerance: How many seconds a signature's timestamp may differ from now, either way.
 
     Example:
         >>> from kie_cover_async.callbacks import CallbackInbox, sign_callback
@@ -70,8 +71,11 @@ class CallbackInbox:
     def receive(self, headers: Headers, body: bytes | str | Mapping[str, Any]) -> CoverCallback:
         """Receive a callback as it was posted, in any framework, and wake the waits for its id.
 
-        A repeated callback with the same content wakes nothing. Raises `InvalidResponseError` if
-        the body has no task id, and `SignatureError` if there are keys and none has signed it.
+        A repeated callback with the same content wakes nothing.
+
+        Raises:
+            InvalidResponseError: The body has no task id.
+            SignatureError: The inbox has keys, and none has signed the callback.
         """
         loop = self._bound_loop()
         callback = parse_callback(body)
@@ -96,7 +100,7 @@ class CallbackInbox:
     def subscribe(self, task_id: str, listener: Callable[[], object]) -> Callable[[], object]:
         """Call `listener` at each callback for this id, and now if there already was one.
 
-        Returns the function that unsubscribes. The listener is called in the event loop: it must be
+        Return the function that unsubscribes. The listener is called in the event loop: it must be
         quick, and must not raise. A client's waits subscribe by themselves.
         """
         has_callback = self._recent.contains(task_id, self._bound_loop().time())

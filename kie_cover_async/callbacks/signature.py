@@ -36,12 +36,18 @@ def verify_signature(
     """Raise `SignatureError` unless one of `keys` has signed the callback.
 
     Only the body's task id and the timestamp are signed, so a verified callback is still only a
-    reason to poll. Raises `InvalidResponseError` for a body without a task id.
+    reason to poll.
 
-    :param headers: a mapping or an iterable of pairs; names in any case, `str` or `bytes`.
-    :param keys: one key, or several while keys are being changed.
-    :param tolerance: how many seconds the timestamp may differ from now, either way.
-    :param now: Unix seconds, instead of the system clock's.
+    Args:
+        headers: A mapping or an iterable of pairs; names in any case, `str` or `bytes`.
+        body: The body as it was posted, or already parsed as JSON.
+        keys: One key, or several while keys are being changed.
+        tolerance: How many seconds the timestamp may differ from now, either way.
+        now: Unix seconds, instead of the system clock's.
+
+    Raises:
+        InvalidResponseError: The body has no task id.
+        SignatureError: The signature is missing, malformed, stale, or made with another key.
     """
     keyring = parse_keys(keys)
     validate_number("tolerance", tolerance, at_least=0)

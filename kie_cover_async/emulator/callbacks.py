@@ -25,7 +25,7 @@ Kind = Literal["genuine", "repeated", "wrong-signature", "forged"]
 Publish = Callable[[Job], list[str]]
 
 _FORGED_ORIGIN = "https://forged.example/s"
-_WRONG_KEY = "a key that nobody has"
+_WRONG_KEY = "a key that no receiver has"
 _MAX_CONCURRENT = 100
 # Seconds. Shorter than any server's, which therefore never closes a connection that is reused.
 _KEEPALIVE = 1.0

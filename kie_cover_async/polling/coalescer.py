@@ -33,13 +33,13 @@ class Watcher(Protocol):
     """Notified of every poll of an id, whichever caller made it."""
 
     def on_sent(self) -> None:
-        """A poll is sent."""
+        """Note that a poll is sent."""
 
     def on_result(self, outcome: PollOutcome) -> None:
-        """A poll has an outcome."""
+        """Receive the outcome of a poll."""
 
     def on_lost(self) -> None:
-        """A poll that was sent was cancelled: its outcome is not known."""
+        """Note that a sent poll was cancelled, so that its outcome will never be known."""
 
 
 class _InFlightPoll(QueueEntry):

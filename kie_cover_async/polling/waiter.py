@@ -18,7 +18,7 @@ from .task_watch import TaskWatch
 
 _log = logging.getLogger(__name__)
 
-# Seconds. A deadline that is so late was not only waiting for its turn in the loop.
+# Seconds. If a deadline is later than this, the loop was blocked or the process stopped.
 _FROZEN = 0.1
 
 
@@ -57,7 +57,7 @@ class Waiter:
             with self._timeout, watch:
                 if self._expects_callback:
                     self._plan_for_callback()
-                # Expired and still here: an `on_update` has suppressed the cancellation.
+                # `is_ended`: an `on_update` may have suppressed the cancellation.
                 while outcome is None and not (state.is_single_poll_over or self._timeout.is_ended):
                     on_sent = None if self._clock_runs else self._start_clock
                     urgent_at = state.prioritize_at if self._clock_runs else inf

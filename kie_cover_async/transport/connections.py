@@ -1,4 +1,4 @@
-"""Connections that must not be used again: those of submits, and those that spoke unasked."""
+"""Connections that must not be used again: those of submits, and those with unrequested data."""
 
 import asyncio
 import socket
@@ -18,10 +18,10 @@ _KEEP_ALIVE = 75.0
 
 
 class Connections(aiohttp.TCPConnector):
-    """Keeps connections for the next request, except those on which the server spoke unasked.
+    """A pool that does not reuse a connection on which the server sent unrequested data.
 
-    What came between two requests would be read as the answer to the second one, and from then on
-    every answer would be the one before.
+    Bytes that arrive between two requests would be read as the answer to the second one, and every
+    later answer would be that of the request before.
     """
 
     def __init__(self) -> None:
@@ -32,9 +32,9 @@ class Connections(aiohttp.TCPConnector):
         self._sockets_made = 0
 
     async def connect(self, *request: Any, **more: Any) -> aiohttp.connector.Connection:
-        """Return a kept connection or a new one; the arguments are aiohttp's own affair."""
+        """Return a kept connection or a new one; the arguments are aiohttp's."""
         while True:
-            # A kept connection comes without a pause, in which other tasks could make sockets.
+            # A kept connection comes without an await, in which other tasks could make sockets.
             made = self._sockets_made
             connection = await super().connect(*request, **more)
             protocol: Any = connection.protocol
@@ -65,7 +65,7 @@ class SubmitBody(aiohttp.BytesPayload):
     answer says `Connection: close`; the request's own header does not matter to it. The body is the
     only part of a request that reaches the connection before that, in an external session too.
 
-    `send_by` is a `loop.time()`: a body that comes to be written later is not sent. The caller may
+    `send_by` is a `loop.time()`: a body that would be written later is not sent. The caller may
     have given up by then, and the id that was paid for would be lost.
     """
 

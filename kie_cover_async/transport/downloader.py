@@ -97,16 +97,16 @@ class Body:
             piece = await self._content.readany()
         if not piece:
             raise StopAsyncIteration
-        # More than that passes only in a blocked loop or a stopped process.
+        # More time than that passes only if the loop was blocked or the process stopped.
         self._waited += min(time() - asked, self._fetch.timeout)
         self._came += len(piece)
         return piece
 
     def _check_pace(self) -> None:
-        """Start to count again.
+        """Start a new interval, if the host sent enough in the last one.
 
         Raises:
-            DownloadError: Too little came.
+            DownloadError: It sent too little.
         """
         waited, came = self._waited, self._came
         if came < SLOWEST * waited and not self._content.at_eof():

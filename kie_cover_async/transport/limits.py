@@ -1,4 +1,4 @@
-"""What every request passes: the limits of its kind, and the calls that closing a client ends."""
+"""The limits that every request passes, and the calls that end when the client closes."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from kie_cover_async.rate_limiter import ConcurrencyLimiter, RateLimiter
 
 
 class Throttle(NamedTuple):
-    """A place, then a slot: status checks have one of these, submits another.
+    """The limits of one kind of request, polls or submits; a request takes a place, then a slot.
 
-    In one pool of places a hundred queued submits would keep every poll out for a minute. A slot
-    that was taken before a place would be too old by the time there is a place, and let a burst go
-    after a stall.
+    In a shared pool of places a hundred queued submits would delay every poll by a minute. A slot
+    that was taken before a place would be out of date by the time a place is free, so a stall would
+    end in a burst.
     """
 
     limiter: RateLimiter
@@ -25,7 +25,7 @@ class Throttle(NamedTuple):
 def share_places(
     connections: int, polls: int, submits: int
 ) -> tuple[ConcurrencyLimiter, ConcurrencyLimiter]:
-    """Return the places of so many polls and submits, over no more connections than these.
+    """Return the places for polls and for submits, at most as many as there are connections.
 
     If there are too few for both, a fifth is for submits; a single one serves either.
     """
@@ -66,7 +66,7 @@ class OpenCalls:
         return CancelScope(self, partial(ClientClosedError, task_id=task_id))
 
     def close(self) -> None:
-        """Let no call begin any more, and end all that run but those of this very task."""
+        """Refuse new calls, and end all running ones except those of this task."""
         if not self.closed:
             self._bind_loop()
         self.closed, self.leave = True, self._leave_closed

@@ -37,7 +37,7 @@ def _ignore() -> None:
 
 @frozen(kw_only=True, eq=False)
 class Transport:
-    """The way of every request: a place, a slot, the HTTP client, the parsing of its answer."""
+    """What every request passes: a place, a slot, the HTTP client, the parser of its answer."""
 
     http_client: HttpClient
     polls: Throttle
@@ -48,7 +48,7 @@ class Transport:
     sessions: AsyncExitStack = field(factory=AsyncExitStack)  # closed when no call is left
 
     def __reduce__(self) -> NoReturn:
-        # The key would be kept wherever the pickle is.
+        # The pickle would contain the key.
         raise TypeError("a CoverClient must not be pickled or copied deeply: make another one")
 
     async def send(
@@ -60,14 +60,15 @@ class Transport:
     ) -> tuple[T, Response]:
         """Send one request when its limits allow it; return the value and the response.
 
-        The request's time does not include the time in queues. `on_sending` is called in between.
+        The request's time does not include the time in queues. `on_sending` is called
+        after the queues.
 
         Raises:
-            KieCoverError: What the answer, or its absence, means.
+            KieCoverError: The error that the answer stands for, or that no usable answer came.
             QueueEntryCancelledError: The entry was cancelled.
         """
         if self.open_calls.closed:
-            # Ended, and still here: an `on_update` has kept the cancellation to itself.
+            # The call was ended, but an `on_update` has suppressed the cancellation.
             raise ClientClosedError(task_id=request.task_id)
         throttle = self.submits if request.endpoint.is_submit else self.polls
         limiter, places = throttle

@@ -82,7 +82,7 @@ def test_bytes(call, body, status, fields):
 @example("download-url", envelope("200", IMAGE), 200, {})
 @given(st.sampled_from(list(CALLS)), envelopes | anything, statuses, headers)
 def test_json(call, body, status, fields):
-    """The same of arbitrary JSON in the place of every part of the envelope and of the record."""
+    """Arbitrary JSON in any part of the envelope or the record yields a value or an error."""
     check_answer(call, Response(status, CIMultiDict(fields), json.dumps(body).encode()))
 
 
@@ -98,8 +98,8 @@ INFORMING = [
 
 @given(st.dictionaries(st.sampled_from(INFORMING), anything))
 @example({"createTime": "9" * 5000, "errorCode": 10**4000})
-def test_what_only_informs(fields):
-    """Whatever stands in the fields that only inform, it costs nobody the cover."""
+def test_informational_fields_never_cost_the_cover(fields):
+    """No content of an informational field costs the caller the cover."""
     details = outcome_of("record-info", answer_with(record(**fields)))
     assert isinstance(details, CoverDetails)
     assert details.is_success

@@ -126,8 +126,8 @@ def test_a_code_may_be_written_in_digits(code):
 @pytest.mark.parametrize(
     "code", [None, True, 200.0, "", "two hundred", "-1", "12345", "²", " 200", [200], {"code": 200}]
 )
-def test_what_is_no_code_is_no_envelope(code):
-    """With a code that is none the body is unreadable, or the HTTP status decides."""
+def test_body_without_numeric_code_is_not_an_envelope(code):
+    """If `code` is not a number, the body is unreadable, or the HTTP status decides."""
     error = outcome_of("credit", answer(envelope(code, 7)))
     assert (type(error), error.path) == (InvalidResponseError, "$.code")
     assert error.expected == "a whole number"

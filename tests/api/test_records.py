@@ -73,8 +73,8 @@ def test_a_missing_id_is_refused(endpoint):
 
 
 @each("task_id", ["0" * 32, TASK.upper(), TASK + "0", "x" * 2**20])
-def test_another_id_than_the_one_asked_for_is_refused(task_id):
-    """Somebody else's cover is no answer; both ids are in the message, shortened."""
+def test_record_of_another_id_is_refused(task_id):
+    """A record of another id is refused; the message has both ids, shortened."""
     error = outcome_of("record-info", answer(envelope(200, record(taskId=task_id))))
     assert (type(error), error.path) == (InvalidResponseError, "$.data.taskId")
     assert TASK in error.expected
@@ -185,8 +185,8 @@ def test_the_status_stands_in_for_the_flag(missing, status, state):
 
 
 @each("flag", [2, 0, 4, "odd"])
-def test_the_flag_goes_before_the_status(flag):
-    """Where there is a flag, a `status` beside it does not matter."""
+def test_flag_takes_precedence_over_status(flag):
+    """If there is a flag, `status` is ignored."""
     assert structure_details(record(successFlag=flag, status="SUCCESS")).success_flag == flag
 
 
@@ -280,7 +280,7 @@ def test_no_images_yet(response):
 
 
 def test_places_for_images_to_come(warnings):
-    """Beside an entry that is something else they are no reason to wait for better."""
+    """A list of blank entries is one without images, and a warning counts them."""
     structure_details(record(response={"images": ["", None]}))
     assert warnings() == ["2 of 2 images are not URLs: left out"]
     assert refused(record(response={"images": [None, 7]})).path == "$.response.images[0]"
@@ -316,8 +316,8 @@ ODD_RESPONSES = [
 
 @each("flag", [0, 2, 3, "3", " generate_cover_failed ", 4, None, ""])
 @pytest.mark.parametrize(("response", "line"), ODD_RESPONSES)
-def test_odd_images_of_no_success(flag, response, line, warnings):
-    """What a job without images says of them keeps nobody from its state: one line is logged."""
+def test_unreadable_images_matter_only_for_a_success(flag, response, line, warnings):
+    """If a job has no success, unreadable images only cause a log line."""
     details = structure_details(record(successFlag=flag, response=response))
     assert details.images == ()
     assert details.state is CoverState.of(flag)
@@ -500,7 +500,7 @@ def test_no_error(said, flag):
 
 @each("said", NO_ERROR)
 def test_a_failure_keeps_its_message(said):
-    """What a failed job says of itself is worth having, even beside a code that means nothing."""
+    """A failed job's message is kept even if its code means nothing."""
     details = structure_details(record(successFlag=3, errorMessage="no luck", **said))
     assert (details.error_code, details.error_message) == (None, "no luck")
     assert details.state.is_failure

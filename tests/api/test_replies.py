@@ -121,7 +121,7 @@ NO_ENVELOPE = dict.fromkeys(CALLS, unreadable("$.code"))
 
 MEANING = {
     "callback-failure-documented": everywhere(ApiError, 501, msg="Cover generation failed"),
-    # A callback's body has no flag, so it is no record of a finished cover.
+    # A callback's body has no flag, so it is not a record of a finished cover.
     "callback-success-documented": an_object(
         TASK, suno=CoverDetails(task_id=TASK), market=CoverDetails(task_id=TASK)
     ),

@@ -1,4 +1,4 @@
-"""Bodies that are no answer, and what headers say."""
+"""Bodies that are not answers of the API, and the headers that are read."""
 
 import json
 import sys
@@ -137,7 +137,7 @@ def limited(**headers):
     ],
 )
 def test_retry_after_in_seconds(text, seconds):
-    """A number of seconds is read as it is, of whatever size: what to do about it is no reading."""
+    """A number of seconds is read unchanged, however large; its use is decided elsewhere."""
     assert limited(Retry_After=text) == seconds
 
 
@@ -216,6 +216,6 @@ def test_no_server_clock(text):
     assert answer(b"", Date=text).served_at is None
 
 
-def test_a_refusal_alone_has_a_pause():
-    """`Retry-After` beside another error is not looked at."""
+def test_retry_after_is_read_only_for_a_refusal():
+    """`Retry-After` is read only for a refusal for too many requests."""
     assert not hasattr(outcome_of("credit", answer(envelope(500), Retry_After="7")), "retry_after")

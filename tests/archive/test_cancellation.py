@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.cancellation import InterruptedAt, interrupted_at_each, leaked_state
+from support.cancellation import CancelledAt, cancel_at_each_await, leaked_state
 
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.archive.executors import _FILE_THREADS as FILE_THREADS
@@ -46,7 +46,7 @@ async def cancelled(wait, moment, coroutine, *others):
 
     Return the interruption, and the results of the other coroutines.
     """
-    interruption = InterruptedAt(wait, moment, coroutine)
+    interruption = CancelledAt(wait, moment, coroutine)
     tasks = [asyncio.create_task(each) for each in (interruption.run(), *others)]
     outcome, *results = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(outcome, asyncio.CancelledError) == interruption.interrupted, outcome
@@ -78,7 +78,7 @@ async def test_a_cancelled_save_leaves_nothing(emulator, client, archive, cover,
         assert (await archive.save(client, details)).state == "saved"
         return saving
 
-    await interrupted_at_each(begin)
+    await cancel_at_each_await(begin)
     assert (await archive.verify()).ok
 
 
@@ -101,7 +101,7 @@ async def test_cancelling_one_of_two_saves_of_a_cover(emulator, client, archive,
         assert not any(archive_leaks(archive).values()), archive_leaks(archive)
         return saving
 
-    await interrupted_at_each(begin)
+    await cancel_at_each_await(begin)
     assert (await archive.verify()).ok
 
 
@@ -149,7 +149,7 @@ async def test_a_cancelled_call_leaves_nothing(client, archive, cover, tmp_path,
         await call(archive, tmp_path)
         return calling
 
-    await interrupted_at_each(begin)
+    await cancel_at_each_await(begin)
     assert [each.task_id for each in await archive.saved()] == ["an-id"]
 
 
@@ -171,7 +171,7 @@ async def test_cancelled_opening_leaves_nothing(tmp_path, until):
         await everything_is_closed(until, before)
         return opening
 
-    await interrupted_at_each(begin)
+    await cancel_at_each_await(begin)
 
 
 async def test_opening_that_is_cancelled_twice_leaves_nothing(tmp_path, until):
@@ -205,7 +205,7 @@ async def test_cancelled_closing_completes_running_saves(emulator, client, cover
         assert not [*tmp_path.glob(".*.part")]
         return closing
 
-    await interrupted_at_each(begin)
+    await cancel_at_each_await(begin)
     await client.aclose()
     async with CoverArchive(tmp_path) as archive:
         assert (await archive.verify()).ok

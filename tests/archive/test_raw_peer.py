@@ -6,7 +6,7 @@ import struct
 import zlib
 
 import pytest
-from support.raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer, drop_by_drop
+from support.raw_peer import REQUEST, RESET, SILENCE, RawPeer, Repeat, drop_by_drop
 from support.reliability_page import outcome_of, table
 
 from kie_cover_async import CoverClient, CoverDetails, CoverResponse, RetryPolicy
@@ -18,7 +18,7 @@ LARGEST = 8 * MIB
 IMAGE = png("a", 64)
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-ZEROS = Again(bytes(64 * KIB))
+ZEROS = Repeat(bytes(64 * KIB))
 
 
 def answer(body=IMAGE, fields=b"", *, status=b"200 OK", length=None):
@@ -61,11 +61,11 @@ PEERS = {
     "speaks another protocol": [b"SSH-2.0-OpenSSH\r\n\r\n"],
     "speaks TLS": [bytes.fromhex("15030300020228")],
     "sends the image alone": [IMAGE],
-    "sends a header line without an end": [HEAD + b"X: ", Again(bytes(KIB))],
-    "sends header lines without an end": [HEAD, Again(b"X: x\r\n" * KIB)],
+    "sends a header line without an end": [HEAD + b"X: ", Repeat(bytes(KIB))],
+    "sends header lines without an end": [HEAD, Repeat(b"X: x\r\n" * KIB)],
     "sets 10,000 cookies": [answer(fields=b"Set-Cookie: a=b\r\n" * 10_000)],
     "sends a header a byte a second": drop_by_drop(answer()),
-    "says 103 again and again": [Again(b"HTTP/1.1 103 Early Hints\r\n\r\n", pause=10.0)],
+    "says 103 again and again": [Repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n", pause=10.0)],
     "names a file elsewhere": [
         answer(fields=b"Content-Disposition: attachment; filename=../../a.sh\r\n")
     ],
@@ -83,19 +83,19 @@ PEERS = {
     "sends half of it without a length, and hangs up": [HEAD + b"\r\n" + IMAGE[:50]],
     "sends it in chunks": [CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(IMAGE), IMAGE)],
     "sends it in chunks, but for the last": [CHUNKED + b"%x\r\n%s\r\n" % (len(IMAGE), IMAGE)],
-    "sends a chunk size that is no number": [CHUNKED + b"ZZ\r\n" + IMAGE],
+    "sends a chunk size that is not a number": [CHUNKED + b"ZZ\r\n" + IMAGE],
     "sends it, and another one": [answer() + answer(b"another")],
     "sends it, and bytes after its end": [answer(IMAGE + b"surplus")],
     "sends it 200 bytes a second": drop_by_drop(b"".join(image_of(10 * KIB)), 200),
     "sends it a byte a second": [answer(b"", length=len(IMAGE)), *drop_by_drop(IMAGE)],
     "sends a byte a second without an end": [
         answer(PNG_START, length=GIB),
-        Again(b"\0", pause=1.0),
+        Repeat(b"\0", pause=1.0),
     ],
     "sends an image as large as may be": [*image_of(LARGEST), SILENCE],
     "sends an image a byte larger": [*image_of(LARGEST + 1), SILENCE],
     "announces 1 GiB, and sends it": [answer(PNG_START, length=GIB), ZEROS],
-    "sends 1 GiB in chunks": [CHUNKED, Again(b"10000\r\n" + bytes(64 * KIB) + b"\r\n")],
+    "sends 1 GiB in chunks": [CHUNKED, Repeat(b"10000\r\n" + bytes(64 * KIB) + b"\r\n")],
     "sends 1 GiB without saying so": [HEAD + b"\r\n" + PNG_START, ZEROS],
     "compresses it, unasked": [answer(gzip.compress(IMAGE), PACKED)],
     "says gzip, and sends it as it is": [answer(fields=PACKED)],
@@ -108,7 +108,7 @@ PEERS = {
     "redirects to itself, by https": [redirect(b"https://127.0.0.1/an-image.png")],
     "redirects to plain http elsewhere": [redirect(b"http://example.com/an-image.png")],
     "redirects to a file": [redirect(b"file:///etc/passwd")],
-    "redirects to bytes that are no text": [redirect(b"\xff\xfe")],
+    "redirects to bytes that are not text": [redirect(b"\xff\xfe")],
 }
 ROWS = table("## A host of images that breaks the rules")
 
@@ -125,7 +125,7 @@ async def test_an_image_is_saved_completely_or_not_at_all(instant_time, tmp_path
     async with RawPeer.of([REQUEST, *PEERS[row["the host"]]]) as peer:
         seen = await saved_from(peer, tmp_path)
         await until(lambda: peer.open_connections == 0)
-    assert seen == row["what comes of it"]
+    assert seen == row["outcome"]
     # aiohttp repeats a GET itself if a connection broke before a complete header.
     assert len(peer.requests) <= 6
     assert peer.bytes_sent < 3 * LARGEST

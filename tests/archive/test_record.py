@@ -356,7 +356,7 @@ async def test_a_record_without_a_column_is_refused(opened, table, column):
     await alter(archive, f"ALTER TABLE {table} DROP COLUMN {column}")
     says = (
         rf"covers\.sqlite3 is another program's database, or damaged: {table} has no {column};"
-        " give the archive another folder, or put a backup in its place$"
+        " give the archive another folder, or replace it with a backup$"
     )
     with pytest.raises(ValueError, match=says):
         await opened()
@@ -408,7 +408,7 @@ async def test_a_damaged_schema_is_an_error(opened, change, says):
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("PRAGMA writable_schema = ON")
         connection.execute(f"UPDATE sqlite_master SET {change}")  # noqa: S608 - ours
-    cure = "put a backup in its place, .* or move it away: a new record adopts complete images"
+    cure = "replace it with a backup, .* or move it away: a new record adopts complete images"
     with pytest.raises(DamagedRecordError, match=rf"^{path} cannot be read .*{says}.*; {cure}"):
         await opened()
 
@@ -429,7 +429,7 @@ async def test_a_damaged_page_is_an_error(opened):
     clear_page(archive, 1)
     archive = await opened()
     for call in (archive.pending, archive.verify):
-        with pytest.raises(DamagedRecordError, match=r"covers\.sqlite3 cannot .*; put a backup in"):
+        with pytest.raises(DamagedRecordError, match=r"covers\.sqlite3 cannot .*; replace it with"):
             await call()
 
 
@@ -449,9 +449,7 @@ async def test_verify_finds_damage_outside_the_rows(opened):
         file.write(bytes(2))
     archive = await opened()
     assert ids(await archive.pending()) == ["a"]
-    with pytest.raises(
-        DamagedRecordError, match=r"covers\.sqlite3 cannot be read .*; put a backup"
-    ):
+    with pytest.raises(DamagedRecordError, match=r"covers\.sqlite3 cannot be read .*; replace it"):
         await archive.verify()
 
 
@@ -524,14 +522,16 @@ async def test_a_file_cannot_be_opened_as_a_folder(opened, tmp_path):
 async def test_a_record_that_cannot_be_opened(opened, tmp_path):
     """The error names the file and suggests a cause."""
     (tmp_path / "covers.sqlite3").mkdir()
-    with pytest.raises(OSError, match=r"covers\.sqlite3 .*: unable to open .*; may we write to"):
+    with pytest.raises(
+        OSError, match=r"covers\.sqlite3 .*: unable to open .*; may this process write"
+    ):
         await opened(tmp_path)
 
 
 async def test_a_lock_file_that_cannot_be_created(opened, tmp_path):
     """The error names the file, and nothing stays open."""
     (tmp_path / ".in-use").symlink_to(tmp_path / "nowhere" / "file")
-    with pytest.raises(OSError, match=r"/\.in-use cannot be used: unable .*; may we write"):
+    with pytest.raises(OSError, match=r"/\.in-use cannot be used: unable .*; may this process"):
         await opened(tmp_path)
 
 

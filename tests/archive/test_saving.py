@@ -8,7 +8,7 @@ from zlib import crc32
 
 import pytest
 from attrs import evolve, frozen
-from support.cancellation import AS_IT_WAKES, WHILE_WAITING, InterruptedAt
+from support.cancellation import AS_IT_WAKES, WHILE_WAITING, CancelledAt
 
 from kie_cover_async import (
     ClientClosedError,
@@ -469,7 +469,7 @@ async def test_cancelling_one_image_leaves_no_part_file(client, emulator, archiv
         details = await client.get_cover_details(job)
         [url] = details.images
         image = _WantedImage(task_id=job, number=1, url=url, file_exists=True)
-        saving = InterruptedAt(wait, moment, archive._saver._save_image(client, image))
+        saving = CancelledAt(wait, moment, archive._saver._save_image(client, image))
         [outcome] = await asyncio.gather(asyncio.create_task(saving.run()), return_exceptions=True)
         interrupted = saving.interrupted
         assert isinstance(outcome, (SavedImage, asyncio.CancelledError, DownloadError))

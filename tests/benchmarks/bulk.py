@@ -1,4 +1,4 @@
-"""What thousands of covers cost, beside what people write by hand.
+"""Measure the cost of thousands of covers, compared with loops written by hand.
 
 The peers take turns within each round, so that what else the machine does meets them all alike, and
 the ratios are medians over the rounds. What is measured of memory is measured in fresh processes;
@@ -47,7 +47,7 @@ async def connected(url: str):
 
 
 async def by_hand(poll: Poll, number: int) -> None:
-    """All the polls at once, as many of them in flight as a semaphore allows."""
+    """Make all polls, as many of them in flight as a semaphore allows."""
     semaphore = asyncio.Semaphore(AT_ONCE)
 
     async def limited(task_id: str) -> dict:
@@ -181,7 +181,7 @@ def main() -> None:
     with fast_server() as url:
         throughput(url)
         waits = in_a_fresh_process(bytes_per_wait, url)
-        print(f"{waits / 1024:6.2f} KiB for each of {WAITS:,} waits at once")
+        print(f"{waits / 1024:6.2f} KiB for each of {WAITS:,} concurrent waits")
         many, one = (
             statistics.median(in_a_fresh_process(cpu_per_poll, url, n) for _ in range(3))
             for n in (WAITS, 1)

@@ -1,4 +1,4 @@
-"""What a poll costs: CPU per `get_cover_details` beside what people write by hand.
+"""Measure the CPU time of a poll, compared with loops written by hand.
 
 The peers take turns within each round, so that what else the machine does meets them all alike;
 the server is another process. The ratios are the medians over the rounds.

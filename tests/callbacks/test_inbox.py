@@ -84,7 +84,7 @@ async def test_repeated_deliveries_are_dropped(inbox):
         assert inbox.receive({}, body()).task_id == TASK
     inbox.receive({}, b'{"data": {"taskId": "%s"}, "code": 200}' % TASK.encode())
     assert listener.calls == 1
-    inbox.receive({}, body(msg="once more"))
+    inbox.receive({}, body(msg="again"))
     inbox.receive({}, body())
     assert listener.calls == 2
 

@@ -19,7 +19,7 @@ CAP = 64 * 1024
 
 
 class Site:
-    """A service with the routes of an inbox, and somebody who posts to it."""
+    """A service with the routes of an inbox, and a client that posts to it."""
 
     def __init__(self, inbox, caller):
         self.inbox, self.caller = inbox, caller

@@ -107,7 +107,10 @@ SLOW = {
     "a head, byte by byte": (drop_by_drop(HEAD.encode() * 9), b""),
     "half a body": ([BODY_TO_COME], b"HTTP/1.1 408 Request Timeout"),
     "a body, byte by byte": ([BODY_TO_COME, *drop_by_drop(b"x" * 999)], b"HTTP/1.1 408 Request"),
-    "a body for nobody": ([BODY_TO_COME.replace(b"/callbacks", b"/")], b"HTTP/1.1 404 Not Found"),
+    "a body for another path": (
+        [BODY_TO_COME.replace(b"/callbacks", b"/")],
+        b"HTTP/1.1 404 Not Found",
+    ),
 }
 
 

@@ -37,7 +37,7 @@ async def folder(emulator, tmp_path):
 
 
 ROW_CURE = "; copy the file, then correct or delete this row with an SQLite tool, or move it away: "
-FILE_CURE = "; put a backup in its place, or recover it with an SQLite tool, or move it away: "
+FILE_CURE = "; replace it with a backup, or recover it with an SQLite tool, or move it away: "
 DAMAGES = {
     "state": ("UPDATE tasks SET state = 'odd'", "state of task 'an-id' is 'odd'", ROW_CURE),
     "no state": ("UPDATE tasks SET state = x'00'", "state of task 'an-id' is b", ROW_CURE),

@@ -15,7 +15,7 @@ async def observing(event: object) -> None: ...
 
 
 class Observing:
-    """One whose calls nobody would await; to make one is a plain call."""
+    """A class with an async `__call__`; calling the class itself is a plain call."""
 
     def __init__(self, event: object = None) -> None: ...
 

@@ -122,7 +122,7 @@ async def test_a_wait_for_each(emulator, client):
 
 
 async def test_updates_of_all(emulator, client):
-    """`on_update` hears of every poll of every id."""
+    """`on_update` is called after every poll of every id."""
     statuses = ["pending", "generating", "success"]
     task_ids = [emulator.add_job(CoverScript(statuses=statuses)) for _ in range(10)]
     seen = Counter()
@@ -173,7 +173,7 @@ async def test_one_call_beside_many(emulator, connect):
 
 @pytest.mark.parametrize("verb", ["check_covers", "wait_for_covers"])
 async def test_leaving_early(emulator, client, until, verb):
-    """Whoever has seen enough leaves, and no request, task or connection in use stays behind."""
+    """Leaving early leaves no request, task or used connection behind."""
     emulator.fault(Fault.stall(), rate=1.0, after=5, endpoint="poll")
     task_ids = [emulator.add_job(age=60) for _ in range(500)]
     async with getattr(client, verb)(task_ids) as outcomes:
@@ -187,7 +187,7 @@ async def test_leaving_early(emulator, client, until, verb):
 
 @pytest.mark.parametrize("verb", ["check_covers", "wait_for_covers"])
 async def test_closing_the_client_ends_a_bulk(emulator, client, until, verb):
-    """A consumer hears of it whose bulk call is running while the client is closed."""
+    """Closing the client raises `ClientClosedError` in the consumer of a running bulk call."""
     emulator.fault(Fault.stall(), rate=1.0)
     consuming = asyncio.create_task(by_id(getattr(client, verb)(["a", "b", "c"])))
     await until(lambda: len(emulator.requests) == 3)
@@ -198,7 +198,7 @@ async def test_closing_the_client_ends_a_bulk(emulator, client, until, verb):
 
 
 async def test_closing_the_client_while_no_id_comes(emulator, client):
-    """A consumer hears of the closing even where the source has nothing to say."""
+    """Closing the client ends a bulk call even while its source yields nothing."""
     consuming = asyncio.create_task(by_id(client.check_covers(Stalled())))
     await asyncio.sleep(0.01)
     await client.aclose()

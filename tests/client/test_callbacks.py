@@ -75,8 +75,8 @@ async def test_one_poll(emulator, connect, inbox, vendor):
     assert not inbox._listeners
 
 
-async def test_a_callback_before_the_wait(emulator, connect, inbox, vendor):
-    """A callback that is there before the id is known to anybody is found."""
+async def test_callback_before_the_wait_is_found(emulator, connect, inbox, vendor):
+    """A callback that arrives before the id is known wakes the wait."""
     client = connect(emulator, inbox=inbox)
     async with asyncio.timeout(10):
         details = await client.generate_and_wait(
@@ -89,7 +89,7 @@ def test_an_inbox_of_another_event_loop_costs_nothing():
     """It is refused before the cover is asked for."""
     inbox = CallbackInbox()
 
-    async def hear():
+    async def receive():
         inbox.notify("id")
 
     async def ask():
@@ -101,7 +101,7 @@ def test_an_inbox_of_another_event_loop_costs_nothing():
                 await client.generate_and_wait("song", callback_url="https://example.com/covers")
             return emulator.requests
 
-    asyncio.run(hear())
+    asyncio.run(receive())
     assert asyncio.run(ask()) == []
 
 
@@ -159,8 +159,8 @@ async def test_a_callback_that_is_lost(emulate, connect):
     assert emulator.poll_count(details.task_id) == 1
 
 
-async def test_many_at_once(emulator, connect, inbox, vendor):
-    """A bulk call polls each id at once, and again when that one is called of."""
+async def test_bulk_call_polls_each_id_after_its_callback(emulator, connect, inbox, vendor):
+    """A bulk call polls each id immediately, and again after its callback."""
     script = CoverScript(statuses=["generating", "success"])
     ids = [emulator.add_job(script) for _ in range(20)]
     seen = asyncio.Queue()

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 from aiohttp import web
-from support.cancellation import InterruptedAt, interrupted_at_each, leaked_state
+from support.cancellation import CancelledAt, cancel_at_each_await, leaked_state
 
 from kie_cover_async.callbacks import CallbackInbox, sign_callback
 from kie_cover_async.emulator import CoverScript
@@ -35,7 +35,7 @@ class Site:
         if self.at is None:
             return await handler(request)
         at, self.at = self.at, None
-        handling = InterruptedAt(*at, handler(request))
+        handling = CancelledAt(*at, handler(request))
         self.handlers.append(handling)
         return await handling.run()
 
@@ -80,7 +80,7 @@ async def test_generate_and_wait_can_be_cancelled_anywhere(emulate, connect, inb
             asking = client.generate_and_wait(
                 f"song {moment} {wait}".replace(" ", "-"), callback_url=site.url
             )
-            making = InterruptedAt(wait, moment, asking)
+            making = CancelledAt(wait, moment, asking)
             [outcome] = await asyncio.gather(
                 asyncio.create_task(making.run()), return_exceptions=True
             )
@@ -90,7 +90,7 @@ async def test_generate_and_wait_can_be_cancelled_anywhere(emulate, connect, inb
             assert await client.get_credits() == emulator.credits
         return making
 
-    await interrupted_at_each(begin)
+    await cancel_at_each_await(begin)
 
 
 async def test_one_of_two_called_waits_can_be_cancelled_anywhere(emulate, connect, inbox, site):
@@ -101,7 +101,7 @@ async def test_one_of_two_called_waits_can_be_cancelled_anywhere(emulate, connec
         async with connect(emulator, inbox=inbox, max_concurrent_requests=1) as client:
             task_id = emulator.add_job(CoverScript(statuses=["generating", "success"]))
             seen = asyncio.Event()
-            making = InterruptedAt(wait, moment, client.wait_for_cover(task_id))
+            making = CancelledAt(wait, moment, client.wait_for_cover(task_id))
             waits = [
                 asyncio.create_task(making.run()),
                 asyncio.create_task(client.wait_for_cover(task_id, on_update=lambda _: seen.set())),
@@ -114,7 +114,7 @@ async def test_one_of_two_called_waits_can_be_cancelled_anywhere(emulate, connec
             assert not inbox._listeners
         return making
 
-    await interrupted_at_each(begin)
+    await cancel_at_each_await(begin)
 
 
 async def test_the_handler_of_a_callback_can_be_cancelled_anywhere(
@@ -138,5 +138,5 @@ async def test_the_handler_of_a_callback_can_be_cancelled_anywhere(
         assert not inbox._listeners
         return site.handlers[-1]
 
-    await interrupted_at_each(begin)
+    await cancel_at_each_await(begin)
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from support.cancellation import InterruptedAt, interrupted_at_each, leaked_state
+from support.cancellation import CancelledAt, cancel_at_each_await, leaked_state
 from support.client_calls import VERBS
 
 from kie_cover_async import ClientClosedError, RateLimiter
@@ -135,7 +135,7 @@ def test_every_verb_is_cancelled():
 
 async def interrupted(call, moment, wait):
     """Await the call in a task of its own, which is cancelled at one of its waits."""
-    interruption = InterruptedAt(wait, moment, call)
+    interruption = CancelledAt(wait, moment, call)
     task = asyncio.create_task(interruption.run())
     [outcome] = await asyncio.gather(task, return_exceptions=True)
     assert isinstance(outcome, asyncio.CancelledError) == interruption.interrupted, outcome
@@ -156,7 +156,7 @@ async def test_a_call_can_be_cancelled_anywhere(emulator, connect, call):
                 assert await client.get_credits() == emulator.credits
         return interruption
 
-    await interrupted_at_each(begin, at_least=2)
+    await cancel_at_each_await(begin, at_least=2)
 
 
 THREE_POLLS = CoverScript(statuses=["generating", "generating", "success"])
@@ -180,7 +180,7 @@ async def test_companions_are_not_cancelled_along(emulator, connect, which):
             assert not any(leaked_state(client).values()), leaked_state(client)
         return interruption
 
-    await interrupted_at_each(begin, at_least=2)
+    await cancel_at_each_await(begin, at_least=2)
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["the bulk call", "the single call"])
@@ -203,7 +203,7 @@ async def test_a_call_that_serves_others_can_be_cancelled_anywhere(emulator, con
             assert emulator.poll_count(shared) == 1 or interruption.interrupted
         return interruption
 
-    await interrupted_at_each(begin, at_least=2)
+    await cancel_at_each_await(begin, at_least=2)
 
 
 async def polls_of(client, task_ids):
@@ -225,4 +225,4 @@ async def test_closing_can_be_cancelled_anywhere(emulator, connect):
         assert client._transport.http_client._session.closed
         return interruption
 
-    await interrupted_at_each(begin)
+    await cancel_at_each_await(begin)

@@ -21,7 +21,7 @@ every_verb = pytest.mark.parametrize("call", VERBS.values(), ids=VERBS)
 
 
 async def endings(*tasks):
-    """The errors that ended the tasks, well before anybody would lose patience."""
+    """Return the errors that ended the tasks, within two seconds."""
     async with asyncio.timeout(2):
         errors = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(error) for error in errors] == [ClientClosedError] * len(tasks)
@@ -52,7 +52,7 @@ async def test_leaving_the_block_closes(emulator, connect, until):
 
 
 async def test_closing_again_does_nothing(client):
-    """A client can be closed any number of times, one after the other or at once."""
+    """A client can be closed any number of times, one after the other or concurrently."""
     await client.get_credits()
     await asyncio.gather(*[client.aclose() for _ in range(3)])
     await client.aclose()
@@ -188,8 +188,8 @@ async def test_closing_while_an_update_swallows_the_cancellation(emulator, clien
     assert (error.task_id, emulator.poll_count(task_id)) == (task_id, 1)
 
 
-async def test_closing_from_within_the_last_update_costs_nobody_the_cover(emulator, client):
-    """A listener that closes when it hears of the finished cover does not lose it."""
+async def test_closing_in_the_last_update_does_not_lose_the_cover(emulator, client):
+    """An `on_update` that closes the client at the finished cover does not lose it."""
 
     async def close(_):
         await client.aclose()
@@ -223,8 +223,8 @@ async def test_a_listener_may_wait_for_somebody_who_closes(emulator, client, unt
     await until(lambda: emulator.open_connections == 0)
 
 
-async def test_closing_twice_while_a_call_takes_its_time_to_end(emulator, client):
-    """A listener that does not end at once is waited for by everybody who closes."""
+async def test_every_closing_waits_for_a_slow_call(emulator, client):
+    """Every `aclose` waits for an `on_update` that does not end immediately."""
     called, leave = asyncio.Event(), asyncio.Event()
 
     async def linger(_):
@@ -248,8 +248,8 @@ async def test_closing_twice_while_a_call_takes_its_time_to_end(emulator, client
     await endings(wait)
 
 
-async def test_a_closing_that_is_cancelled_has_closed(emulator, client, until):
-    """Whoever loses patience with a call that does not end leaves no session behind."""
+async def test_cancelled_closing_closes_the_session(emulator, client, until):
+    """An `aclose` that is cancelled while a call does not end still closes the session."""
     called, leave = asyncio.Event(), asyncio.Event()
 
     async def stay(_):

@@ -6,7 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from attrs import evolve
-from support.raw_peer import REQUEST, Again, RawPeer
+from support.raw_peer import REQUEST, RawPeer, Repeat
 from yarl import URL
 
 from kie_cover_async import (
@@ -131,7 +131,7 @@ async def test_a_host_has_the_time_it_asks_for(instant_time, emulator, client, s
 
 
 async def test_a_host_that_asks_for_too_long_is_not_waited_for(emulator, client, image):
-    """Past the longest pause the download ends at once, and its error has the time."""
+    """If the host asks for more than the longest pause, the download ends immediately."""
     emulator.fault(Fault.answer(503, b"", {"Retry-After": "600"}), endpoint="image")
     with pytest.raises(DownloadError, match=r"answered 503 \(asked to wait 600 s\)") as caught:
         await client.downloader.fetch(image, whole)
@@ -165,9 +165,9 @@ async def test_a_slow_image_has_its_time(instant_time, play, connect):
     assert instant_time.elapsed >= 100
 
 
-async def test_a_drip_ends_a_download(instant_time, play, connect):
-    """Where what comes would keep a line alive and bring no image, it is no better than silence."""
-    peer = await play([HEAD % 1000, Again(b"a", pause=29.0)])
+async def test_slow_drip_times_out(instant_time, play, connect):
+    """A host that only keeps the connection open times out like a silent one."""
+    peer = await play([HEAD % 1000, Repeat(b"a", pause=29.0)])
     client = connect(peer, request_timeout=30.0, retry=RetryPolicy(max_attempts=1))
     with pytest.raises(DownloadError, match="only 3 bytes came in 58 s") as caught:
         await client.downloader.fetch(peer.url, whole)
@@ -199,7 +199,7 @@ async def test_who_reads_has_time(instant_time, play, connect):
 
 async def test_a_header_that_drips_ends_a_download(instant_time, play, connect):
     """A header has the time of a request, in whatever pieces it comes."""
-    peer = await play([b"HTTP/1.1 200 OK\r\n", Again(b"A: b\r\n", pause=20.0)])
+    peer = await play([b"HTTP/1.1 200 OK\r\n", Repeat(b"A: b\r\n", pause=20.0)])
     client = connect(peer, request_timeout=30.0, retry=RetryPolicy(max_attempts=1))
     with pytest.raises(DownloadError, match="no answer within 30 s"):
         await client.downloader.fetch(peer.url, whole)
@@ -272,8 +272,8 @@ async def test_where_no_download_goes(client, url, reason):
 
 
 @pytest.mark.parametrize(("url", "reason"), LEADING_ASTRAY.values(), ids=LEADING_ASTRAY)
-async def test_where_no_redirect_leads(emulator, client, image, url, reason):
-    """Each redirect is judged anew, from the one host that is trusted too."""
+async def test_forbidden_redirect_is_refused(emulator, client, image, url, reason):
+    """Each redirect is checked again, also one from the trusted host."""
     emulator.fault(redirect(url), endpoint="image")
     with pytest.raises(DownloadError, match=reason):
         await client.downloader.fetch(image, whole)
@@ -383,8 +383,8 @@ async def test_only_a_plain_api_host_is_trusted(name):
             await client.downloader.fetch(f"https://{name}:9/a.png", whole)
 
 
-async def test_no_image_is_at_what_is_no_url(client):
-    """A URL that is none is refused by name."""
+async def test_invalid_url_is_refused(client):
+    """A text that is not a URL is refused, and the error names the argument."""
     with pytest.raises(ValueError, match="url must be an absolute http or https URL"):
         await client.downloader.fetch("a.png", whole)
 
@@ -404,7 +404,7 @@ async def test_closing_ends_a_download(emulator, client, image, until):
 
 
 async def test_cancelling_leaves_no_connection(emulator, client, image, until):
-    """A download that is cancelled gives its connection up at once."""
+    """A cancelled download closes its connection immediately."""
     emulator.fault(Fault.stall(midway=True), endpoint="image")
     running = asyncio.create_task(client.downloader.fetch(image, whole))
     await until(lambda: emulator.requests)

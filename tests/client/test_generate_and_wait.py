@@ -31,8 +31,8 @@ ENDINGS = {
 }
 
 
-async def test_a_cover_is_asked_for_and_waited_for(emulator, client):
-    """One call asks, waits and returns the finished cover, and hears of every poll."""
+async def test_song_is_submitted_and_waited_for(emulator, client):
+    """One call submits, waits and returns the cover, and `on_update` gets every poll."""
     updates = []
     details = await client.generate_and_wait(
         "song", callback_url=CALLBACK, on_update=updates.append

@@ -111,8 +111,8 @@ async def test_a_request_that_may_have_been_taken_is_not_repeated(emulator, conn
 
 
 @pytest.mark.parametrize("fault", [Fault.reset(accepted=False), Fault.gateway_page(accepted=False)])
-async def test_a_request_that_was_lost_looks_the_same(emulator, client, fault):
-    """Nobody can tell from here that it was not taken, so it is not repeated either."""
+async def test_lost_submit_is_not_repeated(emulator, client, fault):
+    """A request that may have been accepted is not repeated, even if it was lost."""
     emulator.fault(fault)
     with pytest.raises(KieCoverError) as caught:
         await client.generate_cover("song", callback_url=CALLBACK)
@@ -132,14 +132,14 @@ async def test_a_refusal_is_final_and_cost_nothing(emulator, client, code, error
     assert len(asked(emulator)) == 1
 
 
-async def test_a_connection_that_was_never_made_is_tried_again():
-    """Where nobody listens nothing was taken: the request goes on when somebody does."""
+async def test_submit_is_repeated_if_no_connection_was_made():
+    """A refused connection accepted nothing: the submit is repeated until a server listens."""
     with socket.create_server(("127.0.0.1", 0)) as placeholder:
         port = placeholder.getsockname()[1]
     failed = asyncio.Event()
     plans = []
 
-    def hear(event):
+    def on_event(event):
         if isinstance(event, RetryScheduled):
             plans.append(event)
             failed.set()
@@ -149,7 +149,7 @@ async def test_a_connection_that_was_never_made_is_tried_again():
         base_url=f"http://127.0.0.1:{port}",
         retry=RetryPolicy(max_attempts=100, initial_delay=0.05, max_delay=0.1),
         rate_limiter=RateLimiter.unlimited(),
-        observer=hear,
+        observer=on_event,
     ) as client:
         generating = asyncio.create_task(client.generate_cover("song", callback_url=CALLBACK))
         await failed.wait()
@@ -177,7 +177,7 @@ async def test_a_connection_that_cannot_be_made_ends_the_attempts(connect):
 
 
 class Unreachable(aiohttp.BaseConnector):
-    """A network in which nobody ever answers, not even to refuse."""
+    """A network without any answer, not even a refusal."""
 
     async def _create_connection(self, *_):
         await asyncio.get_running_loop().create_future()
@@ -266,7 +266,7 @@ async def test_cancelling_before_it_is_sent_is_not_worth_a_word(emulator, connec
 
 
 async def test_songs_are_paid_for_once_each_whatever_happens(emulate, connect):
-    """Fifty covers asked for at once, with one request in three spoilt: none is paid for twice."""
+    """None of fifty concurrent submits, a third of them with faults, is paid for twice."""
     emulator = await emulate(seed=7)
     client = connect(emulator, submit_timeout=2.0)
     for fault in (Fault.reset(), Fault.gateway_page(), Fault.rate_limited(), Fault.stall()):

@@ -1,7 +1,7 @@
 """A deadline whose timer fires late throws away nothing that arrived in the meantime.
 
 The peers here write their answer and then block the event loop, which is also the client's, until
-the deadline is over: the answer is in the client's socket, and nobody could read it.
+the deadline is over: the answer is in the client's socket, and no task could read it.
 """
 
 import asyncio

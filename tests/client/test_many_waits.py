@@ -1,4 +1,4 @@
-"""Single calls beside many waits: they leave within two slots, and submits immediately."""
+"""Next to many waits, single calls are sent within two slots, and submits immediately."""
 
 import asyncio
 

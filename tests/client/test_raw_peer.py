@@ -6,7 +6,7 @@ import zlib
 from functools import cache
 
 import pytest
-from support.raw_peer import REQUEST, RESET, SILENCE, Again, RawPeer, drop_by_drop
+from support.raw_peer import REQUEST, RESET, SILENCE, RawPeer, Repeat, drop_by_drop
 from support.reliability_page import outcome_of, table
 
 from kie_cover_async import RetryPolicy, TransportError
@@ -55,10 +55,10 @@ PEERS = {
     "sends a status of six digits": [answer(status=b"200200 OK")],
     "sends a header without a colon": [HEAD + b"no header at all\r\n\r\n"],
     "sends a header line of 20 KB": [HEAD + b"X: " + b"x" * 20_000 + b"\r\n\r\n"],
-    "sends a header line without an end": [HEAD + b"X: ", Again(bytes(KIB))],
-    "sends header lines without an end": [HEAD, Again(b"X: x\r\n" * KIB)],
+    "sends a header line without an end": [HEAD + b"X: ", Repeat(bytes(KIB))],
+    "sends header lines without an end": [HEAD, Repeat(b"X: x\r\n" * KIB)],
     "sends a NUL in a header": [answer(fields=b"X: \x00\r\n")],
-    "sends bytes that are no text in a header": [answer(fields=b"X: \xff\xfe\r\ncf-ray: \xff\r\n")],
+    "sends a header that is not text": [answer(fields=b"X: \xff\xfe\r\ncf-ray: \xff\r\n")],
     "sends a header of two lines": [answer(fields=b"X: a\r\n b\r\n")],
     "sets 100 cookies": [answer(fields=b"Set-Cookie: a=%s\r\n" % (b"b" * 60) * 100)],
     "sets 10,000 cookies": [answer(fields=b"Set-Cookie: a=b\r\n" * 10_000)],
@@ -71,9 +71,9 @@ PEERS = {
     "sends less than announced, and hangs up": [announced(100), BODY],
     "sends less than announced, and is silent": [announced(100), BODY, SILENCE],
     "resets the connection in the body": [announced(100), BODY, 0.1, RESET],
-    "announces 1 GiB, and sends it": [announced(GIB), Again(bytes(64 * KIB))],
-    "sends 1 GiB in chunks": [CHUNKED, Again(b"10000\r\n" + bytes(64 * KIB) + b"\r\n")],
-    "sends 1 GiB without saying so": [HEAD + b"\r\n", Again(bytes(64 * KIB))],
+    "announces 1 GiB, and sends it": [announced(GIB), Repeat(bytes(64 * KIB))],
+    "sends 1 GiB in chunks": [CHUNKED, Repeat(b"10000\r\n" + bytes(64 * KIB) + b"\r\n")],
+    "sends 1 GiB without saying so": [HEAD + b"\r\n", Repeat(bytes(64 * KIB))],
     "sends a gzip bomb": [bomb("gzip")],
     "sends a deflate bomb": [bomb("deflate")],
     "sends a deflate bomb without a header": [bomb("bare deflate")],
@@ -83,13 +83,13 @@ PEERS = {
     "sends half of what it compressed": [
         answer(gzip.compress(BODY)[:20], b"Content-Encoding: gzip\r\n")
     ],
-    "sends a chunk size that is no number": [CHUNKED + b"ZZ\r\n" + BODY + b"\r\n"],
-    "sends a second chunk size that is none": [CHUNKED + b"17\r\n" + BODY + b"\r\nZZ\r\n"],
+    "sends a chunk size that is not a number": [CHUNKED + b"ZZ\r\n" + BODY + b"\r\n"],
+    "sends a second chunk size that is not a number": [CHUNKED + b"17\r\n" + BODY + b"\r\nZZ\r\n"],
     "sends a chunk shorter than its size": [CHUNKED + b"FFFF\r\n" + BODY],
     "sends a chunk longer than its size": [CHUNKED + b"2\r\n" + BODY + b"\r\n0\r\n\r\n"],
     "sends a chunk size past all numbers": [CHUNKED + b"F" * 17 + b"\r\n" + BODY, SILENCE],
-    "sends a chunk size without an end": [CHUNKED, Again(b"0" * KIB, pause=0.5)],
-    "sends trailers without an end": [CHUNKED + b"0\r\n", Again(b"X: x\r\n" * KIB, pause=0.5)],
+    "sends a chunk size without an end": [CHUNKED, Repeat(b"0" * KIB, pause=0.5)],
+    "sends trailers without an end": [CHUNKED + b"0\r\n", Repeat(b"X: x\r\n" * KIB, pause=0.5)],
     "sends a byte a second, the header first": drop_by_drop(OK),
     "sends a byte a second of the body": [announced(len(BODY)), *drop_by_drop(BODY), SILENCE],
     "sends the right answer, and more": [OK + b"666"],
@@ -98,7 +98,7 @@ PEERS = {
     "says 100 and 103 before the answer": [
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK
     ],
-    "says 103 again and again": [Again(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 99, pause=0.5)],
+    "says 103 again and again": [Repeat(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 99, pause=0.5)],
     "switches protocols": [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", SILENCE],
     "redirects": [answer(b"", fields=b"Location: http://127.0.0.1:9/\r\n", status=b"302 Found")],
     "sends a body where there is none": [answer(status=b"204 No Content")],
@@ -120,7 +120,7 @@ async def test_what_a_server_can_do(instant_time, play, connect, until, row):
     peer = await play(PEERS[row["the server"]])
     client = connect(peer, retry=ONCE, request_timeout=30.0)
     started = instant_time.elapsed
-    assert await outcome_of(client.get_credits()) == row["what comes of it"]
+    assert await outcome_of(client.get_credits()) == row["outcome"]
     assert instant_time.elapsed - started <= 30.0
     # aiohttp repeats a GET by itself where a connection broke before a whole header came.
     assert len(peer.requests) <= 2
@@ -137,7 +137,7 @@ FLOODS = [b"HTTP/1.1 103 Early Hints\r\n\r\n", CHUNKED, b""]
 @pytest.mark.usefixtures("bounded")
 async def test_a_flood_does_not_hold_up_the_clock(play, connect, head):
     """However fast it comes, what has no end ends with the request's time, by the real clock."""
-    peer = await play([head, Again(head if head in FLOODS[:1] else b"0" * KIB)])
+    peer = await play([head, Repeat(head if head in FLOODS[:1] else b"0" * KIB)])
     loop = asyncio.get_running_loop()
     started = loop.time()
     with pytest.raises(TransportError):
@@ -148,8 +148,8 @@ async def test_a_flood_does_not_hold_up_the_clock(play, connect, head):
 SURPLUS = answer(b'{"code":200,"data":666}')
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.5], ids=["at once", "later"])
-async def test_an_answer_that_nobody_asked_for(instant_time, play, connect, pause):
+@pytest.mark.parametrize("pause", [0.0, 0.5], ids=["immediately", "later"])
+async def test_unrequested_answer_is_not_read(instant_time, play, connect, pause):
     """What a server sends beyond its answer is not read as the answer to the next request."""
     peer = await play([OK, pause, SURPLUS, REQUEST, SURPLUS, SILENCE], [OK, REQUEST, OK, SILENCE])
     client = connect(peer, retry=ONCE)
@@ -159,10 +159,10 @@ async def test_an_answer_that_nobody_asked_for(instant_time, play, connect, paus
     assert (peer.connections, len(peer.requests)) == (2, 3)
 
 
-async def test_answers_that_are_one_behind(instant_time, play, connect, make_session, until):
-    """In an external session's pool nobody looks after that, but a record of another id is
-    refused.
-    """
+async def test_late_answer_of_another_id_is_refused(
+    instant_time, play, connect, make_session, until
+):
+    """An external session reuses such a connection, so the record of another id is refused."""
     records = [
         answer(b'{"code":200,"data":{"taskId":"%s","successFlag":2}}' % name)
         for name in (b"a", b"a", b"b", b"b")
@@ -182,8 +182,10 @@ def _in_turn(answers):
 
 @pytest.mark.parametrize("ending", [[], [RESET]], ids=["close", "reset"])
 @pytest.mark.parametrize("asked", [[], [REQUEST]], ids=["idle", "as it is asked"])
-async def test_a_kept_connection_that_ends(instant_time, play, connect, ending, asked):
-    """A kept connection that ends before the next answer's first byte costs nobody that answer."""
+async def test_request_is_repeated_if_a_kept_connection_ends(
+    instant_time, play, connect, ending, asked
+):
+    """A request on a kept connection that ends before the answer's first byte is repeated."""
     peer = await play([OK, *asked, *ending], [OK, SILENCE])
     client = connect(peer, retry=ONCE)
     assert await client.get_credits() == 1.5
@@ -206,7 +208,7 @@ async def test_a_wait_outlives_all_of_it(instant_time, play, connect):
     done = (
         b'{"code":200,"data":{"taskId":"id","successFlag":1,"response":{"images":["http://a/b"]}}}'
     )
-    passing = [row["the server"] for row in ROWS if row["what comes of it"] in PASSING]
+    passing = [row["the server"] for row in ROWS if row["outcome"] in PASSING]
     peer = await play(*map(PEERS.get, passing), [answer(done)])
     details = await connect(peer, request_timeout=30.0).wait_for_cover("id", timeout=None)
     assert details.is_success

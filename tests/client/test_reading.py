@@ -61,8 +61,8 @@ async def test_an_unknown_id_is_not_found_at_once(emulator, client):
     assert emulator.poll_count("nobody") == 1
 
 
-async def test_a_refused_key_is_not_tried_again(emulate, connect):
-    """An error that no repetition mends is raised after one request, by every verb."""
+async def test_refused_key_is_not_retried(emulate, connect):
+    """An error that no retry can fix is raised after one request, by every method."""
     emulator = await emulate(api_key="another")
     client = connect(emulator)
     for call in (
@@ -175,7 +175,7 @@ async def test_a_stall_ends_with_the_request_timeout(emulator, connect, midway):
 
 
 async def test_a_retry_after_that_is_too_long_is_not_waited_for(emulator, client):
-    """A single call that is told to wait for longer than two minutes raises at once."""
+    """If the server asks for more than two minutes, a single call raises immediately."""
     emulator.fault(Fault.rate_limited(in_body=False, retry_after=600))
     with pytest.raises(RateLimitedError) as caught:
         await client.get_credits()

@@ -45,11 +45,11 @@ ECHOES = {
     "in a record": Fault.answer(200, {"code": 200, "data": {"taskId": KEY, "successFlag": KEY}}),
     "in a wrong flag": Fault.replace("data.successFlag", [KEY]),
     "in an unknown flag": Fault.replace("data.successFlag", KEY),
-    "in a state that is none": Fault.replace("data.state", [KEY]),
+    "in a state of another type": Fault.replace("data.state", [KEY]),
     "in an unknown state": Fault.replace("data.state", KEY),
-    "in a result that is none": Fault.replace("data.resultJson", KEY),
+    "in an unreadable result": Fault.replace("data.resultJson", KEY),
     "in an odd time": Fault.replace("data.createTime", KEY),
-    "in images that are none": Fault.replace("data.response", {"images": [KEY]}),
+    "in unreadable images": Fault.replace("data.response", {"images": [KEY]}),
     "in an encoding": Fault.answer(200, b"abc", {"Content-Encoding": "gzip", "cf-ray": KEY}),
     "by silence": Fault.stall(),
     "by a reset": Fault.reset(),
@@ -92,7 +92,7 @@ def shows_the_key(text):
 
 @pytest.fixture
 def secretive(stack, caplog):
-    """Makes a client with the key that is not to be seen, while all the logging is on."""
+    """Make a client with a key that must not be shown, with all logging on."""
     caplog.set_level(logging.DEBUG)
 
     def connect(server, **settings):
@@ -196,7 +196,7 @@ async def test_a_cancellation_in_a_body_shows_no_key(play, secretive, until):
 
 
 async def test_a_connection_that_fails_shows_no_key(emulator, secretive):
-    """Where nobody listens, nothing of what was to be sent is in the error."""
+    """If no server listens, the error shows nothing of the request."""
     client = secretive(emulator)
     await emulator.aclose()
     for error in await errors_of(

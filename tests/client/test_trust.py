@@ -1,4 +1,4 @@
-"""Whom the key is sent to: whoever proves to be the API, over the way that was asked for."""
+"""The key is sent only to a server that proves to be the API, by the configured way."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
 def unverifying():
-    """A context that believes anybody."""
+    """Return a TLS context that accepts every certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
@@ -193,7 +193,7 @@ async def test_an_external_session_that_verifies_nothing(
     connect(emulator, session=make_session(connector=aiohttp.TCPConnector(ssl=tls)))
     [record] = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "kie_cover_async.settings")
-    assert "verifies no TLS certificates" in record.getMessage()
+    assert "does not verify TLS certificates" in record.getMessage()
 
 
 async def test_an_external_session_that_verifies(emulator, connect, make_session, caplog):

@@ -21,7 +21,7 @@ def http_client(base_url):
 
 
 def test_the_url_of_each_request():
-    """A GET has its task id as its query, and nothing else has a query."""
+    """A GET for a task has the id as its query; other requests have no query."""
     http = http_client("https://h")
     assert {name: str(http.url_of(call)) for name, call in CALLS.items()} == {
         "record-info": f"https://h/api/v1/suno/cover/record-info?taskId={TASK}",

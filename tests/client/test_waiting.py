@@ -103,8 +103,8 @@ async def test_a_wait_survives_all_of_it(emulator, connect):
 
 
 @pytest.mark.parametrize(("fault", "_", "error"), FAULTS.values(), ids=FAULTS)
-async def test_the_deadline_holds(emulator, connect, fault, _, error):
-    """Whatever goes wrong for ever, the wait ends on time, and the error has it as its cause."""
+async def test_deadline_holds_under_every_fault(emulator, connect, fault, _, error):
+    """Under a permanent fault the wait ends on time, and its error has the fault as its cause."""
     patient = RetryPolicy(initial_delay=5, max_delay=5)
     client = connect(emulator, request_timeout=0.1, retry=patient)
     task_id = emulator.add_job(CoverScript(statuses=["generating"]))
@@ -130,8 +130,8 @@ async def test_the_deadline_cuts_a_request_short(emulator, client, fault):
     assert (caught.value.polls, caught.value.details) == (0, None)
 
 
-async def test_a_refused_key_ends_a_wait_at_once(emulator, client):
-    """What no repetition mends is raised after the poll that brought it."""
+async def test_refused_key_ends_a_wait_immediately(emulator, client):
+    """An error that no retry can fix is raised after the poll that returned it."""
     refusal = Fault.answer(200, {"code": 401, "msg": "Unauthorized"})
     task_id = emulator.add_job(CoverScript(statuses=["generating", refusal]))
     with pytest.raises(AuthenticationError) as caught:
@@ -177,8 +177,8 @@ async def test_an_unknown_id_is_found_out_after_the_grace(emulator, client, grac
     assert (emulator.poll_count("nobody") == 1) == (grace == 0)
 
 
-async def test_updates_are_told_of_every_poll(emulator, client):
-    """A plain or an async function hears of each poll that brought details, the last included."""
+async def test_on_update_is_called_after_every_poll(emulator, client):
+    """A plain or async `on_update` is called after each poll with details, also the last."""
     script = CoverScript(statuses=["missing", "pending", "500", "generating", "success"])
     plain, asynchronous = [], []
 
@@ -219,7 +219,7 @@ async def test_each_wait_keeps_its_own_deadline(emulator, client):
     errors = await asyncio.gather(*[wait(0.3 + n / 20) for n in range(10)])
     assert all(0 <= late < 0.25 for late in waited)
     assert len(set(errors)) == 10
-    # Alone, the longest would poll about nine times; each polls once more before its deadline.
+    # Alone, the longest would poll about nine times; each polls again before its deadline.
     assert emulator.poll_count(task_id) <= 9 + 10
 
 

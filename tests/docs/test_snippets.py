@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import logging
 import re
 import shlex
 import shutil
@@ -76,13 +77,17 @@ def emulator_thread() -> Iterator[EmulatorThread]:
 
 
 @pytest.fixture
-def pasted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def pasted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An empty folder and the environment that the pages ask the reader to set."""
+    log = logging.getLogger("kie_cover_async")
+    level = log.level
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("KIE_API_KEY", "emulated")
     monkeypatch.setenv("KIE_CALLBACK_KEY", "a-webhook-key")
     monkeypatch.setenv("CALLBACK_URL", "https://covers.example.com/callbacks/secret")
+    yield
+    log.setLevel(level)
 
 
 def arguments(snippet: Snippet, thread: EmulatorThread, folder: Path) -> list[str]:

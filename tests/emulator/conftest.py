@@ -32,9 +32,9 @@ class Caller:
         return await self.post(GENERATE, {"taskId": song, "callBackUrl": callback})
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Lets the server run until it has come this far."""
+        """Let the server run until the condition is true."""
         async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 - it tells nobody
+            while not condition():  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0)
 
     async def get(self, path: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Receiver:
     waiting: int = 0
     most_at_once: int = 0
 
-    async def hear(self, request: web.Request) -> web.Response:
+    async def receive(self, request: web.Request) -> web.Response:
         self.waiting += 1
         self.most_at_once = max(self.waiting, self.most_at_once)
         try:
@@ -84,7 +84,7 @@ class Receiver:
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     receiver = Receiver()
-    server = web.Server(receiver.hear, handler_cancellation=True, access_log=None)
+    server = web.Server(receiver.receive, handler_cancellation=True, access_log=None)
     runner = web.ServerRunner(server, shutdown_timeout=0)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)

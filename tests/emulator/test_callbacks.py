@@ -169,7 +169,7 @@ async def test_callbacks_due_before_the_start_are_sent_then(receiver):
 
 
 async def until(condition):
-    while not condition():  # noqa: ASYNC110 - it tells nobody
+    while not condition():  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0)
 
 

@@ -12,7 +12,7 @@ with atheris.instrument_imports(include=["kie_cover_async", "email", "json"]):
 
 def main() -> None:
     name, runs, corpus = sys.argv[1:]
-    # What is left out of a record is logged; nobody could read so many lines.
+    # Each value that is left out of a record is logged, and these would be too many lines.
     logging.getLogger("kie_cover_async").addHandler(logging.NullHandler())
     for number, seed in enumerate(targets.SEEDS[name]):
         (Path(corpus) / f"seed-{number}").write_bytes(seed)

@@ -1,4 +1,4 @@
-"""What would be published, held against the clone: `contents.py FOLDER`, where it was built to."""
+"""Compare the built wheel and sdist with the clone: `contents.py FOLDER`, the build's output."""
 
 import subprocess
 import sys
@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 
 PACKAGE = "kie_cover_async"
-BESIDE_IT = {"_kie_cover_async_command.py", "_kie_cover_async_pytest.py"}
-# What only a clone needs, and what a builder writes.
+TOP_LEVEL_MODULES = {"_kie_cover_async_command.py", "_kie_cover_async_pytest.py"}
+# Files that only a clone needs, and files that the build adds.
 CLONE_ONLY, WRITTEN = {".ci/run"}, {"PKG-INFO"}
 METADATA = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 
@@ -18,21 +18,21 @@ def tracked() -> set[str]:
     return set(listed.stdout.split("\n")) - {""}
 
 
-def of_the_wheel(folder: Path) -> set[str]:
+def wheel_files(folder: Path) -> set[str]:
     [wheel] = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         return {name for name in archive.namelist() if not name.endswith("/")}
 
 
-def of_the_sdist(folder: Path) -> set[str]:
+def sdist_files(folder: Path) -> set[str]:
     [sdist] = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         return {entry.name.partition("/")[2] for entry in archive if entry.isfile()}
 
 
-def told(what: str, found: set[str], expected: set[str]) -> bool:
-    """Whether they are the same; says what is not."""
-    for words, names in (("has", found - expected), ("has not", expected - found)):
+def report_differences(what: str, found: set[str], expected: set[str]) -> bool:
+    """Return whether both sets are equal, and print each difference."""
+    for words, names in (("has", found - expected), ("lacks", expected - found)):
         for name in sorted(names):
             sys.stderr.write(f"the {what} {words} {name}\n")
     return found == expected
@@ -40,13 +40,15 @@ def told(what: str, found: set[str], expected: set[str]) -> bool:
 
 def main() -> None:
     folder, here = Path(sys.argv[1]), tracked()
-    in_wheel = {name for name in here if name.startswith(f"{PACKAGE}/") or name in BESIDE_IT}
-    wheel = of_the_wheel(folder)
+    in_wheel = {
+        name for name in here if name.startswith(f"{PACKAGE}/") or name in TOP_LEVEL_MODULES
+    }
+    wheel = wheel_files(folder)
     info = {name for name in wheel if ".dist-info/" in name}
     as_expected = [
-        told("wheel", wheel - info, in_wheel),
-        told("wheel's metadata", {name.partition("/")[2] for name in info}, METADATA),
-        told("sdist", of_the_sdist(folder), (here - CLONE_ONLY) | WRITTEN),
+        report_differences("wheel", wheel - info, in_wheel),
+        report_differences("wheel's metadata", {name.partition("/")[2] for name in info}, METADATA),
+        report_differences("sdist", sdist_files(folder), (here - CLONE_ONLY) | WRITTEN),
         f"{PACKAGE}/py.typed" in wheel,
     ]
     sys.exit(not all(as_expected))

@@ -1,7 +1,7 @@
-"""The emulated service of the soak, in a process of its own, with everything that goes wrong.
+"""The emulated service of the soak test, in a process of its own, with all its faults.
 
-It prints where it is, and obeys the words on its stdin: `restart` takes it away for two seconds,
-and with the end of stdin it says how many credits it has taken, one for each cover, and ends.
+It prints its URL. The line `restart` on its stdin stops it for two seconds. At the end of stdin it
+prints how many credits it has charged, one for each cover, and exits.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ async def serve(callback_key: str) -> None:
             await emulator.aclose()
             await asyncio.sleep(2)
             await emulator.start()
-    say(taken=round(CREDITS - emulator.credits))
+    say(charged=round(CREDITS - emulator.credits))
 
 
 def say(**facts: object) -> None:

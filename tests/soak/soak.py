@@ -1,9 +1,10 @@
-"""Covers by the ten thousand through an emulated service where much goes wrong, for some minutes.
+"""The soak test: tens of thousands of covers from an emulated service with many faults.
 
-Five answers in a hundred are faults; callbacks are lost, doubled, late, wrongly signed and forged;
-the service goes away for two seconds in the middle. At the end every song has its cover, or its
-job's failure, and has been paid for once; no image comes from a forged callback; the memory of the
-second half is flat; asyncio has complained of nothing. `python soak.py [covers]`; Linux only.
+Five percent of the answers are faults; callbacks are lost, duplicated, late, wrongly signed and
+forged; the service is down for two seconds in the middle. At the end every song must have its
+cover, or its job's failure, and must have been paid for once. No image may come from a forged
+callback, memory must not grow in the second half, and asyncio must not have logged a warning.
+Run `python soak.py [covers]`; Linux only.
 """
 
 import asyncio
@@ -37,26 +38,26 @@ KEY = "soak-webhook-hmac-key"
 FLAT = 1.05
 
 
-class Complaints(logging.Handler):
-    """What asyncio, the interpreter and the callback server have logged."""
+class WarningCollector(logging.Handler):
+    """Collects the warnings of asyncio, the interpreter and the callback server."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(f"{record.name}: {record.getMessage()}")
+        self.messages.append(f"{record.name}: {record.getMessage()}")
 
 
 @define
 class Account:
-    """What became of each song, and what it took. It takes no more memory as it fills."""
+    """How each song ended, and at what cost. Its size does not grow while it fills."""
 
     ends: list[str | None]
     done: int = 0
     images: int = 0
     forged: int = 0
-    detours: Counter[str] = field(factory=Counter)
+    errors: Counter[str] = field(factory=Counter)
     memory: list[int] = field(factory=list)
 
     def end(self, song: int, how: str) -> None:
@@ -71,24 +72,24 @@ class Account:
 
 
 class Service:
-    """The emulated service, spoken to by pipes."""
+    """The emulated service in another process, controlled by pipes."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         self._words, self._lines = process.stdin, process.stdout
-        self.url: str = self._heard()["url"]
+        self.url: str = self._read_reply()["url"]
 
     def restart(self) -> None:
         self._words.write("restart\n")
         self._words.flush()
 
     def end(self) -> int:
-        """The credits that it has taken."""
+        """Stop the service, and return how many credits it has charged."""
         self._words.close()
-        return self._heard()["taken"]
+        return self._read_reply()["charged"]
 
-    def _heard(self) -> dict:
+    def _read_reply(self) -> dict:
         return json.loads(self._lines.readline())
 
 
@@ -103,7 +104,7 @@ def service() -> Iterator[Service]:
 
 @asynccontextmanager
 async def listening(inbox: CallbackInbox) -> AsyncIterator[str]:
-    """Serve the inbox; gives its URL."""
+    """Serve the inbox, and yield its URL."""
     app = web.Application()
     app.add_routes(inbox.routes("/covers"))
     runner = web.AppRunner(app, access_log=None)
@@ -117,15 +118,15 @@ async def listening(inbox: CallbackInbox) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def have_cover(client: CoverClient, song: int, url: str, account: Account) -> None:
-    """Ask until it is certain that the cover was asked for, and wait for it."""
+async def get_cover(client: CoverClient, song: int, url: str, account: Account) -> None:
+    """Submit until it is certain that the song was accepted, and wait for its cover."""
     while True:
         try:
             details = await client.generate_and_wait(f"song-{song}", callback_url=url, timeout=None)
         except CoverFailedError:
             account.end(song, "failed")
         except KieCoverError as error:
-            account.detours[type(error).__name__] += 1
+            account.errors[type(error).__name__] += 1
             continue
         else:
             account.have(details.images)
@@ -134,12 +135,12 @@ async def have_cover(client: CoverClient, song: int, url: str, account: Account)
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Return the bytes of memory that this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * getpagesize()
 
 
 async def watch(account: Account, emulated: Service) -> None:
-    """Sample the memory every second, tell how far it is, and restart the service halfway."""
+    """Sample the memory every second, print the progress, and restart the service halfway."""
     restarted = False
     while True:
         await asyncio.sleep(1)
@@ -167,7 +168,7 @@ async def run(emulated: Service, account: Account) -> None:
 
         async def worker() -> None:
             for song in songs:
-                await have_cover(client, song, url, account)
+                await get_cover(client, song, url, account)
 
         watching = asyncio.create_task(watch(account, emulated))
         async with asyncio.TaskGroup() as group:
@@ -177,7 +178,7 @@ async def run(emulated: Service, account: Account) -> None:
 
 
 def growth(memory: list[int]) -> float:
-    """The memory of the last tenth over that of the tenth after the middle: medians."""
+    """Return the median memory of the last tenth, relative to the tenth after the middle."""
     tenth = max(1, len(memory) // 10)
     middle = len(memory) // 2
     return statistics.median(memory[-tenth:]) / statistics.median(memory[middle : middle + tenth])
@@ -185,25 +186,25 @@ def growth(memory: list[int]) -> float:
 
 def main() -> None:
     covers = int(sys.argv[1]) if len(sys.argv) > 1 else COVERS
-    complaints, account = Complaints(), Account([None] * covers)
+    collected, account = WarningCollector(), Account([None] * covers)
     warnings.simplefilter("always")
     logging.captureWarnings(capture=True)
     for name in ("asyncio", "py.warnings", "aiohttp"):
-        logging.getLogger(name).addHandler(complaints)
+        logging.getLogger(name).addHandler(collected)
     start = time.monotonic()
     with service() as emulated:
         asyncio.run(run(emulated, account))
-        taken = emulated.end()
+        charged = emulated.end()
     seconds = time.monotonic() - start
     grown = growth(account.memory)
     print(f"{covers:,} songs in {seconds:.0f} s: {dict(Counter(account.ends))}")
-    print(f"on the way: {dict(account.detours)}")
-    print(f"{taken:,} covers paid for; {account.images:,} images, {account.forged} forged")
+    print(f"errors: {dict(account.errors)}")
+    print(f"{charged:,} covers paid for; {account.images:,} images, {account.forged} forged")
     print(f"memory {account.memory[-1] / 2**20:.0f} MiB, {grown:.3f} of what it was halfway")
-    print(f"complaints: {complaints.said or 'none'}")
+    print(f"warnings: {collected.messages or 'none'}")
     lost = covers - account.done
-    if lost or taken != covers or account.forged or grown > FLAT or complaints.said:
-        sys.exit("the soak has found something")
+    if lost or charged != covers or account.forged or grown > FLAT or collected.messages:
+        sys.exit("the soak test failed")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Cancelling at every await: what a task was waiting for when it was cancelled must not matter."""
+"""Cancel a task at each of its awaits: wherever that happens, nothing may be left behind."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
@@ -9,9 +9,12 @@ WHILE_WAITING = "while it waits"
 AS_IT_WAKES = "as it wakes"
 
 
-class InterruptedAt:
-    """Awaits a coroutine, and cancels the task at the wait of this number: in the middle of it, or
-    in the moment in which what it waits for is there, but has not been taken yet."""
+class CancelledAt:
+    """Await a coroutine, and cancel the task at the await with this number.
+
+    The task is cancelled while it waits, or after the awaited future is done and before the task
+    is woken.
+    """
 
     def __init__(self, wait: int, moment: str, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._wait, self._moment, self._coroutine = wait, moment, coroutine
@@ -53,7 +56,7 @@ def taken(places: Any) -> int:
 
 
 def leaked_state(client: Any) -> dict[str, int]:
-    """What of a call is still to be found in the client."""
+    """Return what a call has left in the client, by name; zeros if it has left nothing."""
     transport, coalescer = client._transport, client._poller._coalescer
     session = transport.http_client._session
     return {
@@ -70,12 +73,12 @@ def leaked_state(client: Any) -> dict[str, int]:
     }
 
 
-async def interrupted_at_each(begin: Callable[[str, int], Any], *, at_least: int = 1) -> None:
-    """Interrupt what is begun at its first wait, at its second and so on, until it has no more.
+async def cancel_at_each_await(begin: Callable[[str, int], Any], *, at_least: int = 1) -> None:
+    """Cancel a call at its first await, at its second, and so on, until it has no more.
 
-    `begin` is given the moment, and how many waits there were before; it makes an `InterruptedAt`
-    of these, awaits it, checks what was left, and returns it. There have to be `at_least` so many
-    waits.
+    `begin` is called with the moment and the number of the await. It makes an `CancelledAt` of
+    them, awaits it, checks what was left, and returns it. Fewer than `at_least` awaits are an
+    error.
     """
     for moment in (WHILE_WAITING, AS_IT_WAKES):
         wait = 0
@@ -85,12 +88,12 @@ async def interrupted_at_each(begin: Callable[[str, int], Any], *, at_least: int
 
 
 def pending_timers() -> list[asyncio.TimerHandle]:
-    """The timers of the running loop that nobody has cancelled."""
+    """Return the timers of the running loop that were not cancelled."""
     loop: Any = asyncio.get_running_loop()
     return [timer for timer in loop._scheduled if not timer.cancelled()]
 
 
 def stall(seconds: float) -> None:
-    """The loop is busy for this long: virtual time goes by, and nobody gets a turn meanwhile."""
+    """Block the loop for so many virtual seconds, in which no task runs."""
     loop: Any = asyncio.get_running_loop()
     loop.advance(seconds)

@@ -1,7 +1,7 @@
 """Fails every test that leaves something behind, and names what it left.
 
-After an async test, in its own loop: tasks that are not done, sockets that are open, errors nobody
-retrieved and sessions nobody closed. After any other test: open sockets.
+After an async test, in its own loop: tasks that are not done, sockets that are open, errors that
+were not retrieved and sessions that were not closed. After any other test: open sockets.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ def describe(descriptor: int) -> str:
 
 @contextmanager
 def nothing_left() -> Iterator[list[str]]:
-    """Whoever is inside may add to the list of what was left."""
+    """Assert that nothing is left; the block may add findings to the list."""
     before = open_sockets()
     left: list[str] = []
     yield left
@@ -50,10 +50,10 @@ async def _nothing_left_in_the_loop() -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
     with nothing_left() as left:
 
-        def hear(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        def on_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
             left.append(", ".join(f"{name}: {value}" for name, value in context.items()))
 
-        loop.set_exception_handler(hear)
+        loop.set_exception_handler(on_error)
         yield
         gc.collect()
         left += [repr(task) for task in asyncio.all_tasks() - {asyncio.current_task()}]

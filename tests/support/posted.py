@@ -9,7 +9,7 @@ from typing import Any
 from attrs import frozen
 
 from kie_cover_async.callbacks import sign_callback
-from support.raw_peer import Again, Connection, Step
+from support.raw_peer import Connection, Repeat, Step
 
 KEY = "test-webhook-hmac-key"
 FORGED = "https://forged.example/image.png"
@@ -136,7 +136,9 @@ CALLBACKS: dict[str, Row] = {
     "has a truncated signature": with_headers(signature=lambda value: [value[:-4]]),
     "has a signature of 60 KB": with_headers(signature=lambda value: [value * 1363]),
     "has a signature that is not ASCII": with_headers(signature=lambda value: ["é" * 44]),
-    "has a timestamp a second later": with_headers(timestamp=lambda value: [str(int(value) + 1)]),
+    "has a timestamp moved by a second": with_headers(
+        timestamp=lambda value: [str(int(value) + 1)]
+    ),
     "has a timestamp that is not a number": with_headers(timestamp=lambda _: ["now"]),
     "has a timestamp of 5,000 digits": with_headers(timestamp=lambda _: ["9" * 5000]),
     "is signed with another key": lambda task_id: signed(task_id, key="another"),
@@ -158,10 +160,10 @@ CALLBACKS: dict[str, Row] = {
     "has two ids that differ": with_body(b'{"data": {"taskId": "TASK"}, "taskId": "another"}'),
     "has a code of 5,000 digits": with_body(b'{"code": %s, "taskId": "TASK"}' % (b"9" * 5000)),
     "has more than 64 KiB": with_body(b'{"taskId": "TASK"}'.ljust(65_550)),
-    "announces 1 GiB, and sends it": raw({"Content-Length": GIB}, Again(bytes(65_536), pause=0.1)),
+    "announces 1 GiB, and sends it": raw({"Content-Length": GIB}, Repeat(bytes(65_536), pause=0.1)),
     "announces 1 GiB, and sends nothing": raw({"Content-Length": GIB}, b"{"),
     "has 1 GiB in chunks": raw(
-        {"Transfer-Encoding": "chunked"}, Again(b"10000\r\n" + bytes(65_536) + b"\r\n", pause=0.1)
+        {"Transfer-Encoding": "chunked"}, Repeat(b"10000\r\n" + bytes(65_536) + b"\r\n", pause=0.1)
     ),
     "is a gzip bomb": compressed(bytes(16 * MIB)),
     "says gzip, but is not gzip": raw({"Content-Encoding": "gzip", "Content-Length": 6}, b"nogzip"),
@@ -170,9 +172,9 @@ CALLBACKS: dict[str, Row] = {
     "announces both a length and chunks": raw(
         {"Content-Length": 5, "Transfer-Encoding": "chunked"}, b"0\r\n\r\n"
     ),
-    "sends a byte a second": raw({"Content-Length": 99}, Again(b" ", pause=1.0)),
+    "sends a byte a second": raw({"Content-Length": 99}, Repeat(b" ", pause=1.0)),
     "closes the connection in its body": raw({"Content-Length": 99}, b"{", HANG_UP),
-    "has headers without end": lambda _: [[HEAD.encode(), Again(b"X: x\r\n", pause=1.0)]],
+    "has headers without end": lambda _: [[HEAD.encode(), Repeat(b"X: x\r\n", pause=1.0)]],
     "has an invalid header": lambda _: [[HEAD.encode() + b"none\r\n\r\n"]],
     "is sent by GET": lambda task_id: signed(task_id, method="GET"),
     "is sent by PUT": lambda task_id: signed(task_id, method="PUT"),

@@ -1,4 +1,4 @@
-"""A TCP peer that says what it is told to, byte for byte, whatever HTTP thinks of it."""
+"""A TCP peer that sends scripted bytes, whether they are valid HTTP or not."""
 
 import asyncio
 import re
@@ -22,15 +22,15 @@ class Connection:
 
     async def take(self, step: "Step") -> None:
         if isinstance(step, bytes):
-            await self.say(step)
+            await self.send(step)
         elif isinstance(step, (int, float)):
             await asyncio.sleep(step)
         else:
             await step(self)
 
-    async def say(self, said: bytes) -> None:
-        self.writer.write(said)
-        self.peer.bytes_sent += len(said)
+    async def send(self, content: bytes) -> None:
+        self.writer.write(content)
+        self.peer.bytes_sent += len(content)
         await self.writer.drain()
 
 
@@ -38,7 +38,7 @@ class Connection:
 Step = bytes | float | Callable[[Connection], Awaitable[object]]
 
 
-async def REQUEST(connection: Connection) -> None:  # noqa: N802 - it stands among the bytes
+async def REQUEST(connection: Connection) -> None:  # noqa: N802 - it is listed with bytes
     """Read one request, its body too."""
     head = await connection.reader.readuntil(b"\r\n\r\n")
     length = _LENGTH.search(head)
@@ -52,34 +52,35 @@ async def RESET(connection: Connection) -> None:  # noqa: N802 - likewise
 
 
 async def SILENCE(connection: Connection) -> None:  # noqa: N802 - likewise
-    """Say nothing until the client has left."""
+    """Send nothing until the client closes the connection."""
     await connection.reader.read()
 
 
 @frozen
-class Again:
-    """Say this again and again, for as long as somebody listens."""
+class Repeat:
+    """Send these bytes again and again, as long as the connection is open."""
 
-    said: bytes
+    content: bytes
     pause: float = 0.0
 
     async def __call__(self, connection: Connection) -> None:
         while True:
-            await connection.say(self.said)
+            await connection.send(self.content)
             await asyncio.sleep(self.pause)
 
 
-def drop_by_drop(said: bytes, size: int = 1) -> list[Step]:
-    """So many bytes of it a second."""
-    pieces = [said[start : start + size] for start in range(0, len(said), size)]
+def drop_by_drop(content: bytes, size: int = 1) -> list[Step]:
+    """Return steps that send `size` bytes of the text each second."""
+    pieces = [content[start : start + size] for start in range(0, len(content), size)]
     return [step for piece in pieces for step in (1.0, piece)]
 
 
 @define(eq=False)
 class RawPeer:
-    """Follows a script on each connection and then hangs up; the last script is for all later ones.
+    """A peer that follows a script on each connection, and then closes it.
 
-    A connection that the client ends is over, however far its script was.
+    The last script is for all later connections. If the client closes a connection, its script
+    ends.
     """
 
     scripts: list[list[Step]]
@@ -111,7 +112,7 @@ class RawPeer:
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # In a task of its own: what `start_server` makes of a cancelled one is a logged error.
+        # In a task of its own: `start_server` logs an error if its own task is cancelled.
         serving = asyncio.create_task(self._follow(Connection(self, reader, writer)))
         self._serving.add(serving)
         serving.add_done_callback(self._serving.discard)

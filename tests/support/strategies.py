@@ -92,7 +92,7 @@ def check_callback(headers: Any, body: Any) -> None:
 
 
 def check_image(content: bytes) -> None:
-    """It is an image with pixels or it is none; so it is with the checksums that it should have."""
+    """Check that the bytes are an image with pixels or refused, also with right checksums."""
     for each in (content, with_right_checksums(content)):
         with suppress(InvalidImageError):
             found = read_image_info(io.BytesIO(each))
