@@ -33,15 +33,15 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 @pytest.fixture
-def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
     """Return a function that waits until a condition is true, by polling it."""
 
-    async def until(condition: Callable[[], object]) -> None:
+    async def eventually(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - there is no event to wait for
                 await asyncio.sleep(0.005)
 
-    return until
+    return eventually
 
 
 @pytest.fixture

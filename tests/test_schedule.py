@@ -13,10 +13,10 @@ from kie_cover_async.schedule import LearningSchedule, exponential
 EXACT = ExponentialSchedule(jitter=0)
 
 
-def ages(schedule, until):
+def ages(schedule, eventually):
     """When a wait that begins with the job polls, by the job's age."""
     seen = [0.0]
-    while seen[-1] < until:
+    while seen[-1] < eventually:
         seen.append(seen[-1] + schedule.delay(seen[-1], 1))
     return seen
 

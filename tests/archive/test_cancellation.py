@@ -153,11 +153,11 @@ async def test_a_cancelled_call_leaves_nothing(client, archive, cover, tmp_path,
     assert [each.task_id for each in await archive.saved()] == ["an-id"]
 
 
-async def everything_is_closed(until, files):
-    await until(lambda: not archive_threads() and open_files() == files)
+async def everything_is_closed(eventually, files):
+    await eventually(lambda: not archive_threads() and open_files() == files)
 
 
-async def test_cancelled_opening_leaves_nothing(tmp_path, until):
+async def test_cancelled_opening_leaves_nothing(tmp_path, eventually):
     """After opening is cancelled at any await, no thread or file is left, and opening succeeds."""
     before = open_files()
 
@@ -165,16 +165,16 @@ async def test_cancelled_opening_leaves_nothing(tmp_path, until):
         archive = CoverArchive(tmp_path / f"{moment} {wait}")
         opening, _ = await cancelled(wait, moment, archive.__aenter__())
         await archive.aclose()
-        await everything_is_closed(until, before)
+        await everything_is_closed(eventually, before)
         async with archive:
             await archive.add(["an-id"])
-        await everything_is_closed(until, before)
+        await everything_is_closed(eventually, before)
         return opening
 
     await cancel_at_each_await(begin)
 
 
-async def test_opening_that_is_cancelled_twice_leaves_nothing(tmp_path, until):
+async def test_opening_that_is_cancelled_twice_leaves_nothing(tmp_path, eventually):
     """The second cancellation ends the wait for the clean-up, and the clean-up continues."""
     before, archive = open_files(), CoverArchive(tmp_path)
     opening = asyncio.create_task(archive.__aenter__())
@@ -183,10 +183,12 @@ async def test_opening_that_is_cancelled_twice_leaves_nothing(tmp_path, until):
         opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
-    await everything_is_closed(until, before)
+    await everything_is_closed(eventually, before)
 
 
-async def test_cancelled_closing_completes_running_saves(emulator, client, cover, tmp_path, until):
+async def test_cancelled_closing_completes_running_saves(
+    emulator, client, cover, tmp_path, eventually
+):
     """After closing is cancelled at any await, a running save ends, and all is closed then."""
     await client.downloader.fetch((await cover()).images[0], received)
     before = open_files()
@@ -201,7 +203,7 @@ async def test_cancelled_closing_completes_running_saves(emulator, client, cover
         closing, _ = await cancelled(wait, moment, archive.aclose())
         saved = await saving
         assert saved.state == "saved"
-        await until(lambda: not archive_threads())
+        await eventually(lambda: not archive_threads())
         assert not [*tmp_path.glob(".*.part")]
         return closing
 
@@ -209,7 +211,7 @@ async def test_cancelled_closing_completes_running_saves(emulator, client, cover
     await client.aclose()
     async with CoverArchive(tmp_path) as archive:
         assert (await archive.verify()).ok
-    await until(lambda: open_files() <= before)
+    await eventually(lambda: open_files() <= before)
 
 
 async def received(body):
@@ -217,14 +219,14 @@ async def received(body):
 
 
 async def test_a_folder_is_opened_again_while_an_old_save_runs(
-    emulator, client, cover, opened, until
+    emulator, client, cover, opened, eventually
 ):
     """A save that a cancelled closing left running does not delay the next opening."""
     archive = await opened()
     details = await cover("slow")
     emulator.fault(Fault.slow(1.0), endpoint="image", count=2)
     saving = asyncio.create_task(archive.save(client, details))
-    await until(lambda: len(emulator.requests) == 2)
+    await eventually(lambda: len(emulator.requests) == 2)
     closing = asyncio.create_task(archive.aclose())
     await asyncio.sleep(0)
     closing.cancel()

@@ -81,14 +81,14 @@ async def test_a_change_cancelled_during_its_commit_is_made(archive, commit):
     assert await saved_ids(archive) == ["a", "b"]
 
 
-async def test_a_queue_whose_changes_are_all_cancelled(archive, commit, until):
+async def test_a_queue_whose_changes_are_all_cancelled(archive, commit, eventually):
     """An empty batch does not block later changes."""
     batcher = archive._saver.executors.batcher
     changes = [asyncio.create_task(commit(adding(each))) for each in "abc"]
     await changes[0]
     for change in changes[1:]:
         change.cancel()
-    await until(lambda: not batcher._is_busy)
+    await eventually(lambda: not batcher._is_busy)
     assert await commit(adding("d")) == "d"
     assert await saved_ids(archive) == ["a", "d"]
 

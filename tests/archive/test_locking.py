@@ -26,13 +26,13 @@ def lock():
 
 
 @pytest.fixture
-def warned(monkeypatch, caplog, until):
+def warned(monkeypatch, caplog, eventually):
     """Wait until the log has a warning that names the file."""
     monkeypatch.setattr(locking, "_WARN_AFTER", 0.0)
 
     async def warned(path):
         said = f"waiting for {path}, which another program has locked"
-        await until(lambda: said in caplog.messages)
+        await eventually(lambda: said in caplog.messages)
 
     return warned
 
@@ -108,7 +108,7 @@ async def test_the_lock_file_is_a_database_without_tables(archive):
 
 
 @pytest.mark.parametrize("name", [".in-use", "covers.sqlite3"])
-async def test_opening_a_locked_folder_can_be_cancelled(tmp_path, lock, warned, until, name):
+async def test_opening_a_locked_folder_can_be_cancelled(tmp_path, lock, warned, eventually, name):
     """A warning names the locked file; after cancellation the thread ends soon, too."""
     lock(tmp_path / name)
     opening = asyncio.create_task(CoverArchive(tmp_path).__aenter__())
@@ -117,4 +117,4 @@ async def test_opening_a_locked_folder_can_be_cancelled(tmp_path, lock, warned, 
     async with asyncio.timeout(10):
         await asyncio.wait([opening])
     assert opening.cancelled()
-    await until(lambda: not [each for each in threading.enumerate() if "archive" in each.name])
+    await eventually(lambda: not [each for each in threading.enumerate() if "archive" in each.name])

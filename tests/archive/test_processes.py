@@ -42,7 +42,7 @@ async def check_saved(opened, folder, covers, parts):
     assert parts() == []
 
 
-async def test_repeated_kills_lose_no_saved_image(emulator, opened, tmp_path, until, parts):
+async def test_repeated_kills_lose_no_saved_image(emulator, opened, tmp_path, eventually, parts):
     """After each kill the next process continues: in the end everything is saved, and no image that
     was complete is fetched twice."""
     covers, kills, max_concurrent_downloads = some_covers(emulator, 30), 3, 4
@@ -51,7 +51,7 @@ async def test_repeated_kills_lose_no_saved_image(emulator, opened, tmp_path, un
     for _ in range(kills):
         process = await start(emulator, folder, covers)
         target = fetched(emulator).total() + rng.randrange(1, 16)
-        await until(lambda target=target: fetched(emulator).total() >= target)
+        await eventually(lambda target=target: fetched(emulator).total() >= target)
         process.kill()
         assert await process.wait() != 0
     last = await start(emulator, folder, covers)
@@ -69,7 +69,7 @@ async def test_two_processes_save_the_same_covers(emulator, opened, tmp_path, pa
 
 
 async def test_part_files_are_removed_only_if_the_folder_is_unused(
-    client, emulator, opened, cover, until
+    client, emulator, opened, cover, eventually
 ):
     """A part file stays while another archive is open, and is removed when none is."""
     emulator.fault(Fault.stall(midway=True), endpoint="image", rate=1.0)
@@ -80,7 +80,7 @@ async def test_part_files_are_removed_only_if_the_folder_is_unused(
     leftover.write_bytes(b"half")
     (first.folder / ".mine.part").write_bytes(b"a user's own")
     (first.folder / ".fedcba9876543210.part").mkdir()
-    await until(lambda: len(emulator.requests) == 2)
+    await eventually(lambda: len(emulator.requests) == 2)
     second = await opened()
     await second.add(["a"])
     assert leftover.exists()

@@ -120,11 +120,11 @@ def test_the_page_lists_every_peer():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["the host"])
 @pytest.mark.usefixtures("bounded")
-async def test_an_image_is_saved_completely_or_not_at_all(instant_time, tmp_path, until, row):
+async def test_an_image_is_saved_completely_or_not_at_all(instant_time, tmp_path, eventually, row):
     """The page says for each peer whether the image is saved, or which error is raised."""
     async with RawPeer.of([REQUEST, *PEERS[row["the host"]]]) as peer:
         seen = await saved_from(peer, tmp_path)
-        await until(lambda: peer.open_connections == 0)
+        await eventually(lambda: peer.open_connections == 0)
     assert seen == row["outcome"]
     # aiohttp repeats a GET itself if a connection broke before a complete header.
     assert len(peer.requests) <= 6

@@ -255,11 +255,11 @@ async def saving(client, archive, cover):
     return lambda: archive.save(client, details)
 
 
-async def test_save_waits_for_a_free_descriptor(saving, open_files, until, caplog):
+async def test_save_waits_for_a_free_descriptor(saving, open_files, eventually, caplog):
     """While no file can be opened, an image waits; then it is written."""
     with open_files(3):
         running = asyncio.create_task(saving())
-        await until(lambda: caplog.records)
+        await eventually(lambda: caplog.records)
     assert "too many open files: waiting" in caplog.records[0].getMessage()
     assert len((await running).images) == 2
 
@@ -286,13 +286,15 @@ async def test_verify_without_a_free_descriptor_blames_no_image(
     assert (await archive.verify()).ok
 
 
-async def test_large_image_waits_for_a_free_descriptor(saving, emulator, open_files, until, caplog):
+async def test_large_image_waits_for_a_free_descriptor(
+    saving, emulator, open_files, eventually, caplog
+):
     """An image that is written in several steps waits, too."""
     content = _large_png()
     emulator.fault(Fault.answer(200, content), endpoint="image", rate=1.0)
     with open_files(3):
         running = asyncio.create_task(saving())
-        await until(lambda: caplog.records)
+        await eventually(lambda: caplog.records)
     assert [image.size for image in (await running).images] == [len(content)] * 2
 
 
@@ -386,11 +388,11 @@ class LateSave:
 
 
 @pytest.fixture
-async def late(emulator, connect, archive, cover, until):
+async def late(emulator, connect, archive, cover, eventually):
     details, client = await cover(), connect()
     emulator.fault(Fault.stall(midway=True), endpoint="image", count=2)
     saving = asyncio.create_task(archive.save(client, details))
-    await until(lambda: len(emulator.requests) == 2)
+    await eventually(lambda: len(emulator.requests) == 2)
     return LateSave(archive, client, details, saving)
 
 
@@ -434,25 +436,25 @@ async def test_a_disk_that_fills_up_is_an_error(client, emulator, archive, cover
     assert names(archive.folder) == []
 
 
-async def test_closing_the_client_ends_a_save(client, emulator, archive, cover, until):
+async def test_closing_the_client_ends_a_save(client, emulator, archive, cover, eventually):
     """The save raises an error, and no part file is left."""
     details = await cover()
     emulator.fault(Fault.stall(midway=True), endpoint="image", rate=1.0)
     saving = asyncio.create_task(archive.save(client, details))
-    await until(lambda: len(emulator.requests) == 2)
+    await eventually(lambda: len(emulator.requests) == 2)
     await client.aclose()
     with pytest.raises(ClientClosedError):
         await saving
     assert names(archive.folder) == []
 
 
-async def test_closing_the_archive_waits_for_saves(client, emulator, opened, cover, until):
+async def test_closing_the_archive_waits_for_saves(client, emulator, opened, cover, eventually):
     """A running save ends before the archive is closed; a later one is refused."""
     details = await cover()
     emulator.fault(Fault.slow(0.1), endpoint="image", rate=1.0)
     archive = await opened()
     saves = [asyncio.create_task(archive.save(client, details)) for _ in range(2)]
-    await until(lambda: emulator.requests)
+    await eventually(lambda: emulator.requests)
     await archive.aclose()
     assert [(await save).state for save in saves] == ["saved", "saved"]
     with pytest.raises(RuntimeError, match="not open"):
@@ -481,12 +483,12 @@ async def test_cancelling_one_image_leaves_no_part_file(client, emulator, archiv
     assert (await archive.verify()).ok
 
 
-async def test_cancelling_a_save(client, emulator, archive, cover, until):
+async def test_cancelling_a_save(client, emulator, archive, cover, eventually):
     """Both downloads end, and the next save succeeds."""
     details = await cover()
     emulator.fault(Fault.stall(midway=True), endpoint="image", count=2)
     saving = asyncio.create_task(archive.save(client, details))
-    await until(lambda: len(emulator.requests) == 2)
+    await eventually(lambda: len(emulator.requests) == 2)
     saving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await saving
@@ -529,7 +531,9 @@ async def test_a_file_lost_during_a_save_is_found_by_verify(archive, record_agai
     assert finding.image == image
 
 
-async def test_a_replaced_image_is_recorded_immediately(client, emulator, archive, cover, until):
+async def test_a_replaced_image_is_recorded_immediately(
+    client, emulator, archive, cover, eventually
+):
     """A save that is cancelled during another image leaves no row that contradicts its file."""
     details = await cover("an-id")
     executors = archive._saver.executors
@@ -542,7 +546,7 @@ async def test_a_replaced_image_is_recorded_immediately(client, emulator, archiv
     emulator.requests.clear()
     emulator.fault(Fault.stall(midway=True), endpoint="image", count=1)
     saving = asyncio.create_task(archive.save(client, details))
-    await until(lambda: len(emulator.requests) == 2)
+    await eventually(lambda: len(emulator.requests) == 2)
     async with asyncio.timeout(30):
         while all(image.sha256 == "0" * 64 for image in (await archive.find("an-id")).images):
             pass

@@ -99,7 +99,7 @@ class OnTerminal:
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self.master)
 
-    async def until(self, text: str) -> None:
+    async def wait_for(self, text: str) -> None:
         """Wait until the text has been shown."""
         while text not in self.shown:
             self.more.clear()

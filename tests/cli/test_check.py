@@ -454,7 +454,7 @@ async def test_terminal_shows_lines_above_a_live_count(on_terminal, emulator):
     arguments = ("wait", *quick, slow, "--rate", "inf")
     options = {"before": FAST, "KIE_BASE_URL": str(emulator.url)}
     async with on_terminal(*arguments, **options) as terminal:
-        await terminal.until("3 done")
+        await terminal.wait_for("3 done")
         ended = await terminal.end()
     assert ended.code == DONE
     assert all(f"{task_id}  " in ended.out for task_id in [*quick, slow])

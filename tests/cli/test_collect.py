@@ -538,7 +538,7 @@ def test_address_may_lack_a_path_or_be_ipv6(text, host, port, path):
 
 
 async def test_ctrl_c_during_a_download_leaves_no_partial_file(
-    started, collect, emulator, folder, until
+    started, collect, emulator, folder, eventually
 ):
     """The same command continues."""
     first, second = done(emulator, 2)
@@ -546,7 +546,7 @@ async def test_ctrl_c_during_a_download_leaves_no_partial_file(
     arguments = ("collect", first, second, "--out", str(folder), "--base-url", emulator.url)
     async with started(*arguments, PYTHONASYNCIODEBUG="1") as command:
         assert (await command.document())["taskId"] == first
-        await until(lambda: [each.endpoint for each in emulator.requests].count("image") == 4)
+        await eventually(lambda: [each.endpoint for each in emulator.requests].count("image") == 4)
         command.interrupt()
         ended = await command.end()
     assert (ended.code, ended.out) == (INTERRUPTED, "")
@@ -595,7 +595,7 @@ async def test_failure_counts_if_the_reader_goes_away(started, emulator, folder,
 
 
 async def test_all_ids_of_a_file_are_archived_before_the_first_poll(
-    started, emulator, folder, tmp_path, until
+    started, emulator, folder, tmp_path, eventually
 ):
     """A run that was killed early can continue without ids."""
     ids = [emulator.add_job(NEVER) for _ in range(3)]
@@ -603,7 +603,7 @@ async def test_all_ids_of_a_file_are_archived_before_the_first_poll(
     many.write_text("".join(f"{n}-{'x' * 500}\n" for n in range(2_000)) + "\n".join(ids))
     arguments = ("collect", "--file", str(many), "--out", str(folder), "--base-url", emulator.url)
     async with started(*arguments) as command:
-        await until(lambda: emulator.requests)
+        await eventually(lambda: emulator.requests)
         command.process.kill()
         await command.end()
     assert {*ids} < {*await pending(folder)}
@@ -615,7 +615,7 @@ async def test_terminal_shows_counts_below_the_lines(on_terminal, emulator, fold
     arguments = ("collect", task_id, never, "--out", str(folder), "--timeout", "5")
     options = {"before": "speed_up(10)", "KIE_BASE_URL": emulator.url}
     async with on_terminal(*arguments, **options) as terminal:
-        await terminal.until("1 saved")
+        await terminal.wait_for("1 saved")
         ended = await terminal.end()
     assert ended.code == FAILED
     for messages in ("1 pending", "2 images", "/s", f"{task_id}  ", "1 cover saved in "):

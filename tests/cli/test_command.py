@@ -394,7 +394,7 @@ async def test_terminal_shows_the_wait_and_then_the_record(on_terminal, emulator
     """The view is erased in the end."""
     task_id = emulator.add_job(CoverScript(statuses=["500", "success"]))
     async with on_terminal("wait", task_id, KIE_BASE_URL=emulator.url) as terminal:
-        await terminal.until("ServerError 500")
+        await terminal.wait_for("ServerError 500")
         ended = await terminal.end()
     assert ended.code == DONE
     board, _, record = ended.out.rpartition("\x1b[2K")
@@ -417,8 +417,8 @@ async def test_ascii_terminal_gets_a_spinner_without_escapes(on_terminal, emulat
     task_id = emulator.add_job(CoverScript(statuses=["generating"], seconds=1))
     ascii_only = {"KIE_BASE_URL": emulator.url, "PYTHONIOENCODING": "ascii"}
     async with on_terminal("wait", task_id, **ascii_only) as terminal:
-        await terminal.until(f"{task_id}  ")
-        await terminal.until("GENERATING")
+        await terminal.wait_for(f"{task_id}  ")
+        await terminal.wait_for("GENERATING")
         terminal.interrupt()
         ended = await terminal.end()
     assert ended.code == INTERRUPTED
@@ -445,7 +445,7 @@ async def test_ctrl_c_on_a_terminal_restores_the_cursor(on_terminal, emulator):
     """There is no traceback."""
     task_id = emulator.add_job(CoverScript(end="never"))
     async with on_terminal("wait", task_id, KIE_BASE_URL=emulator.url) as terminal:
-        await terminal.until("GENERATING")
+        await terminal.wait_for("GENERATING")
         terminal.interrupt()
         ended = await terminal.end()
     assert ended.code == INTERRUPTED

@@ -95,7 +95,7 @@ async def test_ctrl_c_ends_the_view_at_any_time(on_terminal, tmp_path, phase):
     """The cursor comes back, and neither a traceback nor a warning is left."""
     options = {"before": FAST, "PYTHONASYNCIODEBUG": "1"}
     async with on_terminal("demo", "--out", str(tmp_path), **options) as terminal:
-        await terminal.until(phase)
+        await terminal.wait_for(phase)
         terminal.interrupt()
         ended = await terminal.end()
     assert ended.code == INTERRUPTED

@@ -96,7 +96,7 @@ async def test_callbacks_are_lost_and_forged_as_the_options_say(started, receive
 async def test_terminal_gets_two_lines_to_copy(on_terminal):
     """And a command to try."""
     async with on_terminal("emulator") as terminal:
-        await terminal.until("kie-cover generate")
+        await terminal.wait_for("kie-cover generate")
         terminal.interrupt()
         ended = await terminal.end()
     assert "\r\nexport KIE_BASE_URL=http://127.0.0.1:" in ended.out

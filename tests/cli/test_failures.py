@@ -33,7 +33,7 @@ async def test_server_that_is_down_is_reported_on_a_terminal(on_terminal, tmp_pa
     """The line is above the view or in it."""
     out = ("--out", str(tmp_path)) if arguments[0] == "collect" else ()
     async with on_terminal(*arguments, *out, KIE_BASE_URL=NOT_A_SERVER) as terminal:
-        await terminal.until("no usable answer: ClientConnectorError")
+        await terminal.wait_for("no usable answer: ClientConnectorError")
 
 
 async def test_many_failures_are_one_line(run, emulator):

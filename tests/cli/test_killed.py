@@ -53,7 +53,7 @@ class Runs:
             complete = left
 
 
-async def test_killed_runs_fetch_every_image_and_none_twice(started, start, tmp_path, until):
+async def test_killed_runs_fetch_every_image_and_none_twice(started, start, tmp_path, eventually):
     """In the end every image is there and is what the archive's record says. An image is
     fetched again only if its download was in progress at a kill."""
     emulator = await start(latency=(0.02, 0.3), generation_time=(0.0, 1.5), image_size=200)
@@ -68,7 +68,7 @@ async def test_killed_runs_fetch_every_image_and_none_twice(started, start, tmp_
             await asyncio.sleep(duration)
             command.process.kill()
             assert (await command.end()).code == -signal.SIGKILL
-        await until(lambda: emulator.open_connections == 0)
+        await eventually(lambda: emulator.open_connections == 0)
         runs.end(folder)
         _log.warning("killed after %.2f s with %d images complete", duration, len(runs.left[-1]))
     async with started(*arguments, "--rate", "inf", KIE_BASE_URL=emulator.url) as command:
@@ -89,8 +89,8 @@ async def check(runs, folder) -> None:
     assert [*folder.glob(".*.part")] == []
 
 
-async def test_until_polls_its_condition(until):
-    """`until` polls as often as necessary."""
+async def test_until_polls_its_condition(eventually):
+    """`eventually` polls as often as necessary."""
     answers = iter([False, False, True])
-    await until(lambda: next(answers))
+    await eventually(lambda: next(answers))
     assert not [*answers]

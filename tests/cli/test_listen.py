@@ -199,12 +199,12 @@ async def test_terminal_shows_claims_above_the_counts(on_terminal, poster):
     """A claim is a line of text."""
     env = {"KIE_CALLBACK_KEY": KEY, "KIE_API_KEY": ""}
     async with on_terminal("listen", "--port", "0", **env) as terminal:
-        await terminal.until(" until Ctrl-C.")
+        await terminal.wait_for(" until Ctrl-C.")
         url = terminal.shown.partition("received at ")[2].split()[0]
         await poster.post(url, images=["https://images.example/\x1b[2J1.png"])
         await poster.post(url, "another", images=["https://images.example/2.png"])
         await poster.post(url, key="a wrong one")
-        await terminal.until("2 received, 1 signature does not match")
+        await terminal.wait_for("2 received, 1 signature does not match")
         terminal.interrupt()
         ended = await terminal.end()
     assert f"{TASK}  says 200 success\r\n" in ended.out
@@ -217,13 +217,13 @@ async def test_terminal_shows_polls_as_text(on_terminal, start):
     emulator = await start(callback_key=KEY)
     env = {"KIE_CALLBACK_KEY": KEY, "KIE_BASE_URL": emulator.url}
     async with on_terminal("listen", "--port", "0", **env) as terminal:
-        await terminal.until(" until Ctrl-C.")
+        await terminal.wait_for(" until Ctrl-C.")
         url = terminal.shown.partition("received at ")[2].split()[0]
         task_id = emulator.add_job(AT_ONCE, callback_url=url)
         # One by one, because there are codes of a colour between them.
         for shown in (f"{task_id}  ", "SUCCESS", f"  {emulator.image_url}/s/"):
-            await terminal.until(shown)
-        await terminal.until("1 received, 1 confirmed")
+            await terminal.wait_for(shown)
+        await terminal.wait_for("1 received, 1 confirmed")
 
 
 async def test_reader_that_goes_away_ends_the_command(started, poster):

@@ -73,9 +73,9 @@ async def test_signal_on_a_terminal_restores_the_cursor(on_terminal, emulator, n
     """The parent process sees which signal it was."""
     task_id = emulator.add_job(CoverScript(end="never"))
     async with on_terminal("wait", task_id, KIE_BASE_URL=emulator.url) as terminal:
-        await terminal.until("GENERATING")
+        await terminal.wait_for("GENERATING")
         terminal.process.send_signal(number)
-        await terminal.until("\x1b[?25h")
+        await terminal.wait_for("\x1b[?25h")
         ended = await terminal.end()
     assert ended.code == -number
     assert "\x1b[?25l" not in ended.out.rpartition("\x1b[?25h")[2]
@@ -88,16 +88,16 @@ async def test_ctrl_z_erases_the_view_and_continuing_draws_it_again(on_terminal,
     command = (*SHELL, sys.executable, "-m", "kie_cover_async.cli")
     arguments = ("wait", task_id, "--base-url", emulator.url)
     async with on_terminal(*arguments, command=command) as terminal:
-        await terminal.until("GENERATING")
+        await terminal.wait_for("GENERATING")
         os.write(terminal.master, CTRL_Z)
-        await terminal.until("stopped\r\n")
+        await terminal.wait_for("stopped\r\n")
         drawn, _, left = terminal.shown.rpartition(SHOWN)
         assert HIDDEN in drawn
         assert HIDDEN not in left
         assert task_id not in left
         terminal.shown = ""
         os.write(terminal.master, ENTER)
-        await terminal.until("GENERATING")
+        await terminal.wait_for("GENERATING")
         assert HIDDEN in terminal.shown
         # The output of the shell stays.
         assert UP not in terminal.shown.partition("GENERATING")[0]

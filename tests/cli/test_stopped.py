@@ -19,14 +19,14 @@ SITUATIONS = {
 
 @pytest.mark.parametrize(("latency", "polls"), SITUATIONS.values(), ids=SITUATIONS)
 async def test_wait_that_was_stopped_past_its_deadline_returns_the_cover(
-    started, start, until, latency, polls
+    started, start, eventually, latency, polls
 ):
     """It continues after its deadline, and the job has ended by then."""
     emulator = await start(latency=latency)
     task_id = emulator.add_job(CoverScript(statuses=polls))
     arguments = ("wait", task_id, "--timeout", f"{TIMEOUT}", "--json")
     async with started(*arguments, KIE_BASE_URL=emulator.url) as command:
-        await until(lambda: emulator.requests)
+        await eventually(lambda: emulator.requests)
         command.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(TIMEOUT + 0.1)
         command.process.send_signal(signal.SIGCONT)

@@ -172,13 +172,13 @@ async def test_one_call_beside_many(emulator, connect):
 
 
 @pytest.mark.parametrize("verb", ["check_covers", "wait_for_covers"])
-async def test_leaving_early(emulator, client, until, verb):
+async def test_leaving_early(emulator, client, eventually, verb):
     """Leaving early leaves no request, task or used connection behind."""
     emulator.fault(Fault.stall(), rate=1.0, after=5, endpoint="poll")
     task_ids = [emulator.add_job(age=60) for _ in range(500)]
     async with getattr(client, verb)(task_ids) as outcomes:
         await anext(outcomes)
-        await until(lambda: len(emulator.requests) > 50)
+        await eventually(lambda: len(emulator.requests) > 50)
         assert tasks()
     assert tasks() == []
     assert not client._transport.open_calls._scopes
@@ -186,11 +186,11 @@ async def test_leaving_early(emulator, client, until, verb):
 
 
 @pytest.mark.parametrize("verb", ["check_covers", "wait_for_covers"])
-async def test_closing_the_client_ends_a_bulk(emulator, client, until, verb):
+async def test_closing_the_client_ends_a_bulk(emulator, client, eventually, verb):
     """Closing the client raises `ClientClosedError` in the consumer of a running bulk call."""
     emulator.fault(Fault.stall(), rate=1.0)
     consuming = asyncio.create_task(by_id(getattr(client, verb)(["a", "b", "c"])))
-    await until(lambda: len(emulator.requests) == 3)
+    await eventually(lambda: len(emulator.requests) == 3)
     await client.aclose()
     with pytest.raises(ClientClosedError):
         await consuming
@@ -239,11 +239,11 @@ async def test_an_observer_hears_of_a_bulk(emulator, connect):
         assert Counter(told) == Counter(task_ids)
 
 
-async def test_a_cancelled_consumer(emulator, client, until):
+async def test_a_cancelled_consumer(emulator, client, eventually):
     """Who iterates in a block and is cancelled leaves nothing behind."""
     emulator.fault(Fault.stall(), rate=1.0)
     consuming = asyncio.create_task(by_id(client.check_covers(map(str, range(1000)))))
-    await until(lambda: len(emulator.requests) == 100)
+    await eventually(lambda: len(emulator.requests) == 100)
     consuming.cancel()
     with suppress(asyncio.CancelledError):
         await consuming

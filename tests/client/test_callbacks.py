@@ -181,18 +181,18 @@ async def _call_when_seen(vendor, seen, number):
             await vendor.call(details.task_id)
 
 
-async def test_closing_leaves_no_subscription(emulator, connect, inbox, vendor, until):
+async def test_closing_leaves_no_subscription(emulator, connect, inbox, vendor, eventually):
     """Closing the client ends waits that expect a callback, and the inbox forgets them."""
     client = connect(emulator, inbox=inbox)
     making = asyncio.create_task(client.generate_and_wait("song", callback_url=vendor.url))
-    await until(lambda: inbox._listeners)
+    await eventually(lambda: inbox._listeners)
     await client.aclose()
     with pytest.raises(ClientClosedError):
         await asyncio.wait_for(making, 10)
     assert not inbox._listeners
 
 
-async def test_an_inbox_of_several_clients(emulator, connect, inbox, vendor, until):
+async def test_an_inbox_of_several_clients(emulator, connect, inbox, vendor, eventually):
     """Each client that was given the inbox polls when it is called."""
     script = CoverScript(statuses=["generating", "generating", "success"])
     task_id = emulator.add_job(script)
@@ -200,6 +200,6 @@ async def test_an_inbox_of_several_clients(emulator, connect, inbox, vendor, unt
         asyncio.create_task(connect(emulator, inbox=inbox).wait_for_cover(task_id, timeout=30))
         for _ in range(2)
     ]
-    await until(lambda: emulator.poll_count(task_id) == 2)
+    await eventually(lambda: emulator.poll_count(task_id) == 2)
     await vendor.call(task_id)
     assert [(await wait).is_success for wait in waits] == [True, True]

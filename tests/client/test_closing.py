@@ -39,7 +39,7 @@ async def test_a_closed_client_says_so(emulator, client, call):
     assert repr(client) == f"<CoverClient {emulator.url} closed>"
 
 
-async def test_leaving_the_block_closes(emulator, connect, until):
+async def test_leaving_the_block_closes(emulator, connect, eventually):
     """`async with` gives the client itself and closes it, and its connections with it."""
     client = connect(emulator)
     async with client as same:
@@ -48,7 +48,7 @@ async def test_leaving_the_block_closes(emulator, connect, until):
         assert emulator.open_connections == 1
     with pytest.raises(ClientClosedError):
         await client.get_credits()
-    await until(lambda: emulator.open_connections == 0)
+    await eventually(lambda: emulator.open_connections == 0)
 
 
 async def test_closing_again_does_nothing(client):
@@ -74,20 +74,20 @@ def test_a_client_is_made_without_a_loop():
 
 
 @every_verb
-async def test_closing_ends_a_request_in_flight(emulator, client, call, until):
+async def test_closing_ends_a_request_in_flight(emulator, client, call, eventually):
     """A call whose answer does not come ends with the closing, which waits until it has."""
     emulator.fault(Fault.stall(), rate=1.0)
     running = asyncio.create_task(call(client))
-    await until(lambda: emulator.requests)
+    await eventually(lambda: emulator.requests)
     await client.aclose()
     assert running.done()
     [error] = await endings(running)
     assert error.maybe_accepted == (emulator.requests[0].endpoint == "generate")
-    await until(lambda: emulator.open_connections == 0)
+    await eventually(lambda: emulator.open_connections == 0)
 
 
 @every_verb
-async def test_closing_ends_a_call_that_waits_for_its_slot(emulator, connect, call, until):
+async def test_closing_ends_a_call_that_waits_for_its_slot(emulator, connect, call, eventually):
     """A call that was held by its rate limiter ends with the closing, and was certainly not
     taken.
     """
@@ -95,7 +95,7 @@ async def test_closing_ends_a_call_that_waits_for_its_slot(emulator, connect, ca
     client = connect(emulator, rate_limiter=limiter, submit_rate_limiter=limiter)
     limiter.pause(60)
     running = asyncio.create_task(call(client))
-    await until(lambda: limiter.queued)
+    await eventually(lambda: limiter.queued)
     await client.aclose()
     [error] = await endings(running)
     assert not error.maybe_accepted
@@ -103,18 +103,18 @@ async def test_closing_ends_a_call_that_waits_for_its_slot(emulator, connect, ca
     assert limiter.queued == 0
 
 
-async def test_closing_ends_a_call_that_waits_for_its_turn(emulator, connect, until):
+async def test_closing_ends_a_call_that_waits_for_its_turn(emulator, connect, eventually):
     """A call that has no place in flight yet ends with the closing, like the one that has it."""
     client = connect(emulator, max_concurrent_requests=1)
     emulator.fault(Fault.stall(), rate=1.0)
     running = [asyncio.create_task(client.get_credits()) for _ in range(3)]
-    await until(lambda: emulator.requests)
+    await eventually(lambda: emulator.requests)
     await client.aclose()
     await endings(*running)
     assert len(emulator.requests) == 1
 
 
-async def test_closing_ends_submits_in_flight_and_those_that_queue(emulator, connect, until):
+async def test_closing_ends_submits_in_flight_and_those_that_queue(emulator, connect, eventually):
     """A submit that was sent may have been accepted, one that queued was not; both end."""
     client = connect(emulator, max_concurrent_submits=2)
     emulator.fault(Fault.stall(), rate=1.0)
@@ -122,37 +122,37 @@ async def test_closing_ends_submits_in_flight_and_those_that_queue(emulator, con
         asyncio.create_task(client.generate_cover(f"song-{number}", callback_url=CALLBACK))
         for number in range(5)
     ]
-    await until(lambda: len(emulator.requests) == 2)
+    await eventually(lambda: len(emulator.requests) == 2)
     await client.aclose()
     errors = await endings(*running)
     assert [error.maybe_accepted for error in errors] == [True] * 2 + [False] * 3
-    await until(lambda: emulator.open_connections == 0)
+    await eventually(lambda: emulator.open_connections == 0)
     assert len(emulator.requests) == 2
 
 
-async def test_closing_ends_a_pause_between_tries(emulator, connect, until):
+async def test_closing_ends_a_pause_between_tries(emulator, connect, eventually):
     """A call that rests before its next try ends with the closing; its last try was answered."""
     limiter = RateLimiter.unlimited()
     client = connect(emulator, submit_rate_limiter=limiter)
     emulator.fault(Fault.rate_limited(in_body=False, retry_after=100), rate=1.0)
     running = asyncio.create_task(client.generate_cover("song", callback_url=CALLBACK))
-    await until(lambda: limiter.queued)
+    await eventually(lambda: limiter.queued)
     await client.aclose()
     [error] = await endings(running)
     assert not error.maybe_accepted
 
 
-async def test_closing_ends_many_waits_with_their_ids(emulator, client, until):
+async def test_closing_ends_many_waits_with_their_ids(emulator, client, eventually):
     """Every wait that runs ends with the closing, and its error says which it was."""
     ids = [emulator.add_job(CoverScript(end="never")) for _ in range(20)]
     waits = [asyncio.create_task(client.wait_for_cover(task_id)) for task_id in ids]
-    await until(lambda: all(map(emulator.poll_count, ids)))
+    await eventually(lambda: all(map(emulator.poll_count, ids)))
     await client.aclose()
     assert [error.task_id for error in await endings(*waits)] == ids
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["owned", "external"])
-async def test_closing_from_within_an_update(emulator, connect, make_session, until, external):
+async def test_closing_from_within_an_update(emulator, connect, make_session, eventually, external):
     """A listener closes the client: its own wait and all others end, whosever the session is."""
     client = connect(emulator, session=make_session() if external else None)
     ids = [emulator.add_job(CoverScript(end="never")) for _ in range(3)]
@@ -163,13 +163,13 @@ async def test_closing_from_within_an_update(emulator, connect, make_session, un
         after.append("returned")
 
     others = [asyncio.create_task(client.wait_for_cover(task_id)) for task_id in ids[1:]]
-    await until(lambda: all(map(emulator.poll_count, ids[1:])))
+    await eventually(lambda: all(map(emulator.poll_count, ids[1:])))
     own = asyncio.create_task(client.wait_for_cover(ids[0], on_update=close))
     assert [error.task_id for error in await endings(own, *others)] == ids
     assert after == ["returned"]
 
 
-async def test_closing_while_an_update_swallows_the_cancellation(emulator, client, until):
+async def test_closing_while_an_update_swallows_the_cancellation(emulator, client, eventually):
     """A wait whose listener keeps the end to itself makes no request any more, and ends."""
     task_id = emulator.add_job(CoverScript(end="never"))
 
@@ -181,7 +181,7 @@ async def test_closing_while_an_update_swallows_the_cancellation(emulator, clien
     waiting = asyncio.create_task(
         client.wait_for_cover(task_id, on_update=swallow, schedule=schedule)
     )
-    await until(lambda: emulator.poll_count(task_id))
+    await eventually(lambda: emulator.poll_count(task_id))
     await asyncio.sleep(0)
     await client.aclose()
     [error] = await endings(waiting)
@@ -198,7 +198,7 @@ async def test_closing_in_the_last_update_does_not_lose_the_cover(emulator, clie
     assert (await client.wait_for_cover(task_id, on_update=close)).is_success
 
 
-async def test_listeners_may_close_each_other(emulator, client, until):
+async def test_listeners_may_close_each_other(emulator, client, eventually):
     """Two listeners close the client at the same time: both waits end, and nothing is left."""
     ids = [emulator.add_job(CoverScript(end="never")) for _ in range(2)]
     both = asyncio.Barrier(2)
@@ -209,10 +209,10 @@ async def test_listeners_may_close_each_other(emulator, client, until):
 
     waits = [asyncio.create_task(client.wait_for_cover(each, on_update=close)) for each in ids]
     await endings(*waits)
-    await until(lambda: emulator.open_connections == 0)
+    await eventually(lambda: emulator.open_connections == 0)
 
 
-async def test_a_listener_may_wait_for_somebody_who_closes(emulator, client, until):
+async def test_a_listener_may_wait_for_somebody_who_closes(emulator, client, eventually):
     """A listener that awaits the closing in another task is ended by it, the session closed."""
 
     async def close(_):
@@ -220,7 +220,7 @@ async def test_a_listener_may_wait_for_somebody_who_closes(emulator, client, unt
 
     task_id = emulator.add_job(CoverScript(end="never"))
     await endings(asyncio.create_task(client.wait_for_cover(task_id, on_update=close)))
-    await until(lambda: emulator.open_connections == 0)
+    await eventually(lambda: emulator.open_connections == 0)
 
 
 async def test_every_closing_waits_for_a_slow_call(emulator, client):
@@ -248,7 +248,7 @@ async def test_every_closing_waits_for_a_slow_call(emulator, client):
     await endings(wait)
 
 
-async def test_cancelled_closing_closes_the_session(emulator, client, until):
+async def test_cancelled_closing_closes_the_session(emulator, client, eventually):
     """An `aclose` that is cancelled while a call does not end still closes the session."""
     called, leave = asyncio.Event(), asyncio.Event()
 
@@ -264,23 +264,23 @@ async def test_cancelled_closing_closes_the_session(emulator, client, until):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await client.aclose()
-    await until(lambda: emulator.open_connections == 0)
+    await eventually(lambda: emulator.open_connections == 0)
     leave.set()
     await endings(wait)
 
 
-async def test_who_is_cancelled_while_the_client_closes_is_cancelled(emulator, client, until):
+async def test_who_is_cancelled_while_the_client_closes_is_cancelled(emulator, client, eventually):
     """A cancellation from outside is not turned into anything else by closing."""
     task_id = emulator.add_job(CoverScript(end="never"))
     wait = asyncio.create_task(client.wait_for_cover(task_id))
-    await until(lambda: emulator.poll_count(task_id))
+    await eventually(lambda: emulator.poll_count(task_id))
     wait.cancel()
     await client.aclose()
     with pytest.raises(asyncio.CancelledError):
         await wait
 
 
-async def test_a_call_within_a_call_ends_too(emulator, client, until):
+async def test_a_call_within_a_call_ends_too(emulator, client, eventually):
     """A listener's own call on the same client ends with the closing, and so does its wait."""
     outer, inner = [emulator.add_job(CoverScript(end="never")) for _ in range(2)]
 
@@ -288,7 +288,7 @@ async def test_a_call_within_a_call_ends_too(emulator, client, until):
         await client.wait_for_cover(inner)
 
     waiting = asyncio.create_task(client.wait_for_cover(outer, on_update=wait))
-    await until(lambda: emulator.poll_count(inner))
+    await eventually(lambda: emulator.poll_count(inner))
     await client.aclose()
     [error] = await endings(waiting)
     assert error.task_id == outer

@@ -389,26 +389,26 @@ async def test_invalid_url_is_refused(client):
         await client.downloader.fetch("a.png", whole)
 
 
-async def test_closing_ends_a_download(emulator, client, image, until):
+async def test_closing_ends_a_download(emulator, client, image, eventually):
     """Closing the client ends it with the id, and leaves no connection."""
     emulator.fault(Fault.stall(midway=True), endpoint="image")
     running = asyncio.create_task(client.downloader.fetch(image, whole, task_id="an-id"))
-    await until(lambda: emulator.requests)
+    await eventually(lambda: emulator.requests)
     await client.aclose()
     with pytest.raises(ClientClosedError) as caught:
         await running
     assert caught.value.task_id == "an-id"
-    await until(lambda: emulator.open_connections == 0)
+    await eventually(lambda: emulator.open_connections == 0)
     with pytest.raises(ClientClosedError):
         await client.downloader.fetch(image, whole)
 
 
-async def test_cancelling_leaves_no_connection(emulator, client, image, until):
+async def test_cancelling_leaves_no_connection(emulator, client, image, eventually):
     """A cancelled download closes its connection immediately."""
     emulator.fault(Fault.stall(midway=True), endpoint="image")
     running = asyncio.create_task(client.downloader.fetch(image, whole))
-    await until(lambda: emulator.requests)
+    await eventually(lambda: emulator.requests)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await until(lambda: emulator.open_connections == 1)  # the API's own
+    await eventually(lambda: emulator.open_connections == 1)  # the API's own

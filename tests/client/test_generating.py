@@ -236,11 +236,11 @@ async def test_it_goes_out_on_a_connection_of_its_own(emulator, connect, make_se
     assert [request.headers["Connection"] for request in asked(emulator)] == ["close", "close"]
 
 
-async def test_a_cancelled_request_is_logged(emulator, client, caplog, until):
+async def test_a_cancelled_request_is_logged(emulator, client, caplog, eventually):
     """A submit that is cancelled in flight may be paid for: its song is in the log."""
     emulator.fault(Fault.stall())
     generating = asyncio.create_task(client.generate_cover("song-17", callback_url=CALLBACK))
-    await until(lambda: emulator.requests)
+    await eventually(lambda: emulator.requests)
     generating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await generating
@@ -249,14 +249,16 @@ async def test_a_cancelled_request_is_logged(emulator, client, caplog, until):
     assert "may have been accepted" in record.getMessage()
 
 
-async def test_cancelling_before_it_is_sent_is_not_worth_a_word(emulator, connect, caplog, until):
+async def test_cancelling_before_it_is_sent_is_not_worth_a_word(
+    emulator, connect, caplog, eventually
+):
     """A submit that still queued for its slot, and a poll, are cancelled silently."""
     limiter = RateLimiter.unlimited()
     client = connect(emulator, rate_limiter=limiter, submit_rate_limiter=limiter)
     limiter.pause(60)
     calls = [client.generate_cover("song", callback_url=CALLBACK), client.get_credits()]
     tasks = [asyncio.create_task(call) for call in calls]
-    await until(lambda: limiter.queued == len(tasks))
+    await eventually(lambda: limiter.queued == len(tasks))
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

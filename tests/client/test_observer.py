@@ -234,14 +234,14 @@ OUTCOMES = {
 
 
 @pytest.mark.parametrize("case", OUTCOMES.values(), ids=OUTCOMES)
-async def test_a_wait_starts_and_finishes(emulator, connect, until, case):
+async def test_a_wait_starts_and_finishes(emulator, connect, eventually, case):
     """The first and the last event of a wait say that it began, and what it returned or raised."""
     statuses, disturb, options, kind = case
     events = []
     client = connect(emulator, observer=events.append)
     task_id = emulator.add_job(CoverScript(statuses=statuses))
     wait = asyncio.create_task(client.wait_for_cover(task_id, **options))
-    await until(lambda: of_kind(CoverPolled, events))
+    await eventually(lambda: of_kind(CoverPolled, events))
     await disturb(client, wait)
     [outcome] = await asyncio.gather(wait, return_exceptions=True)
     assert isinstance(outcome, kind)

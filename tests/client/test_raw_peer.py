@@ -115,7 +115,7 @@ def test_the_page_has_every_peer():
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["the server"])
 @pytest.mark.usefixtures("bounded")
-async def test_what_a_server_can_do(instant_time, play, connect, until, row):
+async def test_what_a_server_can_do(instant_time, play, connect, eventually, row):
     """Whatever a server sends, it ends within the request's time as the page says."""
     peer = await play(PEERS[row["the server"]])
     client = connect(peer, retry=ONCE, request_timeout=30.0)
@@ -126,7 +126,7 @@ async def test_what_a_server_can_do(instant_time, play, connect, until, row):
     assert len(peer.requests) <= 2
     assert peer.bytes_sent < 16 * MIB
     await client.aclose()
-    await until(lambda: peer.open_connections == 0)
+    await eventually(lambda: peer.open_connections == 0)
     assert client._transport.polls.places._free == client._max_concurrent_requests
 
 
@@ -160,7 +160,7 @@ async def test_unrequested_answer_is_not_read(instant_time, play, connect, pause
 
 
 async def test_late_answer_of_another_id_is_refused(
-    instant_time, play, connect, make_session, until
+    instant_time, play, connect, make_session, eventually
 ):
     """An external session reuses such a connection, so the record of another id is refused."""
     records = [
@@ -172,7 +172,7 @@ async def test_late_answer_of_another_id_is_refused(
     assert (await client.get_cover_details("a")).task_id == "a"
     await asyncio.sleep(1.0)
     assert (await client.get_cover_details("b")).task_id == "b"
-    await until(lambda: len(peer.requests) == 3)
+    await eventually(lambda: len(peer.requests) == 3)
     assert peer.connections == 1
 
 

@@ -182,12 +182,12 @@ async def test_an_echo_in_a_broken_answer_is_hidden(play, secretive, status, end
     assert not [text for error in errors for text in texts(error) if shows_the_key(text)]
 
 
-async def test_a_cancellation_in_a_body_shows_no_key(play, secretive, until):
+async def test_a_cancellation_in_a_body_shows_no_key(play, secretive, eventually):
     """What a call was reading when it was cancelled is not among its frames' variables."""
     peer = await play([HEADERS.encode(), KEY.encode(), SILENCE])
     client = secretive(peer, request_timeout=5.0)
     call = asyncio.create_task(client.get_credits())
-    await until(lambda: peer.bytes_sent == len(HEADERS) + len(KEY))
+    await eventually(lambda: peer.bytes_sent == len(HEADERS) + len(KEY))
     await asyncio.sleep(0.05)
     call.cancel()
     [error] = await errors_of(call)
@@ -207,14 +207,14 @@ async def test_a_connection_that_fails_shows_no_key(emulator, secretive):
         assert not any(map(shows_the_key, texts(error)))
 
 
-async def test_ending_a_call_shows_no_key(emulator, secretive, until):
+async def test_ending_a_call_shows_no_key(emulator, secretive, eventually):
     """A call that is closed, cancelled or refused says nothing of the key either."""
     client = secretive(emulator, request_timeout=5.0, submit_timeout=5.0)
     emulator.fault(Fault.stall(), rate=1.0)
     calls = [
         asyncio.create_task(client.generate_cover(song, callback_url=CALLBACK)) for song in "ab"
     ]
-    await until(lambda: len(emulator.requests) == 2)
+    await eventually(lambda: len(emulator.requests) == 2)
     calls[0].cancel()
     await asyncio.sleep(0)
     await client.aclose()

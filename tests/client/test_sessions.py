@@ -168,13 +168,15 @@ async def test_a_session_that_its_owner_closed_is_no_more(emulator, connect, mak
         await client.get_credits()
 
 
-async def test_an_owner_may_close_in_the_middle_of_a_wait(emulator, connect, make_session, until):
+async def test_an_owner_may_close_in_the_middle_of_a_wait(
+    emulator, connect, make_session, eventually
+):
     """The wait whose session goes away ends with the id, and not at its deadline."""
     session = make_session()
     client = connect(emulator, session=session)
     task_id = emulator.add_job(CoverScript(end="never"))
     waiting = asyncio.create_task(client.wait_for_cover(task_id))
-    await until(lambda: emulator.poll_count(task_id))
+    await eventually(lambda: emulator.poll_count(task_id))
     await session.close()
     with pytest.raises(ClientClosedError, match="the external session") as caught:
         await waiting
@@ -253,7 +255,7 @@ async def test_a_pool_bounds_what_is_in_flight(emulate, connect, make_session, p
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
-async def test_submits_leave_the_pool_to_polls(emulate, connect, make_session, until, limit):
+async def test_submits_leave_the_pool_to_polls(emulate, connect, make_session, eventually, limit):
     """Submits that take their time never fill a pool: polls have connections of their own.
 
     Only a pool of one connection serves both in turn; a poll then queues before its time begins.
@@ -270,7 +272,7 @@ async def test_submits_leave_the_pool_to_polls(emulate, connect, make_session, u
         asyncio.create_task(client.generate_cover(f"song-{number}", callback_url=CALLBACK))
         for number in range(3)
     ]
-    await until(lambda: emulator.requests)
+    await eventually(lambda: emulator.requests)
     assert await client.get_credits() > 0
     assert any(not submit.done() for submit in submits) or limit == 1
     assert len(set(await asyncio.gather(*submits))) == 3
@@ -278,7 +280,7 @@ async def test_submits_leave_the_pool_to_polls(emulate, connect, make_session, u
 
 @pytest.mark.parametrize("external", [False, True], ids=["own", "external"])
 async def test_a_call_that_is_cancelled_in_a_body_leaves_no_connection(
-    play, connect, make_session, until, external
+    play, connect, make_session, eventually, external
 ):
     """The connection whose body was being read is closed, and the next call makes another."""
     begun = b"HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n"
@@ -286,12 +288,12 @@ async def test_a_call_that_is_cancelled_in_a_body_leaves_no_connection(
     session = make_session(connector=aiohttp.TCPConnector(limit=1)) if external else None
     client = connect(peer, session=session)
     call = asyncio.create_task(client.get_credits())
-    await until(lambda: peer.bytes_sent > len(begun))
+    await eventually(lambda: peer.bytes_sent > len(begun))
     await asyncio.sleep(0.05)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await until(lambda: peer.open_connections == 0)
+    await eventually(lambda: peer.open_connections == 0)
     assert await client.get_credits() == 1.5
     assert peer.connections == 2
 

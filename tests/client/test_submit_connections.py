@@ -55,7 +55,7 @@ async def submit(client):
 
 @pytest.mark.parametrize("answer", KEEP_ALIVE_ANSWERS.values(), ids=KEEP_ALIVE_ANSWERS)
 async def test_the_connection_is_closed_although_the_server_would_keep_it(
-    play, connected, until, answer
+    play, connected, eventually, answer
 ):
     """The server sees the connection end after each answer, and the next submit on a new one."""
     peer = await play([answer, REQUEST, answer, SILENCE])
@@ -63,11 +63,11 @@ async def test_the_connection_is_closed_although_the_server_would_keep_it(
     for count in (1, 2, 3):
         with suppress(KieCoverError):
             await submit(client)
-        await until(lambda: peer.open_connections == 0)
+        await eventually(lambda: peer.open_connections == 0)
         assert (peer.connections, len(peer.requests)) == (count, count)
 
 
-async def test_submits_at_the_same_time_share_no_connection(play, connected, until):
+async def test_submits_at_the_same_time_share_no_connection(play, connected, eventually):
     """An answer frees its connection for no other submit, whenever that one begins."""
     answer = KEEP_ALIVE_ANSWERS["HTTP/1.1 by default"]
     peer = await play([answer, REQUEST, answer, SILENCE])
@@ -79,7 +79,7 @@ async def test_submits_at_the_same_time_share_no_connection(play, connected, unt
     outcomes = await asyncio.gather(*[submits() for _ in range(4)])
     assert outcomes == [["task"] * 5] * 4
     assert peer.connections == 20
-    await until(lambda: peer.open_connections == 0)
+    await eventually(lambda: peer.open_connections == 0)
 
 
 async def test_a_server_that_closes_after_its_answer_costs_no_submit(play, connected):
@@ -90,7 +90,7 @@ async def test_a_server_that_closes_after_its_answer_costs_no_submit(play, conne
     assert len(peer.requests) == 5
 
 
-async def test_other_requests_keep_their_connection(play, connected, until):
+async def test_other_requests_keep_their_connection(play, connected, eventually):
     """Reads before and after a submit share one connection, which stays open."""
     read = b'HTTP/1.1 200 OK\r\nContent-Length: 23\r\n\r\n{"code":200,"data":1.5}'
     kept = [read, REQUEST, read, SILENCE]
@@ -99,11 +99,11 @@ async def test_other_requests_keep_their_connection(play, connected, until):
     assert await client.get_credits() == 1.5
     assert await submit(client) == "task"
     assert await client.get_credits() == 1.5
-    await until(lambda: peer.open_connections == 1)
+    await eventually(lambda: peer.open_connections == 1)
     assert peer.connections == 2
 
 
-async def test_the_connection_is_closed_over_tls(stack, connect, make_session, until):
+async def test_the_connection_is_closed_over_tls(stack, connect, make_session, eventually):
     """TLS changes nothing: the server sees the connection end after the answer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
@@ -115,4 +115,4 @@ async def test_the_connection_is_closed_over_tls(stack, connect, make_session, u
     client = connect(peer, session=make_session(connector=TCPConnector(ssl=trusting)))
     assert [await submit(client) for _ in range(2)] == ["task"] * 2
     assert peer.connections == 2
-    await until(lambda: peer.open_connections == 0)
+    await eventually(lambda: peer.open_connections == 0)

@@ -31,7 +31,7 @@ class Caller:
     async def generate(self, song: str = "song", callback: str = "http://x") -> dict[str, Any]:
         return await self.post(GENERATE, {"taskId": song, "callBackUrl": callback})
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def eventually(self, condition: Callable[[], bool]) -> None:
         """Let the server run until the condition is true."""
         async with asyncio.timeout(10):
             while not condition():  # noqa: ASYNC110 - there is no event to wait for

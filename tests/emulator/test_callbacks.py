@@ -19,7 +19,7 @@ def now():
 
 async def sent(caller, number):
     """The tries, once there are so many."""
-    await caller.until(lambda: len(caller.emulator.callbacks) >= number)
+    await caller.eventually(lambda: len(caller.emulator.callbacks) >= number)
     return caller.emulator.callbacks
 
 
@@ -165,10 +165,10 @@ async def test_callbacks_due_before_the_start_are_sent_then(receiver):
     emulator = CoverEmulator()
     emulator.add_job(AT_ONCE, callback_url=receiver.url)
     async with emulator:
-        await asyncio.wait_for(until(lambda: emulator.callbacks), 10)
+        await asyncio.wait_for(eventually(lambda: emulator.callbacks), 10)
 
 
-async def until(condition):
+async def eventually(condition):
     while not condition():  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0)
 
@@ -414,7 +414,7 @@ async def test_sent_callbacks_need_not_be_kept(start, receiver):
     """With `keep_requests=False`, sent callbacks are not recorded."""
     caller = await start(keep_requests=False)
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
-    await caller.until(lambda: not caller.emulator._callbacks._timers)
+    await caller.eventually(lambda: not caller.emulator._callbacks._timers)
     assert len(receiver.heard) == 1
     assert caller.emulator.callbacks == []
 
@@ -426,7 +426,7 @@ async def test_closing_ends_callbacks(caller, receiver, instant_time):
     for _ in range(5):
         caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
     caller.emulator.add_job(CoverScript(seconds=5), callback_url=receiver.url)
-    await caller.until(lambda: receiver.waiting == 5)
+    await caller.eventually(lambda: receiver.waiting == 5)
     begin = now()
     await caller.emulator.aclose()
     assert now() == begin

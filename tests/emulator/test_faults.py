@@ -143,7 +143,7 @@ async def test_a_stall_sends_nothing(caller):
     caller.emulator.fault(Fault.stall())
     with pytest.raises(TimeoutError):
         await credit(caller, timeout=IMPATIENT)
-    await caller.until(lambda: caller.emulator.open_connections == 0)
+    await caller.eventually(lambda: caller.emulator.open_connections == 0)
 
 
 async def test_stall_midway(caller):

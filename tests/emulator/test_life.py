@@ -114,7 +114,7 @@ async def test_closing_ends_stalled_requests(caller, endpoint, fault):
     caller.emulator.fault(fault, rate=1.0, endpoint=endpoint)
     origin = caller.emulator.image_url if endpoint == "image" else caller.emulator.url
     calls = [asyncio.ensure_future(read(caller.session, origin + CREDIT)) for _ in range(5)]
-    await caller.until(lambda: len(caller.emulator.requests) == 5)
+    await caller.eventually(lambda: len(caller.emulator.requests) == 5)
     assert await closed_in(caller.emulator) < 0.25
     assert asyncio.all_tasks() - tasks <= set(calls)
     ended = await asyncio.gather(*calls, return_exceptions=True)
@@ -127,7 +127,7 @@ async def test_closing_ends_idle_connections(caller):
     port = int(caller.emulator.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf")
-    await caller.until(lambda: caller.emulator.open_connections == 2)
+    await caller.eventually(lambda: caller.emulator.open_connections == 2)
     assert await closed_in(caller.emulator) < 0.25
     with suppress(ConnectionResetError):  # which comes where the half was not yet read
         assert await reader.read() == b""

@@ -156,7 +156,7 @@ async def test_callback_has_the_body_of_the_submits_route(caller, receiver, reco
     """A job that was submitted here is called back in the Market's words, and can be read."""
     caller.emulator.script_song("song", CoverScript(seconds=0, end=end))
     task_id = (await create(caller, callBackUrl=receiver.url))["data"]["taskId"]
-    await caller.until(lambda: receiver.bodies)
+    await caller.eventually(lambda: receiver.bodies)
     [body] = receiver.bodies
     documented = recorded(reply)
     assert (body["code"], body["msg"]) == (documented["code"], documented["msg"])
