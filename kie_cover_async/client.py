@@ -1,7 +1,7 @@
 """`CoverClient`: the public methods, composed of the modules below."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -264,7 +264,14 @@ class CoverClient:
         work, limit = partial(self._poller.wait, options=options), max_concurrent_waits
         return OutcomeStream(Pool(task_ids, work, self._while_open, limit=limit, ordered=ordered))
 
-    async def generate_cover(self, music_task_id: str, *, callback_url: str | None = None) -> str:
+    async def generate_cover(
+        self,
+        music_task_id: str,
+        *,
+        callback_url: str | None = None,
+        retry: RetryPolicy | None = None,
+        on_sending: Callable[[], Awaitable[object] | object] | None = None,
+    ) -> str:
         """Ask for the cover of a song and return the new task's id. Costs credits.
 
         The request is retried only if it was certainly not accepted: after 429, 430, and if no
@@ -274,15 +281,26 @@ class CoverClient:
             music_task_id: The id of the song's task.
             callback_url: Where the API posts when the job has ended. The suno route requires one,
                 even if no server listens there.
+            retry: Is used instead of the client's policy.
+            on_sending: Called on every attempt when the connection is made, before the first byte;
+                plain or async. Use it to note durably that the request may be accepted from then
+                on. What it raises ends the call, and nothing is sent. Its time counts towards the
+                time to connect, `submit_connect_timeout`: if that is over, nothing is sent either.
 
         Raises:
             CoverAlreadyExistsError: The song has a cover already.
+            Exception: What `on_sending` raised.
         """
         validate_task_id("music_task_id", music_task_id)
         if callback_url is not None:
             callback_url = str(validate_http_url("callback_url", callback_url))
+        validate_callable("on_sending", on_sending)
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise TypeError(f"retry must be a RetryPolicy, not {short_repr(retry)}")
         request = self._route.submit(music_task_id, callback_url)
-        return await self._transport.call(request, about=f"song {music_task_id}")
+        return await self._transport.call(
+            request, about=f"song {music_task_id}", retry=retry, on_sending=on_sending
+        )
 
     async def generate_and_wait(
         self,

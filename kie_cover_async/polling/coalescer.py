@@ -140,10 +140,10 @@ class PollCoalescer:
             else:
                 poll = _InFlightPoll(flow, due, urgent_at, on_sent)
                 self._in_flight.setdefault(task_id, []).append(poll)
-                on_sending = partial(self._on_sending, task_id, poll)
+                before_sending = partial(self._serve_others, task_id, poll)
                 try:
                     details, response = await self._transport.send(
-                        self._route.poll(task_id), on_sending, poll, attempt
+                        self._route.poll(task_id), before_sending, poll, attempt
                     )
                     now = asyncio.get_running_loop().time()
                     outcome = PollResult(details, response.served_at, now)
@@ -160,7 +160,7 @@ class PollCoalescer:
             # That poll was lost. The next one must not queue behind all others again.
             due = -inf
 
-    def _on_sending(self, task_id: str, poll: _InFlightPoll) -> None:
+    def _serve_others(self, task_id: str, poll: _InFlightPoll) -> None:
         """Let the poll serve all others of its id, and notify those that watch the id."""
         polls = self._in_flight[task_id]
         if len(polls) > 1:

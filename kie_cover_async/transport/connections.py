@@ -2,12 +2,16 @@
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from http.cookies import BaseCookie, SimpleCookie
+from types import TracebackType
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
+
+OnSending = Callable[[], Awaitable[object]]
 
 # As `socket.getaddrinfo` returns it; aiohttp's own type leaves the last part open.
 Target = tuple[int, int, int, str, tuple[Any, ...]]
@@ -65,13 +69,19 @@ class SubmitBody(aiohttp.BytesPayload):
     answer says `Connection: close`; the request's own header does not matter to it. The body is the
     only part of a request that reaches the connection before that, in an external session too.
 
-    `send_by` is a `loop.time()`: a body that would be written later is not sent. The caller may
-    have given up by then, and the id that was paid for would be lost.
+    Args:
+        body: The bytes to send.
+        send_by: A `loop.time()`: a body that would be written later is not sent. The caller may
+            have given up by then, and the id that was paid for would be lost.
+        on_sending: Awaited before the first byte of the request; what it raises is kept as
+            `refusal`, and nothing is sent.
     """
 
-    def __init__(self, body: bytes, *, send_by: float) -> None:
+    def __init__(self, body: bytes, *, send_by: float, on_sending: OnSending | None) -> None:
         super().__init__(body)
         self._send_by = send_by
+        self._on_sending = on_sending
+        self.refusal: BaseException | None = None
 
     async def write_with_length(
         self, writer: AbstractStreamWriter, content_length: int | None
@@ -80,9 +90,33 @@ class SubmitBody(aiohttp.BytesPayload):
 
         Raises:
             ConnectionTimeoutError: It is too late; nothing was sent.
+            ConnectionAbortedError: `on_sending` refused; nothing was sent.
         """
-        if asyncio.get_running_loop().time() > self._send_by:
-            raise aiohttp.ConnectionTimeoutError("connected too late to send the request")
+        self._check_time()
+        try:
+            if self._on_sending is not None:
+                await self._on_sending()
+        except BaseException as error:
+            if _is_being_cancelled():
+                raise
+            # aiohttp would wrap it. Our own frame has the headers in its locals, and with them the
+            # key.
+            self.refusal = error.with_traceback(_next_frame(error))
+            raise ConnectionAbortedError from None
+        self._check_time()
         stream: Any = writer  # a `StreamWriter`, of which the abstract class has no protocol
         stream.protocol.force_close()
         await super().write_with_length(writer, content_length)
+
+    def _check_time(self) -> None:
+        if asyncio.get_running_loop().time() > self._send_by:
+            raise aiohttp.ConnectionTimeoutError("connected too late to send the request")
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _next_frame(error: BaseException) -> TracebackType | None:
+    return error.__traceback__ and error.__traceback__.tb_next

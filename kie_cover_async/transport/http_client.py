@@ -13,7 +13,7 @@ from kie_cover_async.api import Request, Response
 from kie_cover_async.cancel_scope import CancelScope, SharedTimeout
 from kie_cover_async.errors import ClientClosedError
 
-from .connections import Connections, NoCookies, SubmitBody
+from .connections import Connections, NoCookies, OnSending, SubmitBody
 from .failures import Secret, translate
 
 MAX_RESPONSE_BYTES = 1 << 20
@@ -84,8 +84,11 @@ class HttpClient:
             return None
         return min(filter(None, (connector.limit, connector.limit_per_host)), default=None)
 
-    async def request(self, request: Request[Any]) -> Response:
+    async def request(self, request: Request[Any], on_sending: OnSending | None = None) -> Response:
         """Send a request and return the response with its body.
+
+        `on_sending` is awaited when the connection is made, before the first byte of a submit; what
+        it raises is raised, and nothing is sent.
 
         Raises:
             TransportError: There was no usable answer.
@@ -95,14 +98,18 @@ class HttpClient:
         """
         session = self._session if self._session is not None else self._new_session()
         timeout = self._submit_timeout if request.endpoint.is_submit else self.timeout
-        response = body = None
+        response = body = data = None
         try:
             with CancelScope(owner=timeout):
                 url = self.url_of(request)
                 if request.body is None:
                     response = await session.get(url, **self._options)
+                elif not request.endpoint.is_submit:
+                    response = await session.post(url, data=request.body, **self._options)
                 else:
-                    response = await session.post(url, **self._post_options(request, url))
+                    send_by = asyncio.get_running_loop().time() + self._submit_connect_timeout
+                    data = SubmitBody(request.body, send_by=send_by, on_sending=on_sending)
+                    response = await session.post(url, data=data, **self._submit_options(url))
                 try:
                     if response.status == 407:
                         # From a proxy, over plain http; over https aiohttp raises the same error.
@@ -121,6 +128,8 @@ class HttpClient:
             if type(error) is RuntimeError and response is None and session.closed:
                 # Our own is closed when no call is left that could come here.
                 problem = ClientClosedError(task_id=request.task_id, reason=_CLOSED)
+            if data is not None and data.refusal is not None and isinstance(error, Exception):
+                problem = data.refusal
             response = body = None  # what the server sent may echo the key
         # Outside the `except`: aiohttp's errors hold the request's headers, and with them the key.
         raise problem
@@ -153,16 +162,12 @@ class HttpClient:
         )
         return self._session
 
-    def _post_options(self, request: Request[Any], url: URL) -> dict[str, Any]:
-        if not request.endpoint.is_submit:
-            return {**self._options, "data": request.body}
-        send_by = asyncio.get_running_loop().time() + self._submit_connect_timeout
+    def _submit_options(self, url: URL) -> dict[str, Any]:
         return {
             **self._options,
             # A connection of its own: a kept one may be closing just when it is used again, and
             # leave open whether the request was accepted. The pool keeps connections apart by the
             # TLS host that they name, and the body keeps this one out of it afterwards.
-            "data": SubmitBody(request.body or b"", send_by=send_by),
             "headers": self._submit_headers,
             "server_hostname": url.raw_host,
             "timeout": _connect_timeout(self._submit_connect_timeout),

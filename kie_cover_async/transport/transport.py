@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from inspect import isawaitable
 from typing import NoReturn, TypeVar
 
 from attrs import field, frozen
@@ -22,7 +23,7 @@ from kie_cover_async.fair_queue import QueueEntry
 from kie_cover_async.retry import RetryPolicy
 from kie_cover_async.validation import instance_validator
 
-from .failures import UnfitSessionError
+from .connections import OnSending
 from .http_client import HttpClient
 from .limits import OpenCalls, Throttle
 
@@ -54,14 +55,15 @@ class Transport:
     async def send(
         self,
         request: Request[T],
-        on_sending: Callable[[], object] = _ignore,
+        before_sending: Callable[[], object] = _ignore,
         entry: QueueEntry | None = None,
         attempt: int = 1,
+        on_sending: OnSending | None = None,
     ) -> tuple[T, Response]:
         """Send one request when its limits allow it; return the value and the response.
 
-        The request's time does not include the time in queues. `on_sending` is called
-        after the queues.
+        The request's time does not include the time in queues. `before_sending` is
+        called after the queues, and `on_sending` is awaited before the first byte of a submit.
 
         Raises:
             KieCoverError: The error that the answer stands for, or that no usable answer came.
@@ -79,8 +81,8 @@ class Transport:
         try:
             slot = limiter.try_acquire()
             slot_at = await limiter.acquire(entry) if slot is None else slot
-            on_sending()
-            response = await self.http_client.request(request)
+            before_sending()
+            response = await self.http_client.request(request, on_sending)
             value = parse_response(request, response)
         except KieCoverError as error:
             # Only an answer of the API shows that it did or did not refuse.
@@ -101,17 +103,30 @@ class Transport:
             )
         return value, response
 
-    async def call(self, request: Request[T], *, about: str = "") -> T:
+    async def call(
+        self,
+        request: Request[T],
+        *,
+        about: str = "",
+        retry: RetryPolicy | None = None,
+        on_sending: Callable[[], Awaitable[object] | object] | None = None,
+    ) -> T:
         """Make a single call: `send`, repeated as the retry policy allows.
 
-        `about` names the call in a warning if a submit is cancelled, or ended by a bug in an
-        external session, before its answer was read.
+        Args:
+            request: The request.
+            about: Names the call in a warning if a submit is cancelled, or ended by a bug in an
+                external session, before its answer was read.
+            retry: Is used instead of the transport's own policy.
+            on_sending: Called before the first byte of each attempt of a submit, and awaited.
         """
         is_unanswered = False
 
-        def on_sending() -> None:
+        async def before_first_byte() -> None:
             nonlocal is_unanswered
-            is_unanswered = request.endpoint.is_submit
+            if on_sending is not None and isawaitable(noted := on_sending()):
+                await noted
+            is_unanswered = True
 
         attempt = 0
         try:
@@ -119,15 +134,14 @@ class Transport:
                 while True:
                     attempt += 1
                     try:
-                        value, _ = await self.send(request, on_sending, attempt=attempt)
+                        value, _ = await self.send(
+                            request, attempt=attempt, on_sending=before_first_byte
+                        )
                         return value
-                    except UnfitSessionError:
-                        is_unanswered = False
-                        raise
                     except KieCoverError as error:
                         is_unanswered = False
                         failure = error
-                    await self.back_off(failure, attempt)
+                    await self.back_off(failure, attempt, retry)
         except ClientClosedError as error:
             error.maybe_accepted = is_unanswered
             raise
@@ -142,15 +156,19 @@ class Transport:
                 )
             raise
 
-    async def back_off(self, error: KieCoverError, attempt: int) -> None:
+    async def back_off(
+        self, error: KieCoverError, attempt: int, retry: RetryPolicy | None = None
+    ) -> None:
         """Sleep until the next attempt; raise the error if there must not be one."""
-        delay = self.retry.next_pause(error, attempt)
+        delay = (retry or self.retry).next_pause(error, attempt)
         if delay is None:
             raise error
         _log.info("repeated in %.1f s, after attempt %d: %s", delay, attempt, error)
         if self.observers:
-            retry = RetryScheduled(task_id=error.task_id, attempt=attempt, delay=delay, error=error)
-            notify(self.observers, retry)
+            scheduled = RetryScheduled(
+                task_id=error.task_id, attempt=attempt, delay=delay, error=error
+            )
+            notify(self.observers, scheduled)
         await asyncio.sleep(delay)
 
     async def aclose(self) -> None:

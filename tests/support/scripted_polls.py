@@ -85,14 +85,14 @@ class FakeTransport:
     async def send(
         self,
         request: Request[CoverDetails],
-        on_sending: Callable[[], object],
+        before_sending: Callable[[], object],
         entry: QueueEntry,
         attempt: int,
     ) -> tuple[CoverDetails, Response]:
         called = now()
         self.slots.append(await self.rate_limiter.acquire(entry))
         self.queued.append(now() - called)
-        on_sending()
+        before_sending()
         details, served_at = await self._answer(request.task_id)
         date = {} if served_at is None else {"Date": format_datetime(served_at, usegmt=True)}
         return details, Response(200, CIMultiDict(date), b"")
