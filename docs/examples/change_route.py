@@ -9,7 +9,7 @@ from kie_cover_async import CoverClient, RateLimiter
 async def finish(client: CoverClient, task_ids: tuple[str, ...]) -> None:
     async with client.wait_for_covers(task_ids) as outcomes:
         async for outcome in outcomes:
-            print(outcome.task_id, outcome.error or outcome.details.images)
+            print(outcome.task_id, outcome.error or outcome.result().images)
 
 
 async def generate(client: CoverClient, music_task_id: str) -> None:
