@@ -164,7 +164,7 @@ class SharedTimeout:
         """Let the block's time count from now."""
         self._ends[scope] = end = scope.task.get_loop().time() + self.seconds
         if self._timer is None:
-            self._timer = Deadline(end, self._end_first)
+            self._timer = Deadline(end, self._end_due)
 
     def cancel(self) -> None:
         """Drop the timer."""
@@ -172,11 +172,11 @@ class SharedTimeout:
             self._timer.cancel()
         self._timer = None
 
-    def _end_first(self) -> None:
+    def _end_due(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
         for scope, end in self._ends.items():
             if end > now:
-                self._timer = Deadline(end, self._end_first)
+                self._timer = Deadline(end, self._end_due)
                 return
             scope.end()

@@ -103,7 +103,8 @@ class RateLimiter:
     ceiling for status checks of one key.
 
     It is fair between flows, which take turns: a single call is a flow of its own, a bulk call is
-    one flow however many ids it has, and all the waits of a client are one. `pause` stops all.
+    one flow however many ids it has, and all waits of the clients that share it are one. `pause`
+    stops all.
     Clients on one event loop may share it. Once that loop is closed, it moves to the next one; on
     two open loops it raises `RuntimeError`.
 
@@ -177,7 +178,7 @@ class RateLimiter:
         loop = asyncio.get_running_loop()
         self._queue.join(entry)
         try:
-            # Woken, and paused in the same moment: the entry keeps its place.
+            # Woken, and paused in the same moment: the entry keeps its turn.
             while (now := loop.time()) < self._opens_at() or self._queue.first(now) is not entry:
                 self._arm()
                 await entry.woken()

@@ -197,6 +197,19 @@ async def test_an_unread_result_comes_before_a_poll():
     assert api.polled_at == [0, 0]
 
 
+async def test_an_unread_result_has_the_time_of_its_own_poll():
+    """Another poll that is sent before the result is read does not make the result younger."""
+    coalescer = coalescer_of(ScriptedTransport(PENDING, GENERATING, latency=1))
+    with TaskWatch(coalescer, None, ID) as watch:
+        await coalescer.poll(ID)
+        later = asyncio.create_task(coalescer.poll(ID))
+        await asyncio.sleep(0.5)
+        assert shown(await watch.next_result(now())) is PENDING
+        assert watch.sent_at == 0
+        await later
+        assert watch.sent_at == 1
+
+
 @pytest.mark.parametrize("joins", [False, True], ids=["leads", "joins"])
 async def test_a_polls_result_is_returned_once(joins):
     """A watch whose own poll it was, or that joined it, does not have its result unread as well."""

@@ -342,7 +342,9 @@ _converter = _make_converter()
 structure: Callable[[object, type[CoverDetails]], CoverDetails] = _converter.get_structure_hook(
     CoverDetails
 )
-"""Returns the details that `data` of a record holds; the converter would look itself up each time.
+"""Returns the details that `data` of a record holds.
+
+Taken from the converter once: `converter.structure` would look it up on each call.
 
 Raises:
     DecodeError: The id, the flag or the images of a success cannot be read.

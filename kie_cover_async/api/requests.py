@@ -38,32 +38,41 @@ def _no_refusal_of_its_own(*_: object) -> None:
     return None
 
 
-class Endpoint(NamedTuple, Generic[T]):
-    """A path of the API, and what its answers mean."""
+class Endpoint(Generic[T]):
+    """A path of the API, and what its answers mean.
 
-    name: str
-    """A short name for logs and events."""
-    path: str
-    parse: Callable[[object, str | None], T]
-    """Turns `data` and the request's task id into a value, or raises `DecodeError`."""
-    refusal: Callable[[int, str, object, ErrorClass | None], Refusal | None] = (
-        _no_refusal_of_its_own
-    )
-    """Turns the answer's code, `msg` and `data` into the error that they mean at this endpoint.
-
-    The last argument is the error class that the code stands for everywhere, `None` for 200. The
-    result is `None` if the code means nothing else here. A 200 with data is never a refusal.
+    Args:
+        name: A short name for logs and events.
+        path: The path below the base URL.
+        parse: Turns `data` and the request's task id into a value, or raises `DecodeError`.
+        refusal: Turns the answer's code, `msg` and `data` into the error that they mean at this
+            endpoint. The last argument is the error class that the code stands for everywhere,
+            `None` for 200. The result is `None` if the code means nothing else here. A 200 with
+            data is never a refusal.
+        not_accepted: The codes after which a submit certainly started no job; `None` if this is
+            not a submit.
     """
-    not_accepted: frozenset[int] | None = None
-    """The codes after which a submit certainly started no job; `None` if it is not a submit."""
 
-    @property
-    def is_submit(self) -> bool:
-        """Whether the API may start and charge for a job although its answer is lost.
+    __slots__ = ("is_submit", "name", "not_accepted", "parse", "path", "refusal")
 
-        There is no idempotency key, so such a request must not be repeated.
-        """
-        return self.not_accepted is not None
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        parse: Callable[[object, str | None], T],
+        refusal: Callable[[int, str, object, ErrorClass | None], Refusal | None] = (
+            _no_refusal_of_its_own
+        ),
+        not_accepted: frozenset[int] | None = None,
+    ) -> None:
+        self.name: str = name
+        self.path: str = path
+        self.parse: Callable[[object, str | None], T] = parse
+        self.refusal: Callable[[int, str, object, ErrorClass | None], Refusal | None] = refusal
+        self.not_accepted: frozenset[int] | None = not_accepted
+        # There is no idempotency key: the API may start and charge for a job although its answer
+        # is lost, so a submit must not be repeated.
+        self.is_submit: bool = not_accepted is not None
 
 
 class Request(Generic[T]):

@@ -112,7 +112,7 @@ def parse_response(request: Request[T], response: Response) -> T:
         raise _error_without_envelope(request, response, envelope)
     data = envelope.get("data")
     if code != _OK or not data:
-        _raise_refusal(request, response, code, envelope)
+        _raise_if_refused(request, response, code, envelope)
     try:
         return request.endpoint.parse(data, request.task_id)
     except DecodeError as error:
@@ -120,7 +120,7 @@ def parse_response(request: Request[T], response: Response) -> T:
     raise _invalid_response(request, response, problem, "$.data")
 
 
-def _raise_refusal(
+def _raise_if_refused(
     request: Request[Any], response: Response, code: int, envelope: Mapping[str, Any]
 ) -> None:
     """Raise the error that the answer means, if it means one."""

@@ -39,7 +39,7 @@ class Watcher(Protocol):
         """Receive the outcome of a poll."""
 
     def on_lost(self) -> None:
-        """Note that a sent poll was cancelled, so that its outcome will never be known."""
+        """Note that a poll ended without an outcome: its caller was cancelled, or failed."""
 
 
 class _InFlightPoll(QueueEntry):
@@ -81,7 +81,7 @@ class _InFlightPoll(QueueEntry):
         self.mark_sent()
 
     async def join(self, on_sent: OnSent | None) -> PollOutcome | None:
-        """Wait for the outcome; `None` if the caller that leads was cancelled."""
+        """Wait for the outcome; `None` if the leading caller was cancelled, or failed."""
         if on_sent is not None:
             self._on_sent.append(on_sent)
             if self.is_sent:
@@ -126,13 +126,16 @@ class PollCoalescer:
     ) -> PollOutcome:
         """Return the outcome of a poll; errors are returned and not raised.
 
-        `on_sent` is called once, when the first request that serves this call is sent. `flow`,
-        `due` and `urgent_at` are those of a `QueueEntry`.
+        `on_sent` is called once, when the first request that serves this call is sent, or
+        immediately if that was sent before. Polls of the same `flow` share its turns with other
+        flows; one without a flow is alone. `due` and `urgent_at` are those of a `QueueEntry`.
         """
         while True:
             outcome: PollOutcome | None = None
-            polls = self._in_flight.get(task_id)
-            if polls and (poll := self._find(polls, flow, urgent_at)):
+            polls = self._in_flight.get(task_id, ())
+            for each in polls:
+                each.prioritize(urgent_at)
+            if poll := next((each for each in polls if each.serves(flow)), None):
                 outcome = await poll.join(on_sent)
             else:
                 poll = _InFlightPoll(flow, due, urgent_at, on_sent)
@@ -168,12 +171,6 @@ class PollCoalescer:
             for watcher in self.watchers.get(task_id, ()):
                 watcher.on_sent()
         poll.mark_sent()
-
-    @staticmethod
-    def _find(polls: list[_InFlightPoll], flow: Hashable, urgent_at: float) -> _InFlightPoll | None:
-        for poll in polls:
-            poll.prioritize(urgent_at)
-        return next((poll for poll in polls if poll.serves(flow)), None)
 
     def _finish(self, task_id: str, poll: _InFlightPoll, outcome: PollOutcome | None) -> None:
         polls = self._in_flight[task_id]

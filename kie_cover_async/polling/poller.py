@@ -29,7 +29,7 @@ class Poller:
     async def fetch(self, task_id: str, flow: Hashable = None) -> CoverDetails:
         """Return what one poll reads, repeated as the retry policy allows.
 
-        `flow` is that of a `QueueEntry`.
+        Polls of the same `flow` share its turns with other flows; one without a flow is alone.
         """
         validate_task_id("task_id", task_id)
         attempt = 0
@@ -52,6 +52,7 @@ class Poller:
         expects_callback = expects_callback and self._inbox is not None
         waiter = Waiter(self._transport, watch, options, expects_callback=expects_callback)
         observers = self._transport.observers
+        # Raises if the client is closed, and then no event is sent.
         scope = self._transport.open_calls.scope(task_id)
         if observers:
             notify(observers, WaitStarted(task_id=task_id, wait=waiter))

@@ -57,9 +57,10 @@ def ends_wait(details: CoverDetails) -> bool:
 class WaitState:
     """The state of one wait: it decides, and does nothing else.
 
-    Times are `loop.time()`. `started` is when the first poll was sent; `next_poll_at` is when to
-    poll again. `sent_at` is when the poll was sent whose outcome is received: after the loop was
-    blocked or the process stopped, an answer may be much older than the moment when it is read.
+    Times are `loop.time()`. `started` is when the clock started, and until then when the wait was
+    made; `next_poll_at` is when to poll again. `sent_at` is when the poll was sent whose outcome is
+    received: after the loop was blocked or the process stopped, an answer may be much older than
+    the moment when it is read.
     While a callback is expected, polls are at least `min_interval` seconds apart.
     """
 
@@ -73,14 +74,14 @@ class WaitState:
         self.next_poll_at: float = started
         self.min_interval: float = 0.0
         self.sent_at: float = inf
-        self._born = inf
+        self._created_at = inf
         self._failures = 0
         self._unreadable = 0
-        self._bare_since: float | None = None
+        self._success_seen_at: float | None = None
 
     def age(self, now: float) -> float:
         """Return the seconds since the job was created, as far as that is known."""
-        return now - min(self._born, self.started)
+        return now - min(self._created_at, self.started)
 
     @property
     def is_single_poll_over(self) -> bool:
@@ -108,8 +109,8 @@ class WaitState:
         """Return what the wait ends with; if `None`, it goes on, and `next_poll_at` is set."""
         self.polls += 1
         if isinstance(result, PollResult):
-            return self._saw(result, now, pressure)
-        return self._missed(result, now, pressure)
+            return self._on_record(result, now, pressure)
+        return self._on_error(result, now, pressure)
 
     def begin_with_min_interval(self, now: float) -> None:
         """Plan the first poll for when the callback should have come."""
@@ -123,7 +124,7 @@ class WaitState:
         error.__cause__ = self.last_error
         return error
 
-    def _saw(self, result: PollResult, now: float, pressure: float) -> Outcome | None:
+    def _on_record(self, result: PollResult, now: float, pressure: float) -> Outcome | None:
         details = self.details = result.details
         self._failures = self._unreadable = 0
         self.last_error = None
@@ -134,29 +135,29 @@ class WaitState:
             return details
         if details.state is CoverState.SUCCESS:
             return self._without_images(details, now)
-        self._bare_since = None
+        self._success_seen_at = None
         self._poll_in(self._interval(now, pressure), now)
         return None
 
     def _without_images(self, details: CoverDetails, now: float) -> Outcome | None:
-        if self._bare_since is None:
-            self._bare_since = now
-        if self._sent_at(now) - self._bare_since >= _IMAGES_GRACE:
+        if self._success_seen_at is None:
+            self._success_seen_at = now
+        if self._sent_at(now) - self._success_seen_at >= _IMAGES_GRACE:
             return CoverFailedError(task_id=self.task_id, details=details)
         self._poll_in(_IMAGES_INTERVAL, now)
         return None
 
-    def _missed(self, error: KieCoverError, now: float, pressure: float) -> Outcome | None:
+    def _on_error(self, error: KieCoverError, now: float, pressure: float) -> Outcome | None:
         self._unreadable = self._unreadable + 1 if isinstance(error, InvalidResponseError) else 0
-        missing = isinstance(error, TaskNotFoundError)
+        no_record = isinstance(error, TaskNotFoundError)
         self.last_error = error
-        if missing and self.details is None:
+        if no_record and self.details is None:
             self._failures = 0
             self._poll_in(self._interval(now, pressure), now)
             is_over = self._sent_at(now) - self.started >= self.options.not_found_grace
             return error if is_over else None
         # A record that was seen exists: an answer without it is a passing fault.
-        if self._unreadable >= _MOST_UNREADABLE or not (error.transient or missing):
+        if self._unreadable >= _MOST_UNREADABLE or not (error.transient or no_record):
             return error
         self._poll_in(self._pause(error), now, failed=True)
         return None
@@ -181,11 +182,11 @@ class WaitState:
         # The server's clock shows whole seconds, so the largest age of all poll results is nearest.
         created, served = result.details.create_time, result.served_at
         if created is not None and served is not None and served - created <= _OLDEST:
-            born = result.received_at - (served - created).total_seconds()
-            self._born = min(self._born, born)
+            created_at = result.received_at - (served - created).total_seconds()
+            self._created_at = min(self._created_at, created_at)
 
     def _poll_in(self, pause: float, now: float, *, failed: bool = False) -> None:
-        """Plan the next poll; a last one falls shortly before the deadline, until one succeeds."""
+        """Plan the next poll; after the last one, near the deadline, repeat only a failed poll."""
         last = self.deadline - min(_LAST_POLL, _LAST_POLL_SHARE * (self.options.timeout or 0.0))
         next_poll_at = now + pause
         if now < last:

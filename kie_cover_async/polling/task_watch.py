@@ -19,6 +19,9 @@ class TaskWatch:
 
     A callback makes the wait poll, and that poll has to be sent after it: one in flight may have
     been answered before. Whichever caller sends it, it serves all the waits of the id.
+
+    The outcome of the wait's own poll comes twice: `PollCoalescer.poll` returns it, and `on_result`
+    receives it as that of any other caller's.
     """
 
     def __init__(self, coalescer: PollCoalescer, inbox: Inbox | None, task_id: str) -> None:
@@ -28,7 +31,8 @@ class TaskWatch:
         self.unread: PollOutcome | None = None
         """The latest outcome that `next_result` has not returned."""
         self.sent_at: float = -inf
-        """The `loop.time()` at which the latest poll of the id was sent."""
+        """The `loop.time()` at which the poll of the latest outcome was sent."""
+        self._last_sent_at = -inf
         self.had_callback: bool = False
         self._sleeper: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -36,6 +40,11 @@ class TaskWatch:
         self._not_before = -inf
         self._is_callback_served = False  # by a poll that was sent after it
         self._unsubscribe: Callable[[], object] | None = None
+
+    @property
+    def expects_callback(self) -> bool:
+        """Whether a callback may come: there is an inbox, and it received none yet."""
+        return self._inbox is not None and not self.had_callback
 
     @property
     def min_interval(self) -> float:
@@ -93,15 +102,16 @@ class TaskWatch:
 
     def on_sent(self) -> None:
         """Note that a poll is sent, which will see what a callback announced."""
-        self.sent_at = asyncio.get_running_loop().time()
+        self._last_sent_at = asyncio.get_running_loop().time()
         if self._callback_poll_at < inf:
             self._callback_poll_at, self._is_callback_served = inf, True
-            self._not_before = self.sent_at + _CALLBACK_POLL_INTERVAL
+            self._not_before = self._last_sent_at + _CALLBACK_POLL_INTERVAL
             self._set_alarm()
 
     def on_result(self, outcome: PollOutcome) -> None:
         """Take the latest outcome, and wake the wait if it sleeps."""
-        self.unread, self._is_callback_served = outcome, False
+        self.unread, self.sent_at = outcome, self._last_sent_at
+        self._is_callback_served = False
         if self._sleeper is not None:
             _wake(self._sleeper)
 

@@ -59,6 +59,7 @@ class Waiter:
                     self._plan_for_callback()
                 # `is_ended`: an `on_update` may have suppressed the cancellation.
                 while outcome is None and not (state.is_single_poll_over or self._timeout.is_ended):
+                    # Nothing is urgent before the clock runs: there is no deadline yet.
                     on_sent = None if self._clock_runs else self._start_clock
                     urgent_at = state.prioritize_at if self._clock_runs else inf
                     result = await watch.next_result(state.next_poll_at, urgent_at, on_sent)
@@ -81,7 +82,7 @@ class Waiter:
     def _start_clock(self) -> None:
         self._clock_runs = True
         self._state.started = asyncio.get_running_loop().time()
-        if self._options.timeout:
+        if self._options.timeout:  # with 0 there is one poll, however long it takes
             self._timeout.reschedule(self._state.deadline)
 
     def _plan_for_callback(self) -> None:
@@ -118,7 +119,7 @@ class Waiter:
         return None
 
     async def _take(self, result: PollOutcome, timeout: Timeout) -> Outcome | None:
-        """Log, report and pass on a result; return the outcome of the wait, if this ends it."""
+        """Decide what a result means, and report it; return the outcome if the wait ends."""
         state = self._state
         now = asyncio.get_running_loop().time()
         previous = state.details
@@ -138,9 +139,9 @@ class Waiter:
 
     def _on_end(self, details: CoverDetails) -> None:
         if isinstance(self._options.schedule, LearningSchedule):
-            _teach(self._options.schedule, details)
+            _let_learn(self._options.schedule, details)
         # A job that ended before the wait began may have been called back to another process.
-        if self._state.min_interval and (self._state.polls > 1 or self._expects_callback):
+        if self._watch.expects_callback and (self._state.polls > 1 or self._expects_callback):
             _log.info("cover %s has ended without a callback", self._state.task_id)
 
     def _report(self, result: PollOutcome, now: float, previous: CoverDetails | None) -> None:
@@ -171,7 +172,7 @@ class Waiter:
                 notify(observers, changed)
 
 
-def _teach(learner: LearningSchedule, details: CoverDetails) -> None:
+def _let_learn(learner: LearningSchedule, details: CoverDetails) -> None:
     # An error of the schedule must not cost the caller a finished cover.
     try:
         learner.learn(details)

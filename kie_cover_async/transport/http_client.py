@@ -66,7 +66,7 @@ class HttpClient:
         self._headers = CIMultiDict(headers)
         self._submit_headers = CIMultiDict({**headers, hdrs.CONNECTION: "close"})
         self._connect_timeout = _connect_timeout(request_timeout * _CONNECT_SHARE)
-        # Our own session is made with the rest.
+        # Our own session has headers and timeout from `_new_session`.
         self._options: dict[str, Any] = {"allow_redirects": False}
         if session is not None:
             self._options |= {
@@ -97,7 +97,7 @@ class HttpClient:
         timeout = self._submit_timeout if request.endpoint.is_submit else self.timeout
         response = body = None
         try:
-            with CancelScope(timeout):
+            with CancelScope(owner=timeout):
                 url = self.url_of(request)
                 if request.body is None:
                     response = await session.get(url, **self._options)

@@ -72,28 +72,33 @@ class Transport:
             raise ClientClosedError(task_id=request.task_id)
         throttle = self.submits if request.endpoint.is_submit else self.polls
         limiter, places = throttle
-        called = asyncio.get_running_loop().time() if self.observers else 0.0
+        called_at = asyncio.get_running_loop().time() if self.observers else 0.0
         if not places.try_acquire():
             await places.acquire(entry := entry or QueueEntry())
         response = None
         try:
             slot = limiter.try_acquire()
-            granted = await limiter.acquire(entry or QueueEntry()) if slot is None else slot
+            slot_at = await limiter.acquire(entry) if slot is None else slot
             on_sending()
             response = await self.http_client.request(request)
             value = parse_response(request, response)
         except KieCoverError as error:
+            # Only an answer of the API shows that it did or did not refuse.
             if isinstance(error, RateLimitedError):
-                self._pause(throttle, error, granted)
+                self._pause(throttle, error, slot_at)
             elif isinstance(error, ApiError):
-                limiter.accepted(granted)
-            self._report(request, response, error, attempt=attempt, called=called, granted=granted)
+                limiter.accepted(slot_at)
+            self._report(
+                request, response, error, attempt=attempt, called_at=called_at, slot_at=slot_at
+            )
             raise
         finally:
             places.release()
-        limiter.accepted(granted)
-        if self.observers:
-            self._report(request, response, None, attempt=attempt, called=called, granted=granted)
+        limiter.accepted(slot_at)
+        if self.observers:  # tested here, too: a call costs more than the test
+            self._report(
+                request, response, None, attempt=attempt, called_at=called_at, slot_at=slot_at
+            )
         return value, response
 
     async def call(self, request: Request[T], *, about: str = "") -> T:
@@ -158,8 +163,8 @@ class Transport:
             await self.sessions.aclose()
         self.open_calls.end_own_calls()
 
-    def _pause(self, throttle: Throttle, error: RateLimitedError, granted: float) -> None:
-        refusals = throttle.limiter.refused(granted)
+    def _pause(self, throttle: Throttle, error: RateLimitedError, slot_at: float) -> None:
+        refusals = throttle.limiter.refused(slot_at)
         seconds = self.retry.shared_pause(refusals, error.retry_after)
         throttle.limiter.pause(seconds)
         kind = "submits" if throttle is self.submits else "polls"
@@ -174,8 +179,8 @@ class Transport:
         error: KieCoverError | None,
         *,
         attempt: int,
-        called: float,
-        granted: float,
+        called_at: float,
+        slot_at: float,
     ) -> None:
         if self.observers:
             finished = RequestFinished(
@@ -184,8 +189,8 @@ class Transport:
                 task_id=request.task_id,
                 attempt=attempt,
                 http_status=None if response is None else response.status,
-                queue_time=granted - called,
-                duration=asyncio.get_running_loop().time() - granted,
+                queue_time=slot_at - called_at,
+                duration=asyncio.get_running_loop().time() - slot_at,
                 error=error,
             )
             notify(self.observers, finished)
