@@ -4,6 +4,7 @@ It is outside the package and imports it only for a test that uses a fixture, so
 runs do not load it.
 """
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import ModuleType
@@ -38,12 +39,22 @@ _NOT_INSTANT = (
 
 
 @pytest.fixture
+def cover_route() -> str:
+    """Return the route of the test's clients: that of KIE_ROUTE, or suno.
+
+    Override it in a conftest, or parametrise it to run a test on both routes.
+    """
+    return os.environ.get("KIE_ROUTE") or "suno"
+
+
+@pytest.fixture
 def cover_emulator(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, cover_route: str
 ) -> "Iterator[CoverEmulator]":
     """Start a CoverEmulator with the settings of the marker of this name.
 
-    KIE_BASE_URL and KIE_API_KEY point to it, for code that makes its own client.
+    KIE_BASE_URL and KIE_API_KEY point to it, and KIE_ROUTE is `cover_route`, for code that makes
+    its own client.
     """
     from kie_cover_async.emulator import CoverEmulator
 
@@ -52,19 +63,21 @@ def cover_emulator(
     loop.run_until_complete(emulator.start())
     monkeypatch.setenv("KIE_BASE_URL", emulator.url)
     monkeypatch.setenv("KIE_API_KEY", _api_key(request))
+    monkeypatch.setenv("KIE_ROUTE", cover_route)
     yield emulator
     loop.run_until_complete(emulator.aclose())
 
 
 @pytest.fixture
 def cover_client(
-    request: pytest.FixtureRequest, cover_emulator: "CoverEmulator"
+    request: pytest.FixtureRequest, cover_emulator: "CoverEmulator", cover_route: str
 ) -> "Iterator[CoverClient]":
     """Make a CoverClient of the emulator, with the settings of the marker of this name."""
     from kie_cover_async import CoverClient
 
     loop = _loop_of(request)
     defaults = {"api_key": _api_key(request), "base_url": cover_emulator.url}
+    defaults["route"] = cover_route
     client = CoverClient(**{**defaults, **_settings(request, "cover_client")})
     yield client
     loop.run_until_complete(client.aclose())

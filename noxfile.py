@@ -175,7 +175,7 @@ def fuzz(session: nox.Session) -> None:
     session.install(".", *group("fuzz"))
     session.env["PYTHONPATH"] = "tests"
     given, *chosen = session.posargs or ["1_000_000"]
-    targets = chosen or ["answers", "envelopes", "records", "callbacks", "rows", "images"]
+    targets = chosen or ["answers", "envelopes", "records", "market", "callbacks", "rows", "images"]
     runs = int(given) // len(targets)
     for target in targets:
         corpus = Path(session.create_tmp()) / target

@@ -72,9 +72,11 @@ def resolve_base_url(
     return url if path == url.raw_path else url.with_path(path, encoded=True)
 
 
-def resolve_route(given: str | None) -> Route:
-    """Return the named route, else that of `KIE_ROUTE` in the environment, else the suno route."""
-    name = "route"
+def resolve_route(given: str | None, *, name: str = "route") -> Route:
+    """Return the given route, else that of `KIE_ROUTE` in the environment, else the suno route.
+
+    Errors about a given one call it *name*.
+    """
     if given is None:
         name, given = ROUTE_VARIABLE, os.environ.get(ROUTE_VARIABLE) or "suno"
     if not isinstance(given, str) or given not in ROUTES:

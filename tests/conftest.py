@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from hypothesis import settings
 
+from kie_cover_async.api import ROUTES
+
 pytest_plugins = [
     "_kie_cover_async_pytest",
     "pytester",
@@ -25,7 +27,7 @@ settings.load_profile("repeatable")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(params=["suno", "market"])
+@pytest.fixture(params=ROUTES)
 def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Runs the test once for each route, which every client without one of its own takes."""
     monkeypatch.setenv("KIE_ROUTE", request.param)

@@ -1,7 +1,7 @@
 """What options and the environment open: the client, its rate limiter, the archive."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -15,7 +15,17 @@ from urllib.request import getproxies, proxy_bypass
 from aiohttp import ClientSession
 from yarl import URL
 
-from kie_cover_async import CoverClient, RateLimiter, __version__
+from kie_cover_async import (
+    ApiError,
+    CoverClient,
+    CoverDetails,
+    InvalidResponseError,
+    RateLimiter,
+    __version__,
+)
+from kie_cover_async.api import Request, Response, parse_response
+from kie_cover_async.api.records import shape_of
+from kie_cover_async.api.responses import parse_body
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.settings import (
     API_KEY_VARIABLE,
@@ -88,13 +98,16 @@ def timeout_seconds(timeout: float) -> float | None:
     return timeout
 
 
-async def fetch_raw(task_id: str, base_url: str | None) -> dict[str, Any]:
-    """Return the answer to one poll, unparsed, with the key and cookies masked.
+async def fetch_raw(
+    task_id: str, base_url: str | None, route: str | None
+) -> tuple[dict[str, Any], str | None]:
+    """Return the answer to one poll, unparsed, with the key and cookies masked, and its shape.
 
-    Raises `TransportError` if there is no answer.
+    The shape is `None` unless the client cannot make sense of the answer's JSON. Raises
+    `TransportError` if there is no answer.
     """
     url, key = _resolve(base_url)
-    request = resolve_route(None).poll(task_id)
+    request = resolve_route(route).poll(task_id)
     async with _proxied_session(url) as session:
         http_client = HttpClient(
             url,
@@ -109,7 +122,7 @@ async def fetch_raw(task_id: str, base_url: str | None) -> dict[str, Any]:
             response = await http_client.request(request)
         finally:
             await http_client.aclose()
-    return {
+    answer = {
         "url": str(http_client.url_of(request)),
         "status": response.status,
         # Cookies are as good as keys until they expire. The client has masked the key in the body.
@@ -119,6 +132,17 @@ async def fetch_raw(task_id: str, base_url: str | None) -> dict[str, Any]:
         ],
         "body": response.body.decode(errors="backslashreplace"),
     }
+    return answer, _unknown_shape(request, response)
+
+
+def _unknown_shape(request: Request[CoverDetails], response: Response) -> str | None:
+    try:
+        return parse_response(request, response).record_shape
+    except ApiError:
+        return None
+    except InvalidResponseError:
+        parsed = parse_body(response.body)
+        return shape_of(parsed) if isinstance(parsed, Mapping) else None
 
 
 def needs_proxy(url: URL) -> bool:

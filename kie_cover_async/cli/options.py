@@ -9,11 +9,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kie_cover_async import KieCoverError
+from kie_cover_async.api import ROUTES
 from kie_cover_async.archive import DamagedRecordError
+from kie_cover_async.settings import resolve_route
 from kie_cover_async.validation import short_repr
 
 from .ids import NotAnId, parse_id
-from .output import FAILED, INTERRUPTED, say, wants_json
+from .output import FAILED, INTERRUPTED, say, usage_errors, wants_json
 from .process import in_daemon_threads
 from .records import report_error
 
@@ -114,6 +116,13 @@ def _read_ids(given: Any) -> Any:
     return task_id
 
 
+def _validate_route(given: str | None) -> str | None:
+    """Return the option as it is; raise `UsageError` unless it or KIE_ROUTE names a route."""
+    with usage_errors():
+        resolve_route(given, name="--route")
+    return given
+
+
 def id_argument(metavar: str, help_text: str) -> Any:
     """Return a typer argument for ids, which may be written as JSON."""
     return typer.Argument(metavar=metavar, help=help_text, callback=_read_ids)
@@ -143,4 +152,12 @@ BaseUrl = Annotated[
     str | None,
     # No `envvar`: an error must say where the URL came from.
     option("URL", "Another service with the same API; default KIE_BASE_URL."),
+]
+Route = Annotated[
+    str | None,
+    option(
+        f"[{'|'.join(ROUTES)}]",
+        "The vendor's older or newer API for covers; default KIE_ROUTE or suno.",
+        callback=_validate_route,
+    ),
 ]

@@ -56,6 +56,10 @@ def _facts(details: CoverDetails) -> Iterator[tuple[str, str | None]]:
     yield "state", f"{details.state.value}{flag}"
     yield "song", details.parent_task_id
     yield "created", _format_time(created) if created else None
+    yield (
+        "cost",
+        None if details.credits_consumed is None else f"{details.credits_consumed:,} credits",
+    )
     yield "took", f"{took.total_seconds():.1f} s" if took is not None else None
     for number, image in enumerate(details.images):
         yield "" if number else "images", image

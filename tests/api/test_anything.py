@@ -1,14 +1,14 @@
-"""Whatever comes, a value comes of it or an error of ours, and what was read can be written."""
+"""Arbitrary input yields a value or an error of this package, and values survive writing."""
 
 import json
 from datetime import timedelta, timezone
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 from support.api_answers import CALLS, IMAGE, TASK, envelope, outcome_of, record
-from support.strategies import check_answer, check_record
+from support.parsers import INSTALLED, parsed_by
+from support.strategies import check_answer, check_market_record, check_record
 
 from kie_cover_async import (
     ApiError,
@@ -21,8 +21,8 @@ from kie_cover_async import (
 )
 from kie_cover_async.api import Response
 
-pytestmark = pytest.mark.usefixtures("parser")
-
+# Each example is read by one of the parsers; `test_parsers` shows that both read the same.
+parsers = st.sampled_from(INSTALLED)
 texts = st.text(st.characters(exclude_categories=[]), max_size=30)
 scalars = (
     st.none()
@@ -56,8 +56,48 @@ records = st.fixed_dictionaries(
     {"taskId": st.just(TASK) | anything},
     optional=dict.fromkeys(FIELDS[1:], anything) | {"response": responses | anything},
 )
+
+
+def written(values):
+    """JSON texts of these values."""
+    return values.map(json.dumps)
+
+
+images = st.lists(st.just(IMAGE) | st.none() | anything, max_size=3) | anything
+results = st.fixed_dictionaries(
+    {},
+    optional={
+        "resultUrls": images,
+        "images": images,
+        "data": st.fixed_dictionaries({"images": images}) | anything,
+        "resultObject": st.fixed_dictionaries({"images": images}) | anything,
+    },
+)
+requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "input": written(st.fixed_dictionaries({"task_id": texts | anything})) | anything,
+        "callBackUrl": texts | anything,
+    },
+)
+states = st.sampled_from(["waiting", "queuing", "generating", "success", "fail", " Success ", ""])
+market_records = st.fixed_dictionaries(
+    {"state": states | anything, "resultJson": written(results) | anything},
+    optional={
+        "taskId": st.just(TASK) | anything,
+        "param": written(requests) | anything,
+        "response": results | anything,
+        "failCode": anything,
+        "failMsg": anything,
+        "createTime": anything,
+        "completeTime": anything,
+        "creditsConsumed": anything,
+        "successFlag": st.sampled_from([0, 1, "1", 3]) | anything,
+        "status": st.just("SUCCESS") | anything,
+    },
+)
 codes = st.sampled_from([200, 400, 401, 404, 409, 422, 429, 500]) | anything
-values = st.floats() | st.integers() | st.just(IMAGE) | records | anything
+values = st.floats() | st.integers() | st.just(IMAGE) | records | market_records | anything
 envelopes = st.fixed_dictionaries({"code": st.just(200), "data": values}) | st.fixed_dictionaries(
     {}, optional={"code": codes, "msg": anything, "data": values}
 )
@@ -68,22 +108,33 @@ headers = st.dictionaries(
 )
 
 
-@given(st.sampled_from(list(CALLS)), st.binary(max_size=200), statuses, headers)
-@example("record-info", b"\xef\xbb\xbf", 200, {})
-@example("generate", b'{"code":200,"data":{"taskId":"\\ud800"}}', 200, {"cf-ray": "\udc80"})
-def test_bytes(call, body, status, fields):
-    """Of arbitrary bytes, with arbitrary headers, only a value or an error of ours comes."""
-    check_answer(call, Response(status, CIMultiDict(fields), body))
+@given(parsers, st.sampled_from(list(CALLS)), st.binary(max_size=200), statuses, headers)
+@example("json", "record-info", b"\xef\xbb\xbf", 200, {})
+@example("json", "generate", b'{"code":200,"data":{"taskId":"\\ud800"}}', 200, {"cf-ray": "\udc80"})
+def test_arbitrary_bytes_are_a_value_or_an_error(parser, call, body, status, fields):
+    """Headers are arbitrary, too; every error is one of this package."""
+    with parsed_by(parser):
+        check_answer(call, Response(status, CIMultiDict(fields), body))
 
 
-@example("record-info", envelope(200, record()), 200, {})
-@example("generate", envelope(200, record()), 200, {})
-@example("credit", envelope(200, 7), 502, {})
-@example("download-url", envelope("200", IMAGE), 200, {})
-@given(st.sampled_from(list(CALLS)), envelopes | anything, statuses, headers)
-def test_json(call, body, status, fields):
-    """Arbitrary JSON in any part of the envelope or the record yields a value or an error."""
-    check_answer(call, Response(status, CIMultiDict(fields), json.dumps(body).encode()))
+@example("json", "record-info", envelope(200, record()), 200, {})
+@example("json", "generate", envelope(200, record()), 200, {})
+@example("json", "credit", envelope(200, 7), 502, {})
+@example("json", "download-url", envelope("200", IMAGE), 200, {})
+@given(parsers, st.sampled_from(list(CALLS)), envelopes | anything, statuses, headers)
+def test_arbitrary_json_is_a_value_or_an_error(parser, call, body, status, fields):
+    """It may stand in any part of the envelope or of either route's record."""
+    with parsed_by(parser):
+        check_answer(call, Response(status, CIMultiDict(fields), json.dumps(body).encode()))
+
+
+@given(parsers, market_records)
+@example("json", {"state": "odd", "a\nb\ud800": 1, "resultJson": ""})
+@example("json", {"state": "success", "resultJson": "[" * 3000, "response": {"images": [IMAGE]}})
+def test_any_record_of_the_market_is_details_or_an_error(parser, data):
+    """Only `state` ends a job, and images come from the four places only."""
+    with parsed_by(parser):
+        check_market_record(data)
 
 
 INFORMING = [
@@ -96,7 +147,7 @@ INFORMING = [
 ]
 
 
-@given(st.dictionaries(st.sampled_from(INFORMING), anything))
+@given(st.dictionaries(st.sampled_from(INFORMING), anything, min_size=1))
 @example({"createTime": "9" * 5000, "errorCode": 10**4000})
 def test_informational_fields_never_cost_the_cover(fields):
     """No content of an informational field costs the caller the cover."""
@@ -107,8 +158,8 @@ def test_informational_fields_never_cost_the_cover(fields):
 
 
 @given(st.sampled_from(["taskId", "successFlag", "status", "response"]), responses | anything)
-def test_what_matters(field, value):
-    """Whatever stands in one of the others, it is read, or refused by its path."""
+def test_essential_field_is_read_or_named_in_the_error(field, value):
+    """An error of a field that is not informational has its path."""
     outcome = outcome_of("record-info", answer_with(record(**{field: value})))
     if not isinstance(outcome, CoverDetails):
         assert isinstance(outcome, InvalidResponseError)
@@ -116,11 +167,12 @@ def test_what_matters(field, value):
     check_record(record(**{field: value}))
 
 
-@given(st.sampled_from(list(CALLS)), codes, statuses, anything)
-def test_any_code(call, code, status, data):
-    """With any code an answer is a value only if that is 200, and an error that fits it if not."""
+@given(parsers, st.sampled_from(list(CALLS)), codes, statuses, anything)
+def test_only_code_200_yields_a_value(parser, call, code, status, data):
+    """Any other code is an error."""
     body = json.dumps(envelope(code, data)).encode()
-    outcome = outcome_of(call, Response(status, CIMultiDict(), body))
+    with parsed_by(parser):
+        outcome = outcome_of(call, Response(status, CIMultiDict(), body))
     if code in (200, "200") and not isinstance(code, bool):
         assert not isinstance(outcome, ApiError) or outcome.code == 200
     else:
@@ -134,8 +186,8 @@ def answer_with(data):
 @given(records | anything)
 @example(record(successFlag="", status="\ud800"))
 @example(record(createTime=-0.0004, completeTime=-1))
-def test_there_and_back(data):
-    """What could be read is written as JSON, and read again it is the same."""
+def test_record_that_was_read_reads_back_equal(data):
+    """It is written as JSON."""
     check_record(data)
 
 
@@ -146,9 +198,9 @@ moments = st.datetimes(timezones=zones | st.none()).map(
 
 
 @given(moments | st.integers(-(10**16), 10**16) | st.floats(-1e13, 1e13))
-def test_times_there_and_back(written):
-    """A time that could be read is written so that the same moment is read again."""
-    details = structure_details(record(createTime=written))
+def test_time_that_was_read_reads_back_equal(time):
+    """The same moment is read from what was written."""
+    details = structure_details(record(createTime=time))
     assert structure_details(unstructure_details(details)) == details
 
 
@@ -165,6 +217,6 @@ details_by_hand = st.builds(
 
 
 @given(details_by_hand)
-def test_details_made_by_hand_there_and_back(details):
-    """Details that a program has put together survive as those that were read."""
+def test_details_made_by_hand_read_back_equal(details):
+    """A program may put details together itself."""
     assert structure_details(unstructure_details(details)) == details

@@ -150,6 +150,7 @@ async def test_expiring_covers_are_listed_by_urgency(client, archive):
         await archive.expiring(3)
 
 
+@pytest.mark.usefixtures("route")
 async def test_saved_covers_do_not_expire(client, archive, cover):
     """A saved cover is never listed as expiring."""
     await archive.save(client, await cover())
@@ -208,6 +209,7 @@ async def test_verify_reads_several_pages(client, archive, cover, monkeypatch):
     assert (await archive.verify()).checked == 3
 
 
+@pytest.mark.usefixtures("route")
 async def test_an_export_as_json_lines(client, archive, cover, tmp_path):
     """Each cover has a line with everything that is known of it."""
     saved = await archive.save(client, await cover("a"))
@@ -296,6 +298,7 @@ async def test_a_failed_export_leaves_the_target(archive, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"covers", "out.csv"}
 
 
+@pytest.mark.usefixtures("route")
 async def test_the_key_is_in_no_file(client, emulator, opened, cover):
     """No file in the folder contains the API key after a failure."""
     archive = await opened()

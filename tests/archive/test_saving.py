@@ -34,6 +34,7 @@ def fetched(emulator):
     return [request.path for request in emulator.requests if request.endpoint == "image"]
 
 
+@pytest.mark.usefixtures("route")
 async def test_a_saved_cover_is_described_correctly(emulator, client, archive, cover):
     """The images are in the folder, and hash, size and format are theirs."""
     details = await cover("an-id")
@@ -206,6 +207,7 @@ async def test_an_image_over_the_size_limit_is_given_up(client, emulator, opened
     assert len(fetched(emulator)) == 2
 
 
+@pytest.mark.usefixtures("route")
 @pytest.mark.parametrize("status", [403, 404, 410])
 async def test_a_stale_link_is_renewed(client, emulator, archive, cover, status):
     """A refused link is renewed, and the image comes from the fresh one."""
@@ -483,6 +485,7 @@ async def test_cancelling_one_image_leaves_no_part_file(client, emulator, archiv
     assert (await archive.verify()).ok
 
 
+@pytest.mark.usefixtures("route")
 async def test_cancelling_a_save(client, emulator, archive, cover, eventually):
     """Both downloads end, and the next save succeeds."""
     details = await cover()

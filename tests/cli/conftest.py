@@ -29,6 +29,8 @@ Process = asyncio.subprocess.Process | ForkedProcess
 def environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return that of the tests, without what would change how the command works."""
     kept = {name: os.environ[name] for name in os.environ if not name.startswith(_OURS)}
+    # The fixture `route` sets it.
+    kept["KIE_ROUTE"] = os.environ.get("KIE_ROUTE", "")
     ours = {"KIE_API_KEY": KEY, "TERM": "xterm-256color", "PYTHONWARNINGS": "error"}
     return {**kept, **ours, **more}
 

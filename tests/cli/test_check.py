@@ -12,6 +12,7 @@ from kie_cover_async import (
     InvalidTaskIdError,
     RateLimiter,
     ServerError,
+    structure_details,
 )
 from kie_cover_async.cli import ids
 from kie_cover_async.cli.client import rate_limiter_for
@@ -49,14 +50,14 @@ def stdin(monkeypatch):
         yield theirs
 
 
-@pytest.mark.usefixtures("key")
+@pytest.mark.usefixtures("key", "route")
 async def test_each_id_has_a_line(emulator, capsys):
     """The line has the id as it was given, whatever became of it."""
     done, failed = emulator.add_job(age=60), emulator.add_job(CoverScript(end="failure"), age=60)
     assert await check(**arguments_for(emulator, done, failed, "nobody", "no id")) == FAILED
     lines = documents(capsys)
-    assert lines[done]["successFlag"] == 1
-    assert lines[failed]["successFlag"] == 3
+    assert structure_details(lines[done]).is_success
+    assert structure_details(lines[failed]).state.is_failure
     assert lines["nobody"]["error"] == "TaskNotFoundError"
     assert lines["no id"]["error"] == "InvalidTaskIdError"
     assert len(lines) == 4

@@ -73,6 +73,7 @@ async def pending(folder):
         return [cover.task_id for cover in await archive.pending()]
 
 
+@pytest.mark.usefixtures("route")
 async def test_images_are_on_disk_as_the_lines_say(collect, emulator, tmp_path, folder):
     """Ids from arguments and from a file are treated alike."""
     ids = done(emulator, 3)

@@ -132,6 +132,30 @@ def test_usage_error_exits_with_2_and_writes_nothing_to_stdout(typed, arguments)
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        "get an-id",
+        "check an-id",
+        "wait an-id",
+        "generate a-song",
+        "credits",
+        "collect an-id",
+        "listen",
+        "demo",
+    ],
+)
+def test_unknown_route_is_rejected_by_every_verb(typed, monkeypatch, command):
+    """The message names the two, and the option or the variable; case matters as in Python."""
+    code, out, err = typed(*command.split(), "--route", "Market")
+    assert (code, out) == (USAGE, "")
+    assert "│ --route must be 'suno' or 'market', not 'Market' " in err
+    monkeypatch.setenv("KIE_ROUTE", "markets")
+    code, out, err = typed(*command.split())
+    assert (code, out) == (USAGE, "")
+    assert "│ KIE_ROUTE must be 'suno' or 'market', not 'markets' " in err
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["get", "--json", "true"],

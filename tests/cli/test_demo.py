@@ -46,9 +46,11 @@ asyncio.events.new_event_loop = InstantTimeLoop
 FAST = "speed_up(5)"
 
 
-async def test_json_lines_have_each_cover_and_the_totals(run, tmp_path):
+@pytest.mark.parametrize("route", ["suno", "market"])
+async def test_json_lines_have_each_cover_and_the_totals(run, tmp_path, route):
     """One cover fails, one is out of time, one has a refused poll; the files are as listed."""
-    ended = await run("demo", "--json", "--out", str(tmp_path), before=INSTANT)
+    arguments = ("demo", "--json", "--out", str(tmp_path), "--route", route)
+    ended = await run(*arguments, before=INSTANT)
     assert (ended.code, ended.err) == (DONE, "")
     *lines, last = ended.documents
     covers = {line["cover"]: line for line in lines}

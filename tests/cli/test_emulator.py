@@ -52,6 +52,10 @@ async def test_emulator_announces_its_url_and_serves_until_ctrl_c(started):
         announced = await command.document()
         settings = announced["environment"]
         assert announced["url"] == settings["KIE_BASE_URL"]
+        assert announced["pollUrls"] == {
+            "suno": f"{announced['url']}/api/v1/suno/cover/record-info",
+            "market": f"{announced['url']}/api/v1/jobs/recordInfo",
+        }
         async with CoverClient(settings["KIE_API_KEY"], base_url=announced["url"]) as client:
             with pytest.raises(CoverFailedError):
                 await client.generate_and_wait("a-song", callback_url="http://x")
@@ -94,9 +98,10 @@ async def test_callbacks_are_lost_and_forged_as_the_options_say(started, receive
 
 
 async def test_terminal_gets_two_lines_to_copy(on_terminal):
-    """And a command to try."""
+    """And commands to try, one for each route."""
     async with on_terminal("emulator") as terminal:
-        await terminal.wait_for("kie-cover generate")
+        await terminal.wait_for("generate some-song --callback-url http://127.0.0.1:8080/")
+        await terminal.wait_for("generate some-song --route market")
         terminal.interrupt()
         ended = await terminal.end()
     assert "\r\nexport KIE_BASE_URL=http://127.0.0.1:" in ended.out

@@ -75,6 +75,23 @@ async def test_one_rate_limiter_for_two_clients(emulator, example, capsys):
     assert capsys.readouterr().out.count(emulator.image_url) == 4
 
 
+async def test_old_waits_end_on_the_route_of_their_submit(emulator, example, capsys):
+    """The new song is submitted and polled on the Market route, the old id on the suno route."""
+    old = emulator.add_job()
+    await example("change_route.py")["main"]("a-song", old)
+    assert capsys.readouterr().out.count(emulator.image_url) == 4
+    polled = {
+        request.task_id: request.endpoint
+        for request in emulator.requests
+        if request.endpoint in ("record-info", "recordInfo")
+    }
+    assert polled.pop(old) == "record-info"
+    assert [*polled.values()] == ["recordInfo"]
+    endpoints = [request.endpoint for request in emulator.requests]
+    assert endpoints.count("createTask") == 1
+    assert "generate" not in endpoints
+
+
 async def test_second_submit_finds_the_first_cover(emulator, example, capsys):
     """The first submit prints an id, the second prints that the cover exists."""
     main = example("careful_generate.py")["main"]

@@ -65,9 +65,10 @@ def run_service(example, monkeypatch, tmp_path):
 
 
 def submits(emulator):
-    return [request.endpoint for request in emulator.requests].count("generate")
+    return sum(request.endpoint in ("generate", "createTask") for request in emulator.requests)
 
 
+@pytest.mark.usefixtures("route")
 async def test_cover_is_submitted_saved_and_served(run_service, emulator):
     """A submitted song gets its images, which the service serves from its own disk."""
     async with run_service(emulator) as service:
@@ -92,6 +93,7 @@ async def test_song_is_paid_for_once(run_service, emulator):
     assert len({answer["task_id"] for _, answer in answers}) == submits(emulator) == 1
 
 
+@pytest.mark.usefixtures("route")
 async def test_callback_ends_the_wait(run_service):
     """With a key for callbacks the cover costs one poll, and a forged callback is refused."""
     async with (
@@ -121,6 +123,7 @@ async def test_callback_without_a_key_is_not_found(run_service, emulator):
         assert response.status == 404
 
 
+@pytest.mark.usefixtures("route")
 async def test_restarted_service_resumes(run_service, emulator):
     """A service that is stopped during a wait finds the same cover after it is started again."""
     emulator.script_song("a-song", CoverScript(statuses=["generating", "success"]))
@@ -132,6 +135,7 @@ async def test_restarted_service_resumes(run_service, emulator):
     assert submits(emulator) == 1
 
 
+@pytest.mark.usefixtures("route")
 async def test_forgotten_submit_is_found_again(run_service, emulator):
     """A cover whose id was lost in a crash is adopted from the API's refusal to make another."""
     async with CoverClient("example-key", base_url=emulator.url) as client:

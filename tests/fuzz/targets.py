@@ -1,11 +1,11 @@
-"""What is fuzzed: functions of bytes, of which nothing may come but what is checked here.
+"""The fuzzed functions of bytes: each fails if its input breaks a rule of `support.strategies`.
 
-`answers`, `callbacks` and `images` take bytes as they are. The others take JSON line by line, each
-with a name before it, so that what a fuzzer breaks is one value and not the whole text. `SEEDS` are
-what each begins with.
+`answers`, `callbacks` and `images` take bytes as they are. The others take lines with a name and a
+JSON value, so that a fuzzer breaks one value and not the whole text. Fuzzing begins with `SEEDS`.
 """
 
 import json
+import re
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -22,6 +22,7 @@ from support.strategies import (
     check_answer,
     check_callback,
     check_image,
+    check_market_record,
     check_record,
 )
 
@@ -51,6 +52,18 @@ def envelopes(data: bytes) -> None:
 def records(data: bytes) -> None:
     """Reading a stored record, of these fields."""
     check_record(_fields(data))
+
+
+def market(data: bytes) -> None:
+    """Reading the Market's record: its fields, those of `resultJson`, `param` and its `input`.
+
+    Blank lines separate the four. The last three are written as JSON texts.
+    """
+    fields, results, request, song = map(_fields, (data.split(b"\n\n", 3) + [b""] * 3)[:4])
+    if song:
+        request["input"] = json.dumps(song)
+    texts = {"resultJson": results, "param": request}
+    check_market_record(fields | {name: json.dumps(text) for name, text in texts.items() if text})
 
 
 def callbacks(data: bytes) -> None:
@@ -113,6 +126,26 @@ errorCode "200"
 errorMessage ""
 status "SUCCESS"
 """.encode()
+_MARKET_FIELDS = f"""\
+taskId "{TASK}"
+state "success"
+response {{"resultUrls":["{IMAGE}"]}}
+failCode "500"
+failMsg 501
+createTime 1776862567160
+completeTime 1776862622656
+creditsConsumed 0.5
+successFlag 1
+status "SUCCESS"
+""".encode()
+_MARKET_RECORD = b"\n".join(
+    [
+        _MARKET_FIELDS,
+        f'resultUrls ["{IMAGE}",null]\nimages []\ndata {{"images":["{IMAGE}"]}}\n'.encode(),
+        b'callBackUrl "https://example.com/hook"\nmodel "ai-music-api/cover-generate"\n',
+        b'task_id "song"\n',
+    ]
+)
 _COLUMNS = {*StoredRows.TASKS, *StoredRows.FILES}
 _ROWS = f"""\
 state "pending"
@@ -144,12 +177,20 @@ _WEBPS = [
         b"VP8X\x0a\0\0\0\0\0\0\0\2\0\0\1\0\0" + _LOSSY,
     )
 ]
+
+
+def _with_task(path: Path) -> bytes:
+    """A recorded callback, with the id for which the headers are genuine."""
+    return re.sub(rb'("taskId":) ?"[^"]*"', rb'\1"%s"' % TASK.encode(), path.read_bytes())
+
+
 _ENDPOINTS = range(len(CALLS))
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "answers": answers,
     "envelopes": envelopes,
     "records": records,
+    "market": market,
     "callbacks": callbacks,
     "rows": rows,
     "images": images,
@@ -163,13 +204,18 @@ SEEDS: dict[str, list[bytes]] = {
     "envelopes": [
         _HEAD % endpoint + b'code 200\nmsg "record does not exist"\ndata 1.5\n\n' + inner
         for endpoint in _ENDPOINTS
-        for inner in (b"", _RECORD)
+        for inner in (b"", _RECORD, _MARKET_FIELDS)
     ],
     "records": [_RECORD, b'taskId "a"\nstatus "PENDING"\nresponse {}'],
+    "market": [
+        _MARKET_RECORD,
+        b'state "generating"\nresultJson ""\nsuccessFlag 0\nresponse null\n',
+        b'state "odd"\nresponse {"resultObject":{"images":[]}}\n\nresultObject {"images":7}\n',
+    ],
     "callbacks": [
         _GENUINE + b"\n" + body
         for body in (
-            *(path.read_bytes() for path in sorted(REPLIES.glob("callback-*.json"))),
+            *(_with_task(path) for path in sorted(REPLIES.glob("*callback-*.json"))),
             b'{"taskId":"%s"}' % TASK.encode(),
             b'{"data":{"task_id":"%s","taskId":"%s"}}' % (TASK.encode(), TASK.encode()),
         )

@@ -1,9 +1,9 @@
-"""What has to hold of whatever comes, wherever it was made up."""
+"""What must be true of the result for any input, from Hypothesis or from a fuzzer."""
 
 import io
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from kie_cover_async import (
     unstructure_details,
 )
 from kie_cover_async.api import Response
+from kie_cover_async.api.responses import parse_body
 from kie_cover_async.archive import ArchivedCover, DamagedRecordError
 from kie_cover_async.archive.covers import find
 from kie_cover_async.archive.database import NAME, ArchiveDatabase, database_errors
 from kie_cover_async.archive.formats import MAX_PIXELS, InvalidImageError, read_image_info
 from kie_cover_async.callbacks import parse_callback, sign_callback, verify_signature
-from support.api_answers import outcome_of
+from kie_cover_async.validation import is_http_url
+from support.api_answers import TASK, answer, envelope, outcome_of
 from support.pickling import pickled
 
 VALUES = {
@@ -66,6 +68,39 @@ def check_record(data: Any) -> None:
     assert structure_details(written) == details
 
 
+def check_market_record(record: dict[str, Any]) -> None:
+    """It is an error, or has the state and the images that it should, and reads back equal."""
+    details = outcome_of("recordInfo", answer(envelope(200, record)))
+    if isinstance(details, KieCoverError):
+        check_error(details)
+        return
+    assert details.task_id == TASK
+    assert details.is_terminal == _has_ended(record)
+    assert details.images == next(filter(None, map(_urls_in, _image_places(record))), ())
+    assert len(details.record_shape or "") <= 2000
+    check_record(unstructure_details(details))
+
+
+def _has_ended(record: dict[str, Any]) -> bool:
+    """Whether its `state` says so; without one, only a success can be known."""
+    if state := str(record.get("state") or "").strip():
+        return state.lower() in ("success", "fail")
+    return record.get("successFlag") in (1, "1") or record.get("status") == "SUCCESS"
+
+
+def _image_places(record: dict[str, Any]) -> Iterator[Any]:
+    for value in (record.get("resultJson"), record.get("response")):
+        results = parse_body(value) if isinstance(value, str) else value
+        if isinstance(results, dict):
+            inner = [results, results.get("data"), results.get("resultObject")]
+            yield results.get("resultUrls")
+            yield from (part.get("images") for part in inner if isinstance(part, dict))
+
+
+def _urls_in(place: Any) -> tuple[str, ...]:
+    return tuple(filter(is_http_url, place)) if isinstance(place, list) else ()
+
+
 KEY, SIGNED_AT = "test-webhook-hmac-key", 1769670760
 
 
@@ -78,6 +113,7 @@ def check_callback(headers: Any, body: Any) -> None:
         return
     assert callback.task_id.isprintable()
     assert " " not in callback.task_id
+    assert all(map(is_http_url, callback.images or ()))
     hash(callback)
     try:
         verify_signature(headers, body, KEY, now=SIGNED_AT)

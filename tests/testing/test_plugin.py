@@ -133,6 +133,31 @@ async def test_own_client(cover_emulator):
     assert os.environ["KIE_BASE_URL"] == "https://real.example"
 
 
+def test_route_is_a_fixture_to_parametrize(outcomes, monkeypatch):
+    """It is the route of the client and of KIE_ROUTE, which is the default."""
+    monkeypatch.setenv("KIE_ROUTE", "market")
+    result = outcomes("""
+from kie_cover_async import CoverClient
+
+PATHS = {"suno": "/api/v1/suno/cover/record-info", "market": "/api/v1/jobs/recordInfo"}
+
+async def test_default(cover_emulator, cover_client, cover_route):
+    task_id = cover_emulator.add_job(age=10)
+    async with CoverClient() as own:
+        for client in (cover_client, own):
+            assert (await client.get_cover_details(task_id)).images
+    assert {request.path for request in cover_emulator.requests} == {PATHS[cover_route]}
+
+@pytest.mark.parametrize("cover_route", PATHS)
+async def test_both(cover_emulator, cover_client, cover_route):
+    await test_default(cover_emulator, cover_client, cover_route)
+
+def test_restored():
+    assert os.environ["KIE_ROUTE"] == "market"
+""")
+    result.assert_outcomes(passed=4)
+
+
 def test_both_are_closed_after_the_test(outcomes):
     """No connection and no client is left after the test."""
     result = outcomes("""

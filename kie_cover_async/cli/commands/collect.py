@@ -90,6 +90,7 @@ async def collect(
             "Also fetch images from these non-public addresses: for example 198.18.0.0/15.",
         ),
     ] = None,
+    route: options.Route = None,
     base_url: options.BaseUrl = None,
     as_json: options.Json = False,
 ) -> int:
@@ -104,6 +105,7 @@ async def collect(
             _inbox(listen) as inbox,
             open_client(
                 base_url,
+                route=route,
                 observer=observers,
                 rate_limiter=rate_limiter,
                 inbox=inbox,

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
@@ -17,13 +17,13 @@ from kie_cover_async import (
     CoverDetails,
     CoverOutcome,
     OutcomeStream,
-    RateLimiter,
     unstructure_details,
 )
 from kie_cover_async.cli import options, output, progress, records
 from kie_cover_async.cli.client import fetch_raw, open_client, rate_limiter_for, timeout_seconds
 from kie_cover_async.cli.ids import STDIN, open_ids
 from kie_cover_async.events import Observer
+from kie_cover_async.settings import resolve_route
 from kie_cover_async.validation import validate_http_url, validate_task_id
 
 Begin = Callable[[CoverClient, AsyncIterator[str]], OutcomeStream]
@@ -44,16 +44,21 @@ async def get(
         bool,
         typer.Option("--raw", help="The unparsed answer, without key and cookies: for reports."),
     ] = False,
+    route: options.Route = None,
     base_url: options.BaseUrl = None,
     as_json: options.Json = False,
 ) -> int:
     validate_task_id("ID", task_id)
     if raw:
-        _write_raw(await fetch_raw(task_id, base_url), as_json=as_json)
-        return output.DONE
-    async with open_client(base_url) as client:
-        details = await client.get_cover_details(task_id)
-    _write(details, as_json=as_json)
+        answer, shape = await fetch_raw(task_id, base_url, route)
+        _write_raw(answer, as_json=as_json)
+    else:
+        async with open_client(base_url, route=route) as client:
+            details = await client.get_cover_details(task_id)
+        _write(details, as_json=as_json)
+        shape = details.record_shape
+    if shape is not None:
+        output.say(f"kie-cover: unknown to this version; please report its keys and types: {shape}")
     return output.DONE
 
 
@@ -90,11 +95,13 @@ async def check(
     *,
     file: options.File = None,
     rate: options.Rate = None,
+    route: options.Route = None,
     base_url: options.BaseUrl = None,
     as_json: options.Json = False,
 ) -> int:
+    settings = {"rate_limiter": rate_limiter_for(rate), "route": route}
     return await _write_outcomes(
-        CoverClient.check_covers, task_ids, file, base_url, rate_limiter_for(rate), as_json=as_json
+        CoverClient.check_covers, task_ids, file, base_url, settings, as_json=as_json
     )
 
 
@@ -115,28 +122,30 @@ async def wait(
     ] = 900.0,
     file: options.File = None,
     rate: options.Rate = None,
+    route: options.Route = None,
     base_url: options.BaseUrl = None,
     as_json: options.Json = False,
 ) -> int:
-    seconds, rate_limiter = timeout_seconds(timeout), rate_limiter_for(rate)
+    seconds = timeout_seconds(timeout)
+    settings = {"rate_limiter": rate_limiter_for(rate), "route": route}
     if task_ids and len(task_ids) == 1 and file is None and task_ids[0] != STDIN:
-        return await _wait_for_one(task_ids[0], seconds, base_url, rate_limiter, as_json=as_json)
+        return await _wait_for_one(task_ids[0], seconds, base_url, settings, as_json=as_json)
     begin = partial(CoverClient.wait_for_covers, timeout=seconds)
-    return await _write_outcomes(begin, task_ids, file, base_url, rate_limiter, as_json=as_json)
+    return await _write_outcomes(begin, task_ids, file, base_url, settings, as_json=as_json)
 
 
 async def _wait_for_one(
     task_id: str,
     timeout: float | None,
     base_url: str | None,
-    rate_limiter: RateLimiter | None,
+    settings: Mapping[str, Any],
     *,
     as_json: bool,
 ) -> int:
     """Wait for a cover, and show each poll on a terminal, or each change on a line elsewhere."""
     validate_task_id("ID", task_id)
     with output.warnings_only(), _observing(task_id) as observers:
-        async with open_client(base_url, observer=observers, rate_limiter=rate_limiter) as client:
+        async with open_client(base_url, observer=observers, **settings) as client:
             details = await client.wait_for_cover(task_id, timeout=timeout)
     _write(details, as_json=as_json)
     return output.DONE
@@ -195,7 +204,7 @@ async def _write_outcomes(
     task_ids: list[str] | None,
     file: str | None,
     base_url: str | None,
-    rate_limiter: RateLimiter | None,
+    settings: Mapping[str, Any],
     *,
     as_json: bool,
 ) -> int:
@@ -210,7 +219,7 @@ async def _write_outcomes(
         with output.warnings_only(), open_ids(task_ids or (), file) as batches:
             ids = (task_id async for batch in batches for task_id in batch)
             async with (
-                open_client(base_url, observer=observers, rate_limiter=rate_limiter) as client,
+                open_client(base_url, observer=observers, **settings) as client,
                 begin(client, ids) as outcomes,
             ):
                 with progress.drawn(view) as write_line:
@@ -246,19 +255,25 @@ async def generate(
     music_task_id: Annotated[str, options.id_argument("SONG", "The music task's id.")],
     *,
     callback_url: Annotated[
-        str,
-        options.option("URL", "Called when the cover is done. The API requires one, used or not."),
-    ],
+        str | None,
+        options.option(
+            "URL", "Called when the cover is done. The route suno requires one, used or not."
+        ),
+    ] = None,
+    route: options.Route = None,
     base_url: options.BaseUrl = None,
     as_json: options.Json = False,
 ) -> int:
     validate_task_id("SONG", music_task_id)
-    with output.usage_errors():
-        validate_http_url("--callback-url", callback_url)
-    async with open_client(base_url) as client:
+    if callback_url is not None:
+        with output.usage_errors():
+            validate_http_url("--callback-url", callback_url)
+    _require_callback_url(music_task_id, callback_url, route)
+    async with open_client(base_url, route=route) as client:
         task_id = await client.generate_cover(music_task_id, callback_url=callback_url)
     # On stderr too, in case stdout is lost: the cover has been paid for.
-    output.say(f"requested; next: kie-cover wait {task_id}")
+    same_route = "" if route is None else f" --route {route}"
+    output.say(f"requested; next: kie-cover wait {task_id}{same_route}")
     if as_json:
         output.emit_json({"taskId": task_id})
     else:
@@ -266,9 +281,25 @@ async def generate(
     return output.DONE
 
 
+def _require_callback_url(song: str, callback_url: str | None, route: str | None) -> None:
+    """Raise `UsageError` if a submit on this route needs a callback URL and there is none."""
+    submit = resolve_route(route).submit
+    try:
+        submit(song, callback_url)
+    except ValueError:
+        raise output.UsageError(
+            "--callback-url must be given, used or not; only --route market needs none"
+        ) from None
+
+
 @options.command("Print the remaining credits of the account.", example="credits")
-async def credits(base_url: options.BaseUrl = None, as_json: options.Json = False) -> int:
-    async with open_client(base_url) as client:
+async def credits(
+    base_url: options.BaseUrl = None,
+    *,
+    route: options.Route = None,
+    as_json: options.Json = False,
+) -> int:
+    async with open_client(base_url, route=route) as client:
         amount = await client.get_credits()
     if as_json:
         output.emit_json({"credits": amount})

@@ -58,24 +58,31 @@ _ID_PREFIX = 6
     example="demo",
     text_in_pipes=True,
 )
-async def demo(out: options.Out = "kie-cover-demo", as_json: options.Json = False) -> int:
+async def demo(
+    *,
+    out: options.Out = "kie-cover-demo",
+    route: options.Route = None,
+    as_json: options.Json = False,
+) -> int:
     state = DemoState(COVERS, clock=asyncio.get_running_loop().time)
     with output.warnings_only():
         async with open_archive(out) as archive:
-            await _show(state, archive, as_json=as_json)
+            await _show(state, archive, route, as_json=as_json)
     return output.DONE
 
 
-async def _show(state: DemoState, archive: CoverArchive, *, as_json: bool) -> None:
+async def _show(
+    state: DemoState, archive: CoverArchive, route: str | None, *, as_json: bool
+) -> None:
     if as_json:
-        await play(state, archive, lambda cover: output.emit_json(cover.as_json()))
+        await play(state, archive, route, lambda cover: output.emit_json(cover.as_json()))
         output.emit_json({"totals": state.totals(), "folder": str(archive.folder)})
         return
     if progress.can_draw(sys.stdout):
         with progress.live(LiveView(state), console=output.plain_console()):
-            await play(state, archive, lambda _: None)
+            await play(state, archive, route, lambda _: None)
     else:
-        await play(state, archive, lambda cover: output.say(_log_line(state, cover)))
+        await play(state, archive, route, lambda cover: output.say(_log_line(state, cover)))
     output.emit_renderables(*report(state, archive.folder))
 
 

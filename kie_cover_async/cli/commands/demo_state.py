@@ -95,7 +95,10 @@ class DemoCover:
 
 
 class DemoState:
-    """All covers, their requests, and the news; `on_event` is an observer of the client."""
+    """All covers, their requests, and the news; `on_event` is an observer of the client.
+
+    `requests` counts by method: all GETs of the demo are polls, and all POSTs submits.
+    """
 
     def __init__(self, covers: int, *, clock: Callable[[], float]) -> None:
         self.covers: list[DemoCover] = [DemoCover(1 + index) for index in range(covers)]
@@ -130,7 +133,7 @@ class DemoState:
     def on_event(self, event: Event) -> None:
         """Record an event of the client."""
         if isinstance(event, RequestFinished):
-            self.requests[event.endpoint] += 1
+            self.requests[event.method] += 1
         elif isinstance(event, CoverPolled):
             self._by_id[event.task_id].record(event)
         elif isinstance(event, RequestsPaused):
@@ -148,7 +151,7 @@ class DemoState:
         return {
             "seconds": round(self.now, 1),
             "requests": self.requests.total(),
-            "polls": self.requests["record-info"],
+            "polls": self.requests["GET"],
             "plain_polls": sum(ceil(cover.seconds() / BASIC_INTERVAL) for cover in self.covers),
             "covers": len(phases),
             "success": phases.count("success"),
@@ -180,7 +183,10 @@ def _reason(error: KieCoverError) -> str:
 
 
 async def play(
-    state: DemoState, archive: CoverArchive, on_end: Callable[[DemoCover], object]
+    state: DemoState,
+    archive: CoverArchive,
+    route: str | None,
+    on_end: Callable[[DemoCover], object],
 ) -> None:
     """Run emulator and client to the end; call *on_end* with each cover that has ended."""
     async with (
@@ -193,6 +199,7 @@ async def play(
         ) as emulator,
         CoverClient(
             "demo",
+            route=route,
             base_url=emulator.url,
             schedule=_SCHEDULE,
             rate_limiter=RateLimiter(_RATE_LIMIT),
@@ -224,9 +231,8 @@ async def _make_cover(
     def on_task_id(task_id: str) -> None:
         state.submit(cover, task_id)
         if cover.number == REFUSED:
-            emulator.fault(
-                Fault.rate_limited(retry_after=1), endpoint="record-info", task_id=task_id, after=1
-            )
+            refusal = Fault.rate_limited(retry_after=1)
+            emulator.fault(refusal, endpoint="poll", task_id=task_id, after=1)
 
     try:
         details = await client.generate_and_wait(

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from kie_cover_async.api import ROUTES
 from kie_cover_async.cli import options, output
 from kie_cover_async.cli.callback_server import DEFAULT_PATH, callback_keys
 from kie_cover_async.emulator import CallbackPlan, CoverEmulator, Fault, Limits
@@ -122,14 +123,19 @@ def fault_rates(total: float) -> Iterator[float]:
 
 def _announce(server: CoverEmulator, *, as_json: bool) -> None:
     environment = {"KIE_BASE_URL": server.url, "KIE_API_KEY": _KEY}
+    polls = {name: server.url + route.poll("").endpoint.path for name, route in ROUTES.items()}
     if as_json:
-        output.emit_json(
-            {"url": server.url, "imageUrl": server.image_url, "environment": environment}
-        )
+        urls = {"url": server.url, "imageUrl": server.image_url, "pollUrls": polls}
+        output.emit_json({**urls, "environment": environment})
         return
     output.say("The API is emulated here until Ctrl-C. In another terminal:")
     for name, value in environment.items():
         output.emit(f"export {name}={value}")
+    output.say("Both routes show the same covers; polls go to:")
+    for name, url in polls.items():
+        output.say(f"  {url} (--route {name})")
     callback_url = f"http://127.0.0.1:8080{DEFAULT_PATH}"
-    output.say(f"Then for example: kie-cover generate some-song --callback-url {callback_url}")
-    output.say("To receive its callback: kie-cover listen")
+    output.say("Then for example:")
+    output.say(f"  kie-cover generate some-song --callback-url {callback_url}")
+    output.say("  kie-cover generate some-song --route market")
+    output.say("To receive a callback: kie-cover listen")

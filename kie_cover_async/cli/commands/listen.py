@@ -51,6 +51,7 @@ async def listen(
     ] = "127.0.0.1",
     port: options.Port = 8080,
     path: Annotated[str, options.option("PATH", "The path of the callback URL.")] = DEFAULT_PATH,
+    route: options.Route = None,
     base_url: options.BaseUrl = None,
     as_json: options.Json = False,
 ) -> NoReturn:
@@ -64,7 +65,7 @@ async def listen(
     queue = CallbackQueue(CallbackInbox(keys or None))
     server = callback_server(queue.receive, address, is_signed=bool(keys), until=" until Ctrl-C")
     has_key = os.environ.get(API_KEY_VARIABLE)
-    async with open_client(base_url) if has_key else nullcontext() as client, server:
+    async with open_client(base_url, route=route) if has_key else nullcontext() as client, server:
         if client is None:
             output.say(f"What they claim is not confirmed: {API_KEY_VARIABLE} has no key.")
         try:
