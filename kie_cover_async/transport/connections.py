@@ -77,7 +77,7 @@ class SubmitBody(aiohttp.BytesPayload):
             `refusal`, and nothing is sent.
     """
 
-    def __init__(self, body: bytes, *, send_by: float, on_sending: OnSending | None) -> None:
+    def __init__(self, body: bytes, *, send_by: float, on_sending: OnSending) -> None:
         super().__init__(body)
         self._send_by = send_by
         self._on_sending = on_sending
@@ -94,8 +94,7 @@ class SubmitBody(aiohttp.BytesPayload):
         """
         self._check_time()
         try:
-            if self._on_sending is not None:
-                await self._on_sending()
+            await self._on_sending()
         except BaseException as error:
             if _is_being_cancelled():
                 raise
@@ -111,6 +110,10 @@ class SubmitBody(aiohttp.BytesPayload):
     def _check_time(self) -> None:
         if asyncio.get_running_loop().time() > self._send_by:
             raise aiohttp.ConnectionTimeoutError("connected too late to send the request")
+
+
+async def send_immediately() -> None:
+    """Do nothing before the first byte is sent."""
 
 
 def _is_being_cancelled() -> bool:

@@ -13,7 +13,7 @@ from kie_cover_async.api import Request, Response
 from kie_cover_async.cancel_scope import CancelScope, SharedTimeout
 from kie_cover_async.errors import ClientClosedError
 
-from .connections import Connections, NoCookies, OnSending, SubmitBody
+from .connections import Connections, NoCookies, OnSending, SubmitBody, send_immediately
 from .failures import Secret, translate
 
 MAX_RESPONSE_BYTES = 1 << 20
@@ -84,7 +84,9 @@ class HttpClient:
             return None
         return min(filter(None, (connector.limit, connector.limit_per_host)), default=None)
 
-    async def request(self, request: Request[Any], on_sending: OnSending | None = None) -> Response:
+    async def request(
+        self, request: Request[Any], on_sending: OnSending = send_immediately
+    ) -> Response:
         """Send a request and return the response with its body.
 
         `on_sending` is awaited when the connection is made, before the first byte of a submit; what

@@ -23,7 +23,7 @@ from kie_cover_async.fair_queue import QueueEntry
 from kie_cover_async.retry import RetryPolicy
 from kie_cover_async.validation import instance_validator
 
-from .connections import OnSending
+from .connections import OnSending, send_immediately
 from .http_client import HttpClient
 from .limits import OpenCalls, Throttle
 
@@ -58,7 +58,7 @@ class Transport:
         before_sending: Callable[[], object] = _ignore,
         entry: QueueEntry | None = None,
         attempt: int = 1,
-        on_sending: OnSending | None = None,
+        on_sending: OnSending = send_immediately,
     ) -> tuple[T, Response]:
         """Send one request when its limits allow it; return the value and the response.
 
