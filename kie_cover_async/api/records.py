@@ -126,12 +126,16 @@ def _shape_of(value: object, depth: int) -> str:
         return "…"
     if isinstance(value, Mapping):
         members = [
-            f"{str(key)[:_MAX_KEY_LENGTH]}: {_shape_of(member, depth - 1)}"
+            f"{_printable(str(key)[:_MAX_KEY_LENGTH])}: {_shape_of(member, depth - 1)}"
             for key, member in islice(value.items(), _MAX_SHAPE_KEYS)
         ]
         return "{" + ", ".join(members) + "}"
     shapes = dict.fromkeys(_shape_of(item, depth - 1) for item in value[:_MAX_SHAPE_KEYS])
     return f"[{', '.join(shapes)}]"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def _shape_of_text(text: str, depth: int) -> str:

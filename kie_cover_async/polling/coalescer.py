@@ -132,10 +132,12 @@ class PollCoalescer:
         """
         while True:
             outcome: PollOutcome | None = None
-            polls = self._in_flight.get(task_id, ())
-            for each in polls:
+            poll: _InFlightPoll | None = None
+            for each in self._in_flight.get(task_id, ()):
                 each.prioritize(urgent_at)
-            if poll := next((each for each in polls if each.serves(flow)), None):
+                if poll is None and each.serves(flow):
+                    poll = each
+            if poll is not None:
                 outcome = await poll.join(on_sent)
             else:
                 poll = _InFlightPoll(flow, due, urgent_at, on_sent)

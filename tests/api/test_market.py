@@ -317,6 +317,13 @@ def test_known_record_has_no_shape(state):
     assert read(state=state).record_shape is None
 
 
+def test_shape_shows_keys_in_one_printable_line():
+    """A control character or half a surrogate pair of a key reaches no terminal."""
+    shape = read(state="paused", **{"a\nkey": 1, "\x1b[2J": 2, "half\ud800": 3}).record_shape
+    assert shape.isprintable()
+    assert "a�key: int, �[2J: int, half�: int" in shape
+
+
 def test_shape_of_a_huge_record_is_bounded():
     """Depth, the number of keys and their length are."""
     deep: list = []
