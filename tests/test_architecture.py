@@ -24,7 +24,7 @@ LAYERS = [
         "client archive callbacks emulator testing",
         "polling bulk",
         "transport",
-        "api retry rate_limiter settings inbox",
+        "api retry rate_limiter settings inbox ledger",
         "models errors schedule events validation fair_queue cancel_scope descriptors _version",
     )
 ]

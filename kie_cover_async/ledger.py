@@ -1,0 +1,215 @@
+"""The ledger of songs: one row per song says who may submit it, and what came of it.
+
+`Ledger` is the protocol. The row is written before anything is submitted, and no song is submitted
+twice unless a person says so.
+"""
+
+import os
+import socket
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from secrets import token_hex
+from typing import Protocol
+
+from attrs import field, frozen
+
+from .errors import KieCoverError
+from .models import CoverDetails
+
+
+class SongState(StrEnum):
+    """The state of a song in the ledger.
+
+    `WANTED` may be submitted; `SUBMITTING` is claimed by one process. `SUBMITTED` has an id that is
+    waited for. `IN_DOUBT` may have been accepted, under an id that is unknown: only a callback or
+    `Ledger.settle` ends that. `KEPT` has all its images.
+    """
+
+    WANTED = "wanted"
+    SUBMITTING = "submitting"
+    SUBMITTED = "submitted"
+    IN_DOUBT = "in_doubt"
+    FAILED = "failed"
+    KEPT = "kept"
+
+
+@frozen(kw_only=True)
+class Api:
+    """The route and the origin of the API that issued an id; no other one knows the id."""
+
+    route: str
+    origin: str
+
+
+@frozen(kw_only=True)
+class Claim:
+    """The right to submit a song once. A later claim of the same song has a higher `attempt`."""
+
+    music_task_id: str
+    claimed_by: str
+    attempt: int
+
+
+@frozen(kw_only=True)
+class Song:
+    """One row of the ledger.
+
+    `task_id` is the cover's id that is waited for or kept, and `other_ids` are further ids of the
+    song. `api` is set while the song is claimed or has an id. `reason` says why the song is in this
+    state. `position` grows in the order in which songs were added. Times are in UTC.
+    """
+
+    music_task_id: str
+    position: int
+    state: SongState
+    task_id: str | None = None
+    other_ids: tuple[str, ...] = ()
+    api: Api | None = None
+    claimed_by: str | None = None
+    claimed_at: datetime | None = None
+    attempt: int = 0
+    due_at: datetime | None = None
+    reason: str | None = None
+    details: CoverDetails | None = None
+    added_at: datetime
+    changed_at: datetime
+
+
+@frozen(kw_only=True)
+class SongOutcome:
+    """What one run knows of a song in the end.
+
+    `images` says where the images are: their paths, or their keys in an object store. `error` is
+    the one that this run met; `song.reason` has the words of earlier ones, too.
+    """
+
+    song: Song
+    images: tuple[str, ...] = ()
+    error: KieCoverError | None = field(default=None, eq=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all images are kept."""
+        return self.song.state is SongState.KEPT
+
+
+class SettlementError(ValueError):
+    """`Ledger.settle` cannot do this to the song in its present state; nothing was changed."""
+
+    def __init__(self, music_task_id: str, reason: str) -> None:
+        super().__init__(f"song {music_task_id} cannot be settled so: {reason}")
+        self.music_task_id, self.reason = music_task_id, reason
+
+
+class Ledger(Protocol):
+    """Stores songs. Each method is one transaction, by the clock of the store.
+
+    A method whose guard fails changes nothing. A power failure does not undo what `claim` and
+    `record_id` have returned. `find`, `page` and `settle` first put songs in doubt whose claimant
+    is dead.
+    """
+
+    async def want(self, music_task_ids: Iterable[str]) -> list[str]:
+        """Add songs as wanted, and return those that are new; known ones stay as they are."""
+
+    async def claim(self, music_task_id: str, api: Api) -> Claim | None:
+        """Make a wanted song submitting; return `None` if it is not wanted."""
+
+    async def release(
+        self, claim: Claim, state: SongState = SongState.WANTED, reason: str | None = None
+    ) -> bool:
+        """End a claim without an id; return whether the song was still submitting under it.
+
+        Args:
+            claim: What `claim` returned.
+            state: `WANTED` if the submit was certainly not accepted, `FAILED` if this song was
+                refused, `IN_DOUBT` if it may have been accepted.
+            reason: Why.
+        """
+
+    async def record_id(
+        self, music_task_id: str, task_id: str, api: Api, *, is_confirmed: bool = False
+    ) -> Song | None:
+        """Store an id of this song, whoever submitted it, and return the song if it is known.
+
+        A song without an id that may succeed becomes submitted. For a song that is submitted or
+        kept, another id is added to `other_ids`. An id that is known to have failed or to belong to
+        another song changes nothing, unless `is_confirmed`: a poll shows that it is this song's and
+        has not failed.
+        """
+
+    async def postpone(self, music_task_id: str, task_id: str, delay: float) -> bool:
+        """Make a submitted song due in so many seconds."""
+
+    async def mark_in_doubt(
+        self, music_task_id: str, task_id: str, reason: str, *, is_wrong: bool = False
+    ) -> bool:
+        """Put a song in doubt that is submitted under this id.
+
+        Args:
+            music_task_id: The song.
+            task_id: The id that is waited for.
+            reason: Why.
+            is_wrong: Whether the id belongs to another song, and moves to `other_ids`. If the song
+                has an id that may still succeed, it stays submitted under that one.
+        """
+
+    async def mark_failed(self, task_id: str, error: Exception) -> None:
+        """Record that there will be no cover of this id, and why.
+
+        A song that is submitted under it is submitted under another id that may still succeed, or
+        else failed.
+        """
+
+    async def keep(self, task_id: str) -> None:
+        """Make a song kept whose images of this id are all stored."""
+
+    async def find(self, music_task_id: str) -> Song | None:
+        """Return the song, or `None` if it is unknown."""
+
+    async def page(
+        self, state: SongState | None = None, *, after: int = 0, limit: int = 500, due: bool = False
+    ) -> list[Song]:
+        """Return songs by ascending `position`.
+
+        Args:
+            state: Only songs in this state.
+            after: Only songs of a higher position.
+            limit: How many songs at most.
+            due: Only songs that are not postponed to a later time.
+        """
+
+    async def settle(
+        self,
+        music_task_id: str,
+        *,
+        task_id: str | None = None,
+        api: Api | None = None,
+        submit_again: bool = False,
+        give_up: bool = False,
+    ) -> Song:
+        """Do what a person decided, one of three things, and return the song.
+
+        Args:
+            music_task_id: The song.
+            task_id: The id to wait for; poll it first.
+            api: The API that issued this id.
+            submit_again: Make a song wanted that is in doubt or failed.
+            give_up: Make a song failed that is in doubt or wanted.
+
+        Raises:
+            SettlementError: The song is unknown, is submitting, or is in a state that does not
+                allow this. If it is submitting, the message names the claimant's host and process.
+        """
+
+
+def new_claimant() -> str:
+    """Return a unique name for an open ledger: its host, its process, and a random token."""
+    return f"{socket.gethostname()}:{os.getpid()}:{token_hex(8)}"
+
+
+def describe_claimant(claimed_by: str) -> str:
+    """Return the host and the process of a claimant for a message."""
+    host, process, _ = claimed_by.rsplit(":", 2)
+    return f"process {process} on {host}"
