@@ -14,6 +14,7 @@ from .descriptors import affordable
 from .errors import CoverAlreadyExistsError
 from .events import Observer
 from .inbox import Inbox, validate_inbox
+from .ledger import Api
 from .models import CoverDetails
 from .polling import OnTaskId, OnUpdate, Poller, WaitOptions
 from .rate_limiter import RateLimiter
@@ -175,6 +176,11 @@ class CoverClient:
 
             self._downloader = ImageDownloader(self._transport, self._image_networks)
         return self._downloader
+
+    @property
+    def api(self) -> Api:
+        """The route and the origin that issue this client's ids."""
+        return Api(route=self._route.name, origin=str(self._base_url.origin()))
 
     @property
     def rate_limiter(self) -> RateLimiter:

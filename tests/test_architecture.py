@@ -21,6 +21,7 @@ LAYERS = [
     for row in (
         "cli",
         "__init__",
+        "jobs",
         "client archive callbacks emulator testing",
         "polling bulk",
         "transport",
@@ -152,7 +153,7 @@ def test_importing_the_package_loads_no_more_than_the_client_needs():
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     ).stdout.split()
     assert PACKAGE in loaded
-    own_names = ("archive", "callbacks", "emulator", "testing", "cli")
+    own_names = ("archive", "callbacks", "emulator", "jobs", "testing", "cli")
     own_path = {f"{PACKAGE}.{name}" for name in own_names}
     libraries = {"aiohttp.web", "click", "rich", "sqlite3", "typer"}
     too_much = (own_path | libraries).intersection(loaded)

@@ -1,0 +1,17 @@
+"""Songs in, covers kept: jobs that continue after a crash at any moment.
+
+`job` runs one song as often as needed and submits it once; it knows the protocols of the ledger and
+of the image store. `submit` is one attempt of its submit. `stream` runs many songs.
+"""
+
+from .job import ImageStore, OtherApiError, SongJob
+from .stream import RunStoppedError, SongStream, make_covers
+
+__all__ = [
+    "ImageStore",
+    "OtherApiError",
+    "RunStoppedError",
+    "SongJob",
+    "SongStream",
+    "make_covers",
+]

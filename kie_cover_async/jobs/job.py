@@ -1,0 +1,227 @@
+"""The job of one song: it runs any number of times, anywhere, and submits the song once."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from attrs import define, field
+
+from kie_cover_async.client import CoverClient
+from kie_cover_async.errors import (
+    AuthenticationError,
+    ClientClosedError,
+    ConnectionSetupError,
+    CoverFailedError,
+    DownloadError,
+    ForbiddenError,
+    KieCoverError,
+    RateLimitedError,
+    TaskNotFoundError,
+    error_class,
+)
+from kie_cover_async.ledger import Api, Ledger, Song, SongOutcome, SongState
+from kie_cover_async.models import CoverDetails
+from kie_cover_async.retry import RetryPolicy
+
+from .submit import SubmitState
+
+CallbackUrl = str | Callable[[str], str] | None
+
+# Every other song would end in the same way.
+_FATAL = (AuthenticationError, ConnectionSetupError, ForbiddenError)
+_NOT_FOUND = 404
+_GONE = {403, 404, 410}
+_FIRST_DELAY, _MAX_DELAY = timedelta(minutes=15), timedelta(hours=6)
+_DELAY_IF_GONE = timedelta(hours=1)
+_MISSING_AFTER = timedelta(hours=24)
+# Seconds between two views of a song that another process submits.
+_FOLLOW_INTERVAL, _MAX_FOLLOW_INTERVAL = 0.05, 2.0
+
+
+class ImageStore(Protocol):
+    """Keeps the images of covers."""
+
+    async def save(self, client: CoverClient, details: CoverDetails) -> object:
+        """Keep all images of a cover, or raise the first error."""
+
+    async def locate(self, task_id: str) -> tuple[str, ...]:
+        """Return where the images of a cover are that were kept."""
+
+
+@error_class
+class OtherApiError(KieCoverError):
+    """The song's id was issued by another route or origin; the song stays as it is."""
+
+    api: Api
+
+    def _summary(self) -> str:
+        return f"the id was issued by the {self.api.route} route of {self.api.origin}"
+
+
+@define(eq=False, kw_only=True)
+class SongJob:
+    """Runs songs: each is submitted at most once, waited for, and kept.
+
+    A song can be run again after a crash at any moment, and by several processes at the same time.
+
+    Args:
+        client: Submits and polls.
+        ledger: Decides who may submit.
+        images: Keeps the images.
+        callback_url: As in `CoverClient.generate_cover`; or a function that returns the URL for a
+            song's id.
+        timeout: Seconds of one wait for a cover.
+        retry: How often connecting is tried, and the pauses between the attempts.
+    """
+
+    client: CoverClient
+    ledger: Ledger
+    images: ImageStore
+    callback_url: CallbackUrl = None
+    timeout: float | None = 900.0
+    retry: RetryPolicy = RetryPolicy()
+    stopped_by: KieCoverError | None = None
+    submits: SubmitState = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.submits = SubmitState(client=self.client, ledger=self.ledger)
+
+    async def run(self, music_task_id: str) -> SongOutcome:
+        """Take a song of the ledger as far as possible, and return what came of it.
+
+        A song that another process is submitting is followed in the ledger, without requests.
+
+        Raises:
+            ClientClosedError: The client was closed.
+        """
+        error: KieCoverError | None = None
+        waited_for: set[str | None] = set()
+        delay = _FOLLOW_INTERVAL
+        while True:
+            song = await self.find(music_task_id)
+            if song.state is SongState.SUBMITTING:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _MAX_FOLLOW_INTERVAL)
+            elif song.state is SongState.WANTED and not (error or self.submits.stopped_by):
+                error = await self._submit(music_task_id)
+            elif song.task_id not in waited_for and self._can_finish(song):
+                waited_for.add(song.task_id)
+                error = await self._finish(song, str(song.task_id))
+            else:
+                return await self._outcome(song, error)
+
+    async def find(self, music_task_id: str) -> Song:
+        """Return a song that is in the ledger."""
+        song = await self.ledger.find(music_task_id)
+        if song is None:
+            raise LookupError(f"song {music_task_id} is not in the ledger")
+        return song
+
+    async def confirm(self, task_id: str) -> Song | None:
+        """Poll an id that a callback has named, and store it for the song that its record names."""
+        details = await self.client.get_cover_details(task_id)
+        if details.parent_task_id is None:
+            return None
+        is_confirmed = not details.state.is_failure
+        return await self.ledger.record_id(
+            details.parent_task_id, task_id, self.client.api, is_confirmed=is_confirmed
+        )
+
+    def stop(self, error: KieCoverError) -> None:
+        """Submit no more songs, and begin no more waits, because of this error."""
+        self.stopped_by = self.stopped_by or error
+        self.submits.stop(error)
+
+    def _can_finish(self, song: Song) -> bool:
+        is_ours = song.api in (None, self.client.api)
+        return song.state is SongState.SUBMITTED and is_ours and self.stopped_by is None
+
+    async def _outcome(self, song: Song, error: KieCoverError | None) -> SongOutcome:
+        if song.state is SongState.KEPT:
+            error = None
+        elif error is None and song.state is SongState.WANTED:
+            error = self.submits.stopped_by
+        elif error is None and song.state is SongState.SUBMITTED:
+            error = self.stopped_by
+            if song.api not in (None, self.client.api):
+                error = OtherApiError(task_id=song.task_id, api=song.api)
+        found = () if song.task_id is None else await self.images.locate(song.task_id)
+        return SongOutcome(song=song, images=found, error=error)
+
+    async def _submit(self, music_task_id: str) -> KieCoverError | None:
+        """Submit until the song is not wanted any more, or return the error that prevents it."""
+        url, failures = self.callback_url, 0
+        url = url(music_task_id) if callable(url) else url
+        while (error := await self.submits.submit(music_task_id, url)) is not None:
+            if self.submits.stopped_by is not None or error.maybe_accepted:
+                return error
+            if isinstance(error, RateLimitedError):
+                # The client pauses all submits.
+                continue
+            failures += 1
+            delay = self.retry.next_pause(error, failures)
+            if delay is None:
+                return error
+            await asyncio.sleep(delay)
+        return None
+
+    async def _finish(self, song: Song, task_id: str) -> KieCoverError | None:
+        """Wait for the cover of a submitted song, and keep its images."""
+        try:
+            details = song.details
+            if details is None or details.task_id != task_id or not details.is_success:
+                details = await self.client.wait_for_cover(task_id, timeout=self.timeout)
+            if not await self._is_parent_wrong(song, details):
+                await self.images.save(self.client, details)
+                await self.ledger.keep(task_id)
+        except ClientClosedError:
+            raise
+        except KieCoverError as error:
+            await self._on_error(song, task_id, error)
+            return error.with_traceback(None)
+        return None
+
+    async def _is_parent_wrong(self, song: Song, details: CoverDetails) -> bool:
+        """Put a song in doubt whose id belongs to another song; return whether it does."""
+        parent, task_id = details.parent_task_id, details.task_id
+        if parent in (None, song.music_task_id):
+            return False
+        reason = f"cover {task_id} belongs to another song, {parent}"
+        await self.ledger.mark_in_doubt(song.music_task_id, task_id, reason, is_wrong=True)
+        return True
+
+    async def _on_error(self, song: Song, task_id: str, error: KieCoverError) -> None:
+        """Note why there is no cover yet, or that there will be none."""
+        if isinstance(error, _FATAL):
+            self.stop(error)
+        elif isinstance(error, CoverFailedError):
+            if not await self._is_parent_wrong(song, error.details):
+                await self.ledger.mark_failed(task_id, error)
+        elif _is_missing_long(song, error):
+            reason = f"there was no record of cover {task_id} for 24 hours"
+            await self.ledger.mark_in_doubt(song.music_task_id, task_id, reason)
+        elif _is_gone(error) and _was_gone_before(song):
+            await self.ledger.mark_failed(task_id, error)
+        else:
+            # As long as it was waited for so far, so that the time doubles.
+            age = datetime.now(UTC) - song.changed_at
+            delay = _DELAY_IF_GONE if _is_gone(error) else min(max(_FIRST_DELAY, age), _MAX_DELAY)
+            await self.ledger.postpone(song.music_task_id, task_id, delay.total_seconds())
+
+
+def _was_gone_before(song: Song) -> bool:
+    """Return whether saving was tried before, and the song was postponed until now."""
+    was_tried = song.details is not None and song.details.is_success
+    return was_tried and song.due_at is not None and song.due_at <= datetime.now(UTC)
+
+
+def _is_gone(error: KieCoverError) -> bool:
+    return isinstance(error, DownloadError) and error.http_status in _GONE
+
+
+def _is_missing_long(song: Song, error: KieCoverError) -> bool:
+    # A 404 may mean that the base URL is wrong.
+    is_missing = isinstance(error, TaskNotFoundError) and error.code != _NOT_FOUND
+    since = song.claimed_at or song.added_at
+    return is_missing and datetime.now(UTC) - since >= _MISSING_AFTER

@@ -1,0 +1,291 @@
+"""`make_covers`: the jobs of many songs, as one stream of their outcomes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import aclosing, nullcontext
+from datetime import UTC, datetime
+from typing import Any, Self, cast
+
+from attrs import frozen
+
+from kie_cover_async.archive import CoverArchive
+from kie_cover_async.bulk import Pool
+from kie_cover_async.client import CoverClient
+from kie_cover_async.errors import InvalidTaskIdError, KieCoverError, error_class
+from kie_cover_async.ledger import Ledger, Song, SongOutcome, SongState
+from kie_cover_async.models import CoverDetails
+from kie_cover_async.retry import RetryPolicy
+from kie_cover_async.validation import is_one_word, short_repr, validate_number, validate_task_id
+
+from .job import CallbackUrl, SongJob
+
+Songs = Iterable[str] | AsyncIterable[str]
+
+
+@error_class
+class RunStoppedError(KieCoverError):
+    """The API refuses every song, or every poll; nothing was marked as failed because of it.
+
+    `error` says why. `wanted` and `submitted` count the songs that are left in the ledger; songs of
+    the input that were not read yet come on top. Run again when the cause is gone.
+    """
+
+    error: KieCoverError
+    wanted: int
+    submitted: int
+
+    def _summary(self) -> str:
+        left = f"{self.wanted:,} songs are left to submit and {self.submitted:,} to wait for"
+        return f"the run has stopped, and {left}: {self.error}"
+
+
+@frozen
+class _ArchiveImages:
+    _archive: CoverArchive
+
+    async def save(self, client: CoverClient, details: CoverDetails) -> object:
+        return await self._archive.save(client, details)
+
+    async def locate(self, task_id: str) -> tuple[str, ...]:
+        cover = await self._archive.find(task_id)
+        return () if cover is None else tuple(str(image.path) for image in cover.images)
+
+
+class SongQueue:
+    """The songs of one run, each once: submitted ones of the ledger, and those of the input.
+
+    Submitted songs have at most half of the places, as long as the input has more.
+    """
+
+    def __init__(self, job: SongJob, songs: Songs | None, places: int) -> None:
+        self._job = job
+        self._songs = songs
+        self._places = places
+        self._half = max(1, places // 2)
+        self._seen: set[str] = set()
+        self._resumed: set[str] = set()
+        self._has_changed = asyncio.Event()
+
+    async def run(self, music_task_id: str) -> SongOutcome:
+        """Run the job of a song that came from this queue."""
+        try:
+            validate_task_id("songs", music_task_id)
+            return await self._job.run(music_task_id)
+        except InvalidTaskIdError as error:
+            return _rejected(music_task_id, error.with_traceback(None))
+        finally:
+            self._resumed.discard(music_task_id)
+            self._has_changed.set()
+
+    async def draw(self) -> AsyncGenerator[str, None]:
+        """Yield songs; the caller takes the next one when a place is free."""
+        async with aclosing(self._submitted()) as submitted, aclosing(self._wanted()) as wanted:
+            coming = self._take(wanted)
+            try:
+                while self._job.stopped_by is None:
+                    has_more = self._job.submits.stopped_by is None and not _is_end(coming)
+                    song = await self._next_submitted(submitted, has_more=has_more)
+                    if song is None and not has_more:
+                        return
+                    if song is None and coming.done():
+                        song, coming = coming.result(), self._take(wanted)
+                    if song is not None:
+                        yield song
+                    else:
+                        self._has_changed.clear()
+                        await self._has_changed.wait()
+            finally:
+                coming.cancel()
+                await asyncio.wait([coming])
+
+    def _take(self, songs: AsyncGenerator[str, None]) -> asyncio.Task[str | None]:
+        task = asyncio.create_task(_next_of(songs))
+        task.add_done_callback(lambda _: self._has_changed.set())
+        return task
+
+    async def _next_submitted(
+        self, submitted: AsyncGenerator[str, None], *, has_more: bool
+    ) -> str | None:
+        if has_more and len(self._resumed) >= self._half:
+            return None
+        song = await _next_of(submitted)
+        if song is not None:
+            self._resumed.add(song)
+        return song
+
+    async def _submitted(self) -> AsyncGenerator[str, None]:
+        # Images of covers that are due expire first.
+        for due in (True, False):
+            async for song in _pages(self._job.ledger, SongState.SUBMITTED, due=due):
+                if self._is_new(song.music_task_id):
+                    yield song.music_task_id
+
+    async def _wanted(self) -> AsyncGenerator[str, None]:
+        if self._songs is None:
+            async for song in _pages(self._job.ledger, SongState.WANTED):
+                if self._is_new(song.music_task_id):
+                    yield song.music_task_id
+            return
+        async with aclosing(_as_async(self._songs)) as songs:
+            async for music_task_id in songs:
+                if not is_one_word(music_task_id):
+                    yield music_task_id  # its outcome says why
+                elif self._is_new(music_task_id):
+                    await self._job.ledger.want([music_task_id])
+                    yield music_task_id
+
+    def _is_new(self, music_task_id: str) -> bool:
+        is_new = music_task_id not in self._seen
+        self._seen.add(music_task_id)
+        return is_new
+
+
+class SongStream:
+    """The outcomes of many songs, as they come.
+
+    Iterate with `async for`. If the loop may be left early, hold the stream with `async with` or
+    call `aclose()`: no song is claimed any more, waits are cancelled, and submits that were sent
+    get their `submit_timeout`, so that their ids are stored. A dropped stream does the same.
+
+    Nothing starts before the first outcome is requested. A `KieCoverError` about a song is data; an
+    error of the disk, a bug, or the `ClientClosedError` of a client that is closed meanwhile, stops
+    everything and is raised from the iteration.
+    """
+
+    def __init__(self, job: SongJob, songs: Songs | None, places: int) -> None:
+        self._job = job
+        self._is_stop_raised = False
+        queue = SongQueue(job, songs, places)
+        # The pool would wrap a result in a `CoverOutcome`, which is unwrapped below.
+        run = cast("Callable[[str], Any]", queue.run)
+        self._pool = Pool(queue.draw(), run, nullcontext, limit=places, ordered=False)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SongOutcome:
+        try:
+            outcome = await self._pool.take()
+        except StopAsyncIteration:
+            error = self._job.submits.stopped_by
+            if error is None or self._is_stop_raised:
+                raise
+            self._is_stop_raised = True
+            raise await self._stopped(error) from error
+        return cast("SongOutcome", outcome.details)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Claim no more songs, wait for the submits that were sent, and end the stream."""
+        self._is_stop_raised = True
+        await self._pool.aclose()
+
+    def __del__(self) -> None:
+        self._pool.drop()
+
+    async def _stopped(self, error: KieCoverError) -> RunStoppedError:
+        wanted, submitted = [
+            sum([1 async for _ in _pages(self._job.ledger, state)])
+            for state in (SongState.WANTED, SongState.SUBMITTED)
+        ]
+        return RunStoppedError(error=error, wanted=wanted, submitted=submitted)
+
+
+def make_covers(
+    client: CoverClient,
+    archive: CoverArchive,
+    songs: Songs | None = None,
+    *,
+    callback_url: CallbackUrl = None,
+    max_running_jobs: int = 100,
+    timeout: float | None = 900.0,
+    retry: RetryPolicy = RetryPolicy(),
+) -> SongStream:
+    """Make the covers of songs, keep their images, and yield a `SongOutcome` for each song.
+
+    Costs credits. Call it again after a crash at any moment, or an interruption: it continues, and
+    submits no song twice. Several processes may work on the same folder.
+
+    Songs that were submitted before are always finished, those of earlier inputs, too. Songs that
+    are kept, failed or in doubt yield their outcome immediately; `Ledger.settle` ends a doubt.
+
+    Args:
+        client: Submits and polls.
+        archive: Holds the ledger and the images.
+        songs: Ids of songs: any iterable or async iterable, read as the work goes on. `None` is
+            all songs of the ledger that are wanted.
+        callback_url: As in `CoverClient.generate_cover`; or a function that returns the URL for a
+            song's id. The suno route requires one.
+        max_running_jobs: How many songs are submitted and waited for at the same time. The vendor
+            allows about 100 running jobs.
+        timeout: Seconds of each wait, as in `CoverClient.wait_for_cover`. After that the song stays
+            submitted, and the next call waits for it again.
+        retry: How often connecting is tried, and the pauses between the attempts.
+
+    Raises:
+        RunStoppedError: From the iteration, after the songs that were running: no credits are left,
+            the key is refused, or something else prevents every song.
+    """
+    if isinstance(songs, (str, bytes)) or not isinstance(
+        songs, (Iterable, AsyncIterable, type(None))
+    ):
+        raise TypeError(f"songs must be an iterable of ids, not {short_repr(songs)}")
+    validate_number("max_running_jobs", max_running_jobs, at_least=1, whole=True)
+    job = SongJob(
+        client=client,
+        ledger=archive.ledger,
+        images=_ArchiveImages(archive),
+        callback_url=callback_url,
+        timeout=timeout,
+        retry=retry,
+    )
+    return SongStream(job, songs, max_running_jobs)
+
+
+def _rejected(music_task_id: str, error: InvalidTaskIdError) -> SongOutcome:
+    now = datetime.now(UTC)
+    song = Song(
+        music_task_id=music_task_id,
+        position=0,
+        state=SongState.FAILED,
+        reason=str(error),
+        added_at=now,
+        changed_at=now,
+    )
+    return SongOutcome(song=song, error=error)
+
+
+async def _pages(
+    ledger: Ledger, state: SongState, *, due: bool = False
+) -> AsyncGenerator[Song, None]:
+    position = 0
+    while page := await ledger.page(state, after=position, due=due):
+        for song in page:
+            yield song
+        position = page[-1].position
+
+
+async def _as_async(songs: Songs) -> AsyncGenerator[str, None]:
+    if not isinstance(songs, AsyncIterable):
+        for song in songs:
+            yield song
+        return
+    try:
+        async for song in songs:
+            yield song
+    finally:
+        if isinstance(songs, AsyncGenerator):
+            await songs.aclose()
+
+
+async def _next_of(songs: AsyncGenerator[str, None]) -> str | None:
+    return await anext(songs, None)
+
+
+def _is_end(coming: asyncio.Task[str | None]) -> bool:
+    return coming.done() and coming.exception() is None and coming.result() is None
