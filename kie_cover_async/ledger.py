@@ -98,8 +98,11 @@ class SettlementError(ValueError):
     """`Ledger.settle` cannot do this to the song in its present state; nothing was changed."""
 
     def __init__(self, music_task_id: str, reason: str) -> None:
-        super().__init__(f"song {music_task_id} cannot be settled so: {reason}")
+        super().__init__(music_task_id, reason)
         self.music_task_id, self.reason = music_task_id, reason
+
+    def __str__(self) -> str:
+        return f"song {self.music_task_id} cannot be settled so: {self.reason}"
 
 
 class Ledger(Protocol):
@@ -131,7 +134,7 @@ class Ledger(Protocol):
     async def record_id(
         self, music_task_id: str, task_id: str, api: Api, *, is_confirmed: bool = False
     ) -> Song | None:
-        """Store an id of this song, whoever submitted it, and return the song if it is known.
+        """Store an id of this song, from any source, and return the song if it is known.
 
         A song without an id that may succeed becomes submitted. For a song that is submitted or
         kept, another id is added to `other_ids`. An id that is known to have failed or to belong to
@@ -211,5 +214,5 @@ def new_claimant() -> str:
 
 def describe_claimant(claimed_by: str) -> str:
     """Return the host and the process of a claimant for a message."""
-    host, process, _ = claimed_by.rsplit(":", 2)
+    host, _, process = claimed_by.rpartition(":")[0].rpartition(":")
     return f"process {process} on {host}"

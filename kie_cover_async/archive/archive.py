@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from os import PathLike
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from kie_cover_async.descriptors import affordable
+from kie_cover_async.ledger import Api, Song, SongState
 from kie_cover_async.models import RETENTION, CoverDetails
 from kie_cover_async.validation import short_repr, validate_number, validate_task_id
 
@@ -21,12 +22,12 @@ from .export import back_up, export
 from .files import find_problem
 from .models import ArchivedCover, ImageProblem, SavedImage, VerificationReport
 from .saving import Client, ImageSaver
+from .songs import SqliteLedger
 
 T = TypeVar("T")
 
 # Covers. A save waits until the images of so many, two of each, are read.
 _VERIFIED_PER_PAGE = 32
-_MAX_ERROR_LENGTH = 500
 
 
 class CoverArchive:
@@ -76,6 +77,7 @@ class CoverArchive:
         # Each needs a connection and a file.
         self._max_concurrent_downloads = affordable(downloads, "downloads", each=2)
         self._saver: ImageSaver | None = None
+        self._ledger = SqliteLedger(self._query)
 
     def __repr__(self) -> str:
         return f"<CoverArchive {self._folder} {'closed' if self._saver is None else 'open'}>"
@@ -106,13 +108,14 @@ class CoverArchive:
         """The folder that holds the images."""
         return self._folder
 
-    async def add(self, task_ids: Iterable[str]) -> list[str]:
+    async def add(self, task_ids: Iterable[str], *, api: Api | None = None) -> list[str]:
         """Add covers as pending, and return the ids that are new.
 
-        Once this returns, neither a crash nor a power failure loses them.
+        Once this returns, neither a crash nor a power failure loses them. `api` is stored for new
+        ids, and for those of which it was unknown.
         """
         ids = _validate_ids(task_ids)
-        return await self._query(lambda database: covers.add(database, ids))
+        return await self._query(lambda database: covers.add(database, ids, api))
 
     async def save(self, client: Client, details: CoverDetails) -> ArchivedCover:
         """Save all images of this cover, and return its entry in the record.
@@ -150,11 +153,7 @@ class CoverArchive:
         validate_task_id("task_id", task_id)
         if not isinstance(error, Exception):
             raise TypeError(f"error must be an exception, not {short_repr(error)}")
-        details = getattr(error, "details", None)
-        if not isinstance(details, CoverDetails) or details.task_id != task_id:
-            details = None
-        said = f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH]
-        await self._query(lambda database: covers.mark_failed(database, task_id, said, details))
+        await self._query(lambda database: covers.mark_failed(database, task_id, error))
 
     async def mark_pending(self, task_ids: Iterable[str] | None = None) -> list[str]:
         """Make these covers, or all failed ones, pending again; return those that were not."""
@@ -188,6 +187,27 @@ class CoverArchive:
             raise TypeError(f"within must be a timedelta, not {short_repr(within)}")
         found = await self._list(covers.EXPIRING, time.time() + within.total_seconds())
         return sorted(found, key=lambda cover: cover.expires_at or cover.added_at + RETENTION)
+
+    @property
+    def ledger(self) -> SqliteLedger:
+        """The ledger of songs, in the same database as the record of covers."""
+        return self._ledger
+
+    async def songs(self, state: SongState | None = None) -> AsyncIterator[Song]:
+        """Yield all songs, or those in one state, in the order they were added.
+
+        They are read 500 at one moment, and the next ones a little later.
+        """
+        after = 0
+        while page := await self._ledger.page(state, after=after):
+            for song in page:
+                yield song
+            after = page[-1].position
+
+    async def find_song(self, music_task_id: str) -> Song | None:
+        """Return the song, or `None` if the ledger does not have it."""
+        validate_task_id("music_task_id", music_task_id)
+        return await self._ledger.find(music_task_id)
 
     async def verify(self) -> VerificationReport:
         """Read all recorded images, compare them with their hashes, and check the record itself.

@@ -19,6 +19,7 @@ from attrs import define
 
 from kie_cover_async.api import structure_details, unstructure_details
 from kie_cover_async.errors import InvalidResponseError
+from kie_cover_async.ledger import Api
 from kie_cover_async.models import RETENTION, CoverDetails
 from kie_cover_async.validation import is_one_word, short_repr
 
@@ -29,6 +30,7 @@ from .formats import SUFFIXES
 from .models import ArchivedCover, ArchiveState, SavedImage
 
 _ADD = "INSERT OR IGNORE INTO tasks (task_id, state, added_at) VALUES (?, 'pending', ?)"
+_SET_API = "UPDATE tasks SET route = ?, origin = ? WHERE task_id = ? AND route IS NULL"
 _RECORD_DETAILS = """
 INSERT INTO tasks (task_id, state, details, expires_at, added_at) VALUES (?, 'pending', ?, ?, ?)
 ON CONFLICT (task_id) DO UPDATE SET details = excluded.details, expires_at = excluded.expires_at
@@ -57,15 +59,23 @@ EXPIRING: str = f"""
 AND ({PENDING} OR {FAILED} AND expires_at IS NOT NULL)
 """
 
+_MAX_ERROR_LENGTH = 500
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def add(database: ArchiveDatabase, task_ids: Sequence[str]) -> list[str]:
+def add(database: ArchiveDatabase, task_ids: Sequence[str], api: Api | None = None) -> list[str]:
     """Add these as pending, and return those that are new; a power failure does not undo it."""
     # A lost id cannot be found again; everything else follows from the files.
     with database.durable_transaction():
-        now = time.time()
-        return [task_id for task_id in task_ids if database.changes(_ADD, task_id, now)]
+        return [task_id for task_id in task_ids if add_one(database, task_id, api)]
+
+
+def add_one(database: ArchiveDatabase, task_id: str, api: Api | None) -> bool:
+    """Add a cover as pending unless it is known, store its API, and return whether it is new."""
+    is_new = database.changes(_ADD, task_id, time.time())
+    if api is not None:
+        database.execute(_SET_API, api.route, api.origin, task_id)
+    return is_new
 
 
 def record_details(database: ArchiveDatabase, details: CoverDetails) -> None:
@@ -73,7 +83,7 @@ def record_details(database: ArchiveDatabase, details: CoverDetails) -> None:
     expires_at = details.expires_at if details.is_success else None
     seconds = expires_at.timestamp() if expires_at is not None else None
     text = json.dumps(unstructure_details(details), ensure_ascii=False)
-    database.execute(_RECORD_DETAILS, details.task_id, _storable(text), seconds, time.time())
+    database.execute(_RECORD_DETAILS, details.task_id, storable(text), seconds, time.time())
 
 
 def record_image(database: ArchiveDatabase, task_id: str, image: SavedImage) -> None:
@@ -114,12 +124,14 @@ def record_save(
         return cover
 
 
-def mark_failed(
-    database: ArchiveDatabase, task_id: str, error: str, details: CoverDetails | None
-) -> None:
+def mark_failed(database: ArchiveDatabase, task_id: str, error: Exception) -> None:
     """Mark a cover as failed, unless it is saved."""
+    details = getattr(error, "details", None)
+    if not isinstance(details, CoverDetails) or details.task_id != task_id:
+        details = None
+    said = storable(f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])
     with database.transaction():
-        is_marked = database.changes(_MARK_FAILED, task_id, _storable(error), time.time())
+        is_marked = database.changes(_MARK_FAILED, task_id, said, time.time())
         if is_marked and details is not None:
             record_details(database, details)
 
@@ -183,18 +195,19 @@ def _select(database: ArchiveDatabase, which: str, *values: Any) -> list[tuple[i
 
 def parse_cover(row: Sequence[Any], images: tuple[SavedImage, ...]) -> ArchivedCover:
     """Return what a row of `tasks` says, together with its images."""
-    _, task_id, state, details, expires_at, error, added_at = row
-    _require(is_one_word(task_id), task_id, "task_id", task_id)
-    _require(state in get_args(ArchiveState), task_id, "state", state)
-    _require(isinstance(error, (str, type(None))), task_id, "error", error)
+    _, task_id, state, details, expires_at, error, added_at, *api = row
+    require(is_one_word(task_id), task_id, "task_id", task_id)
+    require(state in get_args(ArchiveState), task_id, "state", state)
+    require(isinstance(error, (str, type(None))), task_id, "error", error)
     return ArchivedCover(
         task_id=task_id,
         state=state,
-        details=None if details is None else _parse_details(task_id, details),
+        details=None if details is None else parse_details(task_id, details),
         images=images,
-        added_at=_parse_time(task_id, "added_at", added_at),
-        expires_at=None if expires_at is None else _parse_time(task_id, "expires_at", expires_at),
+        added_at=parse_time(task_id, "added_at", added_at),
+        expires_at=None if expires_at is None else parse_time(task_id, "expires_at", expires_at),
         error=error,
+        api=parse_api(task_id, api),
     )
 
 
@@ -204,42 +217,54 @@ def parse_image(row: tuple[Any, ...], folder: Path) -> SavedImage:
     facts = dict(zip(COLUMNS["files"].split(", ")[1:], row[1:], strict=True))
     for column in ("number", "size", "width", "height"):
         is_count = type(facts[column]) is int and facts[column] >= 1
-        _require(is_count, task_id, column, facts[column])
+        require(is_count, task_id, column, facts[column])
     name, sha256, media_type = facts.pop("name"), facts["sha256"], facts["media_type"]
-    _require(media_type in SUFFIXES, task_id, "media_type", media_type)
+    require(media_type in SUFFIXES, task_id, "media_type", media_type)
     own_name = file_stem(task_id, facts["number"]) + SUFFIXES[media_type]
-    _require(name == own_name, task_id, "name", name)
+    require(name == own_name, task_id, "name", name)
     is_hash = isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
-    _require(is_hash, task_id, "sha256", sha256)
-    _require(isinstance(facts["url"], str), task_id, "url", facts["url"])
+    require(is_hash, task_id, "sha256", sha256)
+    require(isinstance(facts["url"], str), task_id, "url", facts["url"])
     return SavedImage(path=folder / name, **facts)
 
 
-def _parse_details(task_id: str, text: object) -> CoverDetails:
+def parse_api(task_id: str, row: Sequence[Any]) -> Api | None:
+    """Return the API that issued an id, if its columns name one."""
+    route, origin = row
+    for column, value in (("route", route), ("origin", origin)):
+        require(isinstance(value, (str, type(None))), task_id, column, value)
+    return None if route is None or origin is None else Api(route=route, origin=origin)
+
+
+def parse_details(task_id: str, text: object) -> CoverDetails:
+    """Return the details of a cover, which must have its id."""
     try:
         details = structure_details(json.loads(text) if isinstance(text, str) else {})
     except (ValueError, RecursionError, InvalidResponseError):
         raise _bad_value(task_id, "details", text) from None
-    _require(details.task_id == task_id, task_id, "details", text)
+    require(details.task_id == task_id, task_id, "details", text)
     return details
 
 
-def _parse_time(task_id: str, column: str, seconds: object) -> datetime:
+def parse_time(row_id: str, column: str, seconds: object) -> datetime:
+    """Return a time that a row has in seconds since 1970."""
     try:
         return datetime.fromtimestamp(seconds, UTC)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, OSError):
-        raise _bad_value(task_id, column, seconds) from None
+        raise _bad_value(row_id, column, seconds) from None
 
 
-def _require(is_valid: bool, task_id: object, column: str, value: object) -> None:
+def require(is_valid: bool, row_id: object, column: str, value: object) -> None:
+    """Raise `sqlite3.DataError` that names the row and the column, unless the value is valid."""
     if not is_valid:
-        raise _bad_value(task_id, column, value)
+        raise _bad_value(row_id, column, value)
 
 
-def _bad_value(task_id: object, column: str, value: object) -> sqlite3.DataError:
-    return sqlite3.DataError(f"{column} of task {short_repr(task_id)} is {short_repr(value)}")
+def _bad_value(row_id: object, column: str, value: object) -> sqlite3.DataError:
+    return sqlite3.DataError(f"{column} of task {short_repr(row_id)} is {short_repr(value)}")
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """Return the text without lone surrogates."""
     # SQLite takes no lone surrogates, which JSON may hold; within JSON they are parsed back.
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,41 +1,101 @@
 """The archive's database: one SQLite file with its tables, used from one thread.
 
-`covers.py` has the statements on the tables. Several tables can change in one transaction.
+`covers.py` and `songs.py` have the statements on the tables. Several tables can change in one
+transaction.
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from .files import file_identity
-from .locking import BUSY_TIMEOUT, operational_errors
+from .locking import BUSY_TIMEOUT, ClaimantLock, operational_errors
 
 NAME = "covers.sqlite3"
 _FILES = (NAME, f"{NAME}-wal", f"{NAME}-shm")
 
-_VERSION = 1
+_VERSION = 2
+# Seconds since 1970.
+NOW = "(julianday('now') - 2440587.5) * 86400.0"
+# The first id of a song that may still succeed.
+OPEN_ID = """
+    SELECT task_id FROM song_tasks JOIN tasks USING (task_id)
+    WHERE music_task_id = songs.music_task_id AND NOT is_wrong AND tasks.state != 'failed'
+    ORDER BY song_tasks.rowid LIMIT 1
+"""
+# Each creates what is missing. The columns that version 1 lacks are added before.
 _SCHEMA = (
     """
-    CREATE TABLE tasks (
+    CREATE TABLE IF NOT EXISTS tasks (
         place INTEGER PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, state TEXT NOT NULL,
-        details TEXT, expires_at REAL, error TEXT, added_at REAL NOT NULL
+        details TEXT, expires_at REAL, error TEXT, added_at REAL NOT NULL, route TEXT, origin TEXT
     )
     """,
     """
-    CREATE TABLE files (
+    CREATE TABLE IF NOT EXISTS files (
         task_id TEXT NOT NULL, number INTEGER NOT NULL, url TEXT NOT NULL, name TEXT NOT NULL,
         sha256 TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
         width INTEGER NOT NULL, height INTEGER NOT NULL,
         PRIMARY KEY (task_id, number)
     ) WITHOUT ROWID
     """,
+    """
+    CREATE TABLE IF NOT EXISTS songs (
+        position INTEGER PRIMARY KEY, music_task_id TEXT NOT NULL UNIQUE,
+        state TEXT NOT NULL CHECK (
+            state IN ('wanted', 'submitting', 'submitted', 'in_doubt', 'failed', 'kept')
+        ),
+        task_id TEXT, route TEXT, origin TEXT,
+        claimed_by TEXT, claimed_at REAL, attempt INTEGER NOT NULL DEFAULT 0,
+        due_at REAL, reason TEXT, added_at REAL NOT NULL, changed_at REAL NOT NULL,
+        CHECK (task_id IS NOT NULL OR state NOT IN ('submitted', 'kept'))
+    )
+    """,
+    "CREATE INDEX IF NOT EXISTS songs_by_state ON songs (state)",
+    "CREATE INDEX IF NOT EXISTS songs_by_task ON songs (task_id)",
+    # The ids of each song. A wrong one belongs to another song.
+    """
+    CREATE TABLE IF NOT EXISTS song_tasks (
+        music_task_id TEXT NOT NULL, task_id TEXT NOT NULL, is_wrong INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (music_task_id, task_id)
+    )
+    """,
+    "CREATE INDEX IF NOT EXISTS song_tasks_by_task ON song_tasks (task_id)",
+    # A trigger, so that no statement on `tasks` can leave the song behind.
+    f"""
+    CREATE TRIGGER IF NOT EXISTS songs_follow_tasks AFTER UPDATE OF state ON tasks
+    BEGIN
+        UPDATE songs SET state = 'kept', task_id = new.task_id, due_at = NULL, reason = NULL,
+            changed_at = {NOW}
+        WHERE new.state = 'saved' AND state != 'kept' AND music_task_id IN (
+            SELECT music_task_id FROM song_tasks WHERE task_id = new.task_id AND NOT is_wrong
+        );
+        UPDATE songs SET state = 'submitted', due_at = NULL, reason = NULL, changed_at = {NOW}
+        WHERE new.state = 'pending' AND old.state != 'pending'
+            AND task_id = new.task_id AND state IN ('kept', 'failed');
+        UPDATE songs SET state = CASE WHEN ({OPEN_ID}) IS NULL THEN 'failed' ELSE state END,
+            task_id = coalesce(({OPEN_ID}), task_id), due_at = NULL, reason = new.error,
+            changed_at = {NOW}
+        WHERE new.state = 'failed' AND task_id = new.task_id AND state = 'submitted';
+    END
+    """,  # noqa: S608 - constants
 )
 # The columns that are read, by table; a user may have added others.
 COLUMNS = {
-    "tasks": "place, task_id, state, details, expires_at, error, added_at",
+    "tasks": "place, task_id, state, details, expires_at, error, added_at, route, origin",
     "files": "task_id, number, url, name, sha256, size, media_type, width, height",
+    "songs": (
+        "position, music_task_id, state, task_id, route, origin, claimed_by, claimed_at, attempt, "
+        "due_at, reason, added_at, changed_at"
+    ),
+    "song_tasks": "music_task_id, task_id, is_wrong",
+}
+_NEW_COLUMNS = ("route", "origin")
+_VERSION_1 = {
+    "tasks": COLUMNS["tasks"].removesuffix(", route, origin"),
+    "files": COLUMNS["files"],
 }
 
 _ROW_CURE = "copy the file, then correct or delete this row with an SQLite tool"
@@ -90,6 +150,7 @@ class ArchiveDatabase:
 
     def __init__(self, folder: Path) -> None:
         self.folder: Path = folder
+        self.claimant: ClaimantLock = ClaimantLock(folder)
         self._path = folder / NAME
         self._identities: dict[str, tuple[int, int] | None] = {}
         self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None)
@@ -102,8 +163,9 @@ class ArchiveDatabase:
             raise
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and let others know that no claim of this one is in use."""
         self._connection.close()
+        self.claimant.close()
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         """Execute one statement."""
@@ -154,9 +216,9 @@ class ArchiveDatabase:
                 raise sqlite3.OperationalError(f"{said}; {cure}")
 
     def _open(self) -> None:
-        if self._version() == 0:
-            self._create_tables()
-        self._check_tables()
+        if self._version() < _VERSION:
+            self._upgrade()
+        self._check_tables(COLUMNS)
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = NORMAL")
         # This read creates the other files, which stay until the database is closed.
@@ -171,27 +233,33 @@ class ArchiveDatabase:
             raise ValueError(f"{self._path} is another program's database")
         return int(version)
 
-    def _create_tables(self) -> None:
+    def _upgrade(self) -> None:
+        """Create the tables, or those that an earlier version lacks."""
         with self.transaction():
-            # Several processes may have opened a new folder at the same time.
-            if self._version():
+            # Several processes may have opened the folder at the same time.
+            if self._version() == _VERSION:
                 return
             # A dump or a recovery by SQLite's shell has the tables, and lacks the version.
-            if self.execute("SELECT * FROM sqlite_master").fetchone() is None:
-                for statement in _SCHEMA:
-                    self.execute(statement)
-            self._check_tables()
+            if self.execute("SELECT * FROM sqlite_master").fetchone() is not None:
+                self._check_tables(_VERSION_1)
+                for column in self._missing("tasks", _NEW_COLUMNS):
+                    self.execute(f"ALTER TABLE tasks ADD COLUMN {column} TEXT")
+            for statement in _SCHEMA:
+                self.execute(statement)
+            self._check_tables(COLUMNS)
             self.execute(f"PRAGMA user_version = {_VERSION}")
 
-    def _check_tables(self) -> None:
+    def _check_tables(self, columns: dict[str, str]) -> None:
         # The version alone proves nothing: other programs use the same numbers.
-        for table, wanted in COLUMNS.items():
-            columns = {name for _, name, *_ in self.execute(f"PRAGMA table_info({table})")}
-            missing = [name for name in wanted.split(", ") if name not in columns]
-            if missing:
+        for table, wanted in columns.items():
+            if missing := self._missing(table, wanted.split(", ")):
                 said = f"{self._path} is another program's database, or damaged"
                 cure = "give the archive another folder, or replace it with a backup"
                 raise ValueError(f"{said}: {table} has no {', '.join(missing)}; {cure}")
+
+    def _missing(self, table: str, wanted: Iterable[str]) -> list[str]:
+        columns = {name for _, name, *_ in self.execute(f"PRAGMA table_info({table})")}
+        return [name for name in wanted if name not in columns]
 
 
 def _decode(content: bytes) -> str | bytes:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from attrs import field, frozen
 
 from .database import NAME, ArchiveDatabase, database_errors
-from .files import PartFile, remove_part_files, sync_folder
+from .files import PartFile, remove_leftovers, sync_folder
 from .locking import lock_folder, retry_while_locked
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ class ArchiveExecutors:
 
     def _prepare(self) -> None:
         """Clean up and create the database while no other process can see it half done."""
-        remove_part_files(self.folder)
+        remove_leftovers(self.folder)
         self._open_database().close()
 
     def _open_database(self) -> ArchiveDatabase:

@@ -21,7 +21,7 @@ from .models import Problem, SavedImage
 
 # Lower case only: some file systems treat A and a as the same.
 _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
-_PART_NAME = re.compile(r"\.[0-9a-f]{16}\.part")
+_LEFTOVER = re.compile(r"\.(?:[0-9a-f]{16}\.part|claimant-[0-9a-f]{16})")
 
 
 def file_stem(task_id: str, number: int) -> str:
@@ -235,9 +235,9 @@ class PartFile:
             self._file = None
 
 
-def remove_part_files(folder: Path) -> None:
-    """Remove files that other processes left half written; call it only when no others run."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove part files and lock files of ended processes; call it only when no others run."""
     for entry in folder.iterdir():
         # Only files are this package's own.
-        if _PART_NAME.fullmatch(entry.name) and not entry.is_dir():
+        if _LEFTOVER.fullmatch(entry.name) and not entry.is_dir():
             entry.unlink(missing_ok=True)

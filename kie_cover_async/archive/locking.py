@@ -1,4 +1,4 @@
-"""SQLite locks: waiting for another program's lock, and a lock that marks a folder as in use."""
+"""SQLite locks: waiting for another program's, and those of an open folder and of a claimant."""
 
 import logging
 import sqlite3
@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
+
+from kie_cover_async.ledger import new_claimant
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +102,62 @@ def lock_folder(
         retry_while_locked(path, partial(_read, connection), is_wanted)
         stack.pop_all()
     return connection
+
+
+class ClaimantLock:
+    """A lock that shows other processes that this claimant of songs lives.
+
+    Like `lock_folder` it uses SQLite, since Windows has no `flock`, and a forked child would keep
+    one. The file stays empty, and is removed when the lock is closed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.name: str = new_claimant()
+        self._path = _claimant_path(folder, self.name)
+        self._connection: sqlite3.Connection | None = None
+
+    def hold(self) -> None:
+        """Take the lock, if that was not done yet."""
+        if self._connection is not None:
+            return
+        with _lock_file_errors(self._path), ExitStack() as stack:
+            connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            stack.enter_context(closing(connection))
+            # Otherwise the transaction, which is never committed, has a second file.
+            connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute("BEGIN EXCLUSIVE")
+            stack.pop_all()
+        self._connection = connection
+
+    def close(self) -> None:
+        """Release the lock, and remove its file."""
+        if self._connection is not None:
+            self._connection.close()
+            # On Windows, another process may be reading it.
+            with suppress(OSError):
+                self._path.unlink()
+
+
+def is_claimant_alive(folder: Path, claimed_by: str) -> bool:
+    """Return whether a claimant has its lock; remove the file of one that has not."""
+    path = _claimant_path(folder, claimed_by)
+    if not path.exists():
+        return False
+    with _lock_file_errors(path), closing(sqlite3.connect(path, timeout=0)) as connection:
+        try:
+            # A shared lock, so that two processes that check do not take each other for the owner.
+            _read(connection)
+        except sqlite3.OperationalError as error:
+            if not _is_locked(error):
+                raise
+            return True
+    path.unlink(missing_ok=True)
+    return False
+
+
+def _claimant_path(folder: Path, claimed_by: str) -> Path:
+    # Hashed, since the name comes from a row, and may be anything.
+    return folder / f".claimant-{sha256(claimed_by.encode()).hexdigest()[:16]}"
 
 
 def _read(connection: sqlite3.Connection) -> None:

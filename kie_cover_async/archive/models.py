@@ -7,6 +7,7 @@ from typing import Literal
 from attrs import frozen
 
 from kie_cover_async.errors import CoverFailedError, DownloadError, KieCoverError, TaskNotFoundError
+from kie_cover_async.ledger import Api
 from kie_cover_async.models import CoverDetails
 
 ArchiveState = Literal["pending", "saved", "failed"]
@@ -38,8 +39,8 @@ class ArchivedCover:
     """What the archive knows of one cover.
 
     `state` is `pending` until all images are in the folder, then `saved`. `mark_failed` makes it
-    `failed`, and `error` says why. `details` are the last known details of the job. Times are in
-    UTC.
+    `failed`, and `error` says why. `details` are the last known details of the job. `api` is the
+    API that issued the id, if that is known. Times are in UTC.
     """
 
     task_id: str
@@ -49,6 +50,7 @@ class ArchivedCover:
     added_at: datetime
     expires_at: datetime | None
     error: str | None = None
+    api: Api | None = None
 
 
 @frozen(kw_only=True)

@@ -98,7 +98,7 @@ def test_the_tables_are_created_once(tmp_path):
     """A process that found no tables uses those that another process created meanwhile."""
     with closing(ArchiveDatabase(tmp_path)) as first, closing(ArchiveDatabase(tmp_path)) as late:
         add(first, ["a"])
-        late._create_tables()
+        late._upgrade()
         assert find(late, "a").task_id == "a"
 
 

@@ -321,9 +321,9 @@ async def test_a_record_of_a_later_version_is_refused(opened):
     await archive.aclose()
     path = archive.folder / "covers.sqlite3"
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(ValueError, match=re.escape(f"{path} is a record of version 2")):
+    with pytest.raises(ValueError, match=re.escape(f"{path} is a record of version 3")):
         await opened()
 
 
@@ -351,7 +351,7 @@ async def alter(archive, statement):
 
 
 @pytest.mark.parametrize(
-    ("table", "column"), [("tasks", "error"), ("files", "width"), ("files", "url")]
+    ("table", "column"), [("tasks", "details"), ("files", "width"), ("files", "url")]
 )
 async def test_a_record_without_a_column_is_refused(opened, table, column):
     """The error names the file, the table and the column."""

@@ -148,7 +148,7 @@ def with_right_checksums(png: bytes) -> bytes:
 class StoredRows:
     """A record with one cover and its image, of whose rows any column may have any value."""
 
-    TASKS = ("state", "details", "expires_at", "error", "added_at")
+    TASKS = ("state", "details", "expires_at", "error", "added_at", "route", "origin")
     FILES = ("number", "url", "name", "sha256", "size", "media_type", "width", "height")
 
     def __init__(self, folder: Path) -> None:
@@ -184,6 +184,6 @@ class StoredRows:
         self._execute("DELETE FROM tasks")
         self._execute("DELETE FROM files")
         task = ("an-id", "saved", '{"taskId": "an-id"}', 1e9, None, 1e9)
-        self._execute("INSERT INTO tasks VALUES (1, ?, ?, ?, ?, ?, ?)", *task)
+        self._execute("INSERT INTO tasks VALUES (1, ?, ?, ?, ?, ?, ?, NULL, NULL)", *task)
         image = ("an-id", 1, "https://a/b", "an-id-1.png", "0" * 64, 9, "image/png", 3, 2)
         self._execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *image)

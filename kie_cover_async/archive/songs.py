@@ -1,0 +1,327 @@
+"""`SqliteLedger`: the songs in the archive's database.
+
+Its trigger on `tasks` makes a song kept or failed in the transaction that saves or fails its cover.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from kie_cover_async.ledger import Api, Claim, SettlementError, Song, SongState, describe_claimant
+from kie_cover_async.validation import is_one_word, validate_number, validate_task_id
+
+from . import covers
+from .covers import parse_api, parse_details, parse_time, require, storable
+from .database import COLUMNS, NOW, OPEN_ID, ArchiveDatabase
+from .locking import is_claimant_alive
+
+T = TypeVar("T")
+
+_MAX_REASON_LENGTH = 500
+# An id has its API in its own row.
+_SONGS = f"""
+SELECT {", ".join(f"songs.{name}" for name in COLUMNS["songs"].split(", "))},
+    tasks.route, tasks.origin, tasks.details
+FROM songs LEFT JOIN tasks ON tasks.task_id = songs.task_id
+"""  # noqa: S608 - constants, as in all statements here
+_OTHER_IDS = """
+SELECT task_id FROM song_tasks WHERE music_task_id = ? AND task_id IS NOT ? ORDER BY rowid
+"""
+_WANT = f"""
+INSERT OR IGNORE INTO songs (music_task_id, state, added_at, changed_at)
+VALUES (?, 'wanted', {NOW}, {NOW})
+"""  # noqa: S608
+_CLAIM = f"""
+UPDATE songs SET state = 'submitting', route = ?, origin = ?, claimed_by = ?, claimed_at = {NOW},
+    attempt = attempt + 1, reason = NULL, changed_at = {NOW}
+WHERE music_task_id = ? AND state = 'wanted'
+"""  # noqa: S608
+_RELEASE = f"""
+UPDATE songs SET state = ?, reason = ?, changed_at = {NOW}
+WHERE music_task_id = ? AND state = 'submitting' AND claimed_by = ? AND attempt = ?
+"""  # noqa: S608
+_CLAIMANTS = "SELECT DISTINCT claimed_by FROM songs WHERE state = 'submitting'"
+_DOUBT_CLAIMANT = f"""
+UPDATE songs SET state = 'in_doubt', reason = ?, changed_at = {NOW}
+WHERE state = 'submitting' AND claimed_by = ?
+"""  # noqa: S608
+_LINK = "INSERT OR IGNORE INTO song_tasks (music_task_id, task_id) VALUES (?, ?)"
+_CONFIRM_LINK = "UPDATE song_tasks SET is_wrong = 0 WHERE music_task_id = ? AND task_id = ?"
+_CONFIRM_TASK = (
+    "UPDATE tasks SET state = 'pending', error = NULL WHERE task_id = ? AND state = 'failed'"
+)
+_SUBMITTED = f"""
+UPDATE songs SET state = 'submitted', task_id = ?1, due_at = NULL, reason = NULL, changed_at = {NOW}
+WHERE music_task_id = ?2 AND state IN ('wanted', 'submitting', 'in_doubt', 'failed') AND EXISTS (
+    SELECT * FROM song_tasks JOIN tasks USING (task_id)
+    WHERE music_task_id = ?2 AND task_id = ?1 AND NOT is_wrong AND tasks.state != 'failed'
+)
+"""  # noqa: S608
+# The trigger reads the unchanged state again.
+_FOLLOW = "UPDATE tasks SET state = state WHERE task_id = ?"
+_WHERE_SUBMITTED = "WHERE music_task_id = ? AND task_id = ? AND state = 'submitted'"
+_POSTPONE = f"UPDATE songs SET due_at = {NOW} + ? {_WHERE_SUBMITTED}"  # noqa: S608
+_DOUBT = f"""
+UPDATE songs SET state = 'in_doubt', due_at = NULL, reason = ?, changed_at = {NOW}
+{_WHERE_SUBMITTED}
+"""  # noqa: S608
+_MARK_WRONG = "UPDATE song_tasks SET is_wrong = 1 WHERE music_task_id = ? AND task_id = ?"
+_NEXT_ID = f"""
+UPDATE songs SET task_id = ({OPEN_ID}),
+    state = CASE WHEN ({OPEN_ID}) IS NULL THEN 'in_doubt' ELSE 'submitted' END
+WHERE music_task_id = ?
+"""  # noqa: S608
+_SETTLE = f"""
+UPDATE songs SET state = ?, reason = ?, changed_at = {NOW} WHERE music_task_id = ?
+"""  # noqa: S608
+# A wanted song runs on any client, and what is known of its ids is in `song_tasks`.
+_FORGET_ID = "UPDATE songs SET task_id = NULL, route = NULL, origin = NULL WHERE music_task_id = ?"
+
+
+class Query(Protocol):
+    """Runs a function on the database, in its thread."""
+
+    def __call__(self, function: Callable[[ArchiveDatabase], T], /) -> Awaitable[T]:
+        """Return the function's result."""
+
+
+class SqliteLedger:
+    """The `Ledger` of an archive's folder; `CoverArchive.ledger` returns it.
+
+    A claimant is dead if its lock file is unlocked, which the end of its process does.
+    """
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+
+    async def want(self, music_task_ids: Iterable[str]) -> list[str]:
+        """Add songs as wanted; see `Ledger`."""
+        ids = [validate_task_id("music_task_ids", each) for each in music_task_ids]
+
+        def want(database: ArchiveDatabase) -> list[str]:
+            with database.transaction():
+                return [each for each in ids if database.changes(_WANT, each)]
+
+        return await self._query(want)
+
+    async def claim(self, music_task_id: str, api: Api) -> Claim | None:
+        """Make a wanted song submitting; see `Ledger`."""
+
+        def claim(database: ArchiveDatabase) -> Claim | None:
+            database.claimant.hold()
+            name = database.claimant.name
+            with database.durable_transaction():
+                if not database.changes(_CLAIM, api.route, api.origin, name, music_task_id):
+                    return None
+                attempt = _read(database, music_task_id).attempt
+            return Claim(music_task_id=music_task_id, claimed_by=name, attempt=attempt)
+
+        return await self._query(claim)
+
+    async def release(
+        self, claim: Claim, state: SongState = SongState.WANTED, reason: str | None = None
+    ) -> bool:
+        """End a claim without an id; see `Ledger`."""
+        if state not in _RELEASED:
+            raise ValueError(f"state must be one of {', '.join(_RELEASED)}, not {state}")
+        said = None if reason is None else _shorten(reason)
+
+        def release(database: ArchiveDatabase) -> bool:
+            with database.transaction():
+                same_claim = (claim.music_task_id, claim.claimed_by, claim.attempt)
+                is_released = database.changes(_RELEASE, state, said, *same_claim)
+                if is_released and state is SongState.WANTED:
+                    database.execute(_FORGET_ID, claim.music_task_id)
+                return is_released
+
+        return await self._query(release)
+
+    async def record_id(
+        self, music_task_id: str, task_id: str, api: Api, *, is_confirmed: bool = False
+    ) -> Song | None:
+        """Store an id of this song; see `Ledger`."""
+        validate_task_id("task_id", task_id)
+
+        def record(database: ArchiveDatabase) -> Song | None:
+            with database.durable_transaction():
+                if _find(database, music_task_id) is None:
+                    return None
+                _record_id(database, music_task_id, task_id, api, is_confirmed)
+                return _read(database, music_task_id)
+
+        return await self._query(record)
+
+    async def postpone(self, music_task_id: str, task_id: str, delay: float) -> bool:
+        """Make a submitted song due in so many seconds; see `Ledger`."""
+        validate_number("delay", delay, at_least=0)
+        return await self._query(
+            lambda database: database.changes(_POSTPONE, delay, music_task_id, task_id)
+        )
+
+    async def mark_in_doubt(
+        self, music_task_id: str, task_id: str, reason: str, *, is_wrong: bool = False
+    ) -> bool:
+        """Put a song in doubt that is submitted under this id; see `Ledger`."""
+
+        def mark(database: ArchiveDatabase) -> bool:
+            with database.transaction():
+                said = _shorten(reason)
+                is_marked = database.changes(_DOUBT, said, music_task_id, task_id)
+                if is_marked and is_wrong:
+                    database.execute(_MARK_WRONG, music_task_id, task_id)
+                    database.execute(_NEXT_ID, music_task_id)
+                return is_marked
+
+        return await self._query(mark)
+
+    async def mark_failed(self, task_id: str, error: Exception) -> None:
+        """Record that there will be no cover of this id; see `Ledger`."""
+        await self._query(lambda database: covers.mark_failed(database, task_id, error))
+
+    async def keep(self, task_id: str) -> None:
+        """Make a song kept, as saving its cover has done already; see `Ledger`."""
+        await self._query(lambda database: database.changes(_FOLLOW, task_id))
+
+    async def find(self, music_task_id: str) -> Song | None:
+        """Return the song; see `Ledger`."""
+
+        def find(database: ArchiveDatabase) -> Song | None:
+            song = _find(database, music_task_id)
+            if song is None or song.state is not SongState.SUBMITTING:
+                return song
+            _doubt_dead_claims(database)
+            return _read(database, music_task_id)
+
+        return await self._query(find)
+
+    async def page(
+        self, state: SongState | None = None, *, after: int = 0, limit: int = 500, due: bool = False
+    ) -> list[Song]:
+        """Return songs by ascending position; see `Ledger`."""
+        conditions: list[str] = ["position > ?"]
+        values: list[Any] = [after, limit]
+        if state is not None:
+            conditions.append("songs.state = ?")
+            values.insert(1, state)
+        if due:
+            conditions.append(f"coalesce(due_at, 0) <= {NOW}")
+        which = f"WHERE {' AND '.join(conditions)} ORDER BY position LIMIT ?"
+
+        def page(database: ArchiveDatabase) -> list[Song]:
+            _doubt_dead_claims(database)
+            return _select(database, which, *values)
+
+        return await self._query(page)
+
+    async def settle(
+        self,
+        music_task_id: str,
+        *,
+        task_id: str | None = None,
+        api: Api | None = None,
+        submit_again: bool = False,
+        give_up: bool = False,
+    ) -> Song:
+        """Do what a person decided; see `Ledger`."""
+        if [task_id is not None, submit_again, give_up].count(True) != 1:
+            raise TypeError("give one of task_id, submit_again and give_up")
+        if (task_id is None) != (api is None):
+            raise TypeError("api must be given with task_id, and only then")
+
+        def settle(database: ArchiveDatabase) -> Song:
+            _doubt_dead_claims(database)
+            with database.durable_transaction():
+                song = _find(database, music_task_id)
+                if task_id is not None and api is not None:
+                    _require_state(music_task_id, song, _ANY_IDLE)
+                    _record_id(database, music_task_id, task_id, api, is_confirmed=True)
+                elif give_up:
+                    _require_state(music_task_id, song, _GIVEN_UP)
+                    database.execute(_SETTLE, SongState.FAILED, "given up", music_task_id)
+                else:
+                    _require_state(music_task_id, song, _SUBMITTED_AGAIN)
+                    database.execute(_SETTLE, SongState.WANTED, None, music_task_id)
+                    database.execute(_FORGET_ID, music_task_id)
+                return _read(database, music_task_id)
+
+        return await self._query(settle)
+
+
+_RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
+_SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
+_GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
+_ANY_IDLE = {*SongState} - {SongState.SUBMITTING}
+
+
+def _require_state(music_task_id: str, song: Song | None, states: set[SongState]) -> None:
+    if song is None:
+        raise SettlementError(music_task_id, "the ledger does not have it")
+    if song.state is SongState.SUBMITTING:
+        claimant = describe_claimant(str(song.claimed_by))
+        raise SettlementError(
+            music_task_id, f"{claimant} is submitting it; end that process, then settle"
+        )
+    if song.state not in states:
+        raise SettlementError(music_task_id, f"it is {song.state}")
+
+
+def _doubt_dead_claims(database: ArchiveDatabase) -> None:
+    """Put songs in doubt whose claimant has ended without an answer."""
+    for (name,) in database.execute(_CLAIMANTS).fetchall():
+        if name != database.claimant.name and not is_claimant_alive(database.folder, str(name)):
+            said = f"{describe_claimant(str(name))} ended while it submitted the song"
+            database.execute(_DOUBT_CLAIMANT, said, name)
+
+
+def _record_id(
+    database: ArchiveDatabase, music_task_id: str, task_id: str, api: Api, is_confirmed: bool
+) -> None:
+    covers.add_one(database, task_id, api)
+    database.execute(_LINK, music_task_id, task_id)
+    if is_confirmed:
+        database.execute(_CONFIRM_LINK, music_task_id, task_id)
+        database.execute(_CONFIRM_TASK, task_id)
+    database.execute(_SUBMITTED, task_id, music_task_id)
+    # The archive may have saved the cover before it was known to be of this song.
+    database.execute(_FOLLOW, task_id)
+
+
+def _find(database: ArchiveDatabase, music_task_id: str) -> Song | None:
+    return next(iter(_select(database, "WHERE music_task_id = ?", music_task_id)), None)
+
+
+def _read(database: ArchiveDatabase, music_task_id: str) -> Song:
+    [song] = _select(database, "WHERE music_task_id = ?", music_task_id)
+    return song
+
+
+def _select(database: ArchiveDatabase, which: str, *values: Any) -> list[Song]:
+    return [
+        _parse_song(row, database.execute(_OTHER_IDS, row[1], row[3]).fetchall())
+        for row in database.execute(f"{_SONGS} {which}", *values).fetchall()
+    ]
+
+
+def _parse_song(row: Sequence[Any], other_ids: Sequence[tuple[Any]]) -> Song:
+    """Return what a row of `songs` says, with its id's row of `tasks`."""
+    facts = dict(zip(COLUMNS["songs"].split(", "), row, strict=False))
+    song = facts["music_task_id"]
+    require(is_one_word(song), song, "music_task_id", song)
+    for column in ("task_id", "reason", "claimed_by"):
+        is_text = isinstance(facts[column], (str, type(None)))
+        require(is_text, song, column, facts[column])
+    require(type(facts["attempt"]) is int, song, "attempt", facts["attempt"])
+    require(facts["state"] in {*SongState}, song, "state", facts["state"])
+    for column in ("claimed_at", "due_at", "added_at", "changed_at"):
+        if facts[column] is not None:
+            facts[column] = parse_time(song, column, facts[column])
+    own_api, (*task_api, details) = (facts.pop("route"), facts.pop("origin")), row[-3:]
+    return Song(
+        **facts | {"state": SongState(facts["state"])},
+        other_ids=tuple(task_id for (task_id,) in other_ids),
+        api=parse_api(song, task_api) or parse_api(song, own_api),
+        details=None if details is None else parse_details(facts["task_id"], details),
+    )
+
+
+def _shorten(reason: str) -> str:
+    return storable(reason[:_MAX_REASON_LENGTH])

@@ -1,0 +1,33 @@
+"""Use a ledger in another process: `python ledger_process.py MODULE:FUNCTION ARGUMENT ACTION ID…`.
+
+The function opens the ledger, as an async context manager, by the argument. After each action a
+line is printed, and at the end the process stays until its input ends.
+"""
+
+import asyncio
+import sys
+from pkgutil import resolve_name
+
+from kie_cover_async.ledger import Api, Ledger
+
+API = Api(route="market", origin="https://api.example.com")
+
+
+async def act(ledger: Ledger, action: str, song: str) -> None:
+    """Claim the song, and for `record` store the id `task-of-SONG`."""
+    claim = await ledger.claim(song, API)
+    if claim is not None and action == "record":
+        await ledger.record_id(song, f"task-of-{song}", API)
+    print(song if claim is not None else "-", flush=True)  # noqa: T201 - the test reads it
+
+
+async def main(opener: str, argument: str, action: str, *songs: str) -> None:
+    async with resolve_name(opener)(argument) as ledger:
+        for song in songs:
+            await act(ledger, action, song)
+        print("done", flush=True)  # noqa: T201
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
