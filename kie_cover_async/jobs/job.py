@@ -81,7 +81,7 @@ class SongJob:
     callback_url: CallbackUrl = None
     timeout: float | None = 900.0
     retry: RetryPolicy = RetryPolicy()
-    stopped_by: KieCoverError | None = None
+    stopped_by: KieCoverError | None = field(default=None, init=False)
     submits: SubmitState = field(init=False)
 
     def __attrs_post_init__(self) -> None:

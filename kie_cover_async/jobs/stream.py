@@ -40,13 +40,17 @@ class RunStoppedError(KieCoverError):
 
 
 @frozen
-class _ArchiveImages:
+class ArchiveImages:
+    """The images in an archive; see `ImageStore`."""
+
     _archive: CoverArchive
 
     async def save(self, client: CoverClient, details: CoverDetails) -> object:
+        """Keep all images of a cover; this makes its song kept, too."""
         return await self._archive.save(client, details)
 
     async def locate(self, task_id: str) -> tuple[str, ...]:
+        """Return the paths of a cover's images."""
         cover = await self._archive.find(task_id)
         return () if cover is None else tuple(str(image.path) for image in cover.images)
 
@@ -239,7 +243,7 @@ def make_covers(
     job = SongJob(
         client=client,
         ledger=archive.ledger,
-        images=_ArchiveImages(archive),
+        images=ArchiveImages(archive),
         callback_url=callback_url,
         timeout=timeout,
         retry=retry,

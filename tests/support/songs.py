@@ -6,7 +6,8 @@ from typing import Any
 from kie_cover_async import CoverClient
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.emulator import CoverEmulator, Fault
-from kie_cover_async.jobs import RunStoppedError, make_covers
+from kie_cover_async.jobs import RunStoppedError, SongJob, make_covers
+from kie_cover_async.jobs.stream import ArchiveImages
 from kie_cover_async.ledger import SongOutcome
 
 CALLBACK = "https://example.com/covers"
@@ -18,6 +19,16 @@ class Run:
 
     def __init__(self, client: CoverClient, archive: CoverArchive) -> None:
         self.client, self.archive, self.ledger = client, archive, archive.ledger
+
+    def job(self, ledger: Any = None, **settings: Any) -> SongJob:
+        """Return a job on the ledger, or on another one, that the caller runs."""
+        return SongJob(
+            client=self.client,
+            ledger=ledger or self.ledger,
+            images=ArchiveImages(self.archive),
+            callback_url=CALLBACK,
+            **settings,
+        )
 
     def stream(self, songs: Any = None, **settings: Any) -> Any:
         return make_covers(
