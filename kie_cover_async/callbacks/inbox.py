@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -62,6 +63,8 @@ class CallbackInbox:
         self.fallback_poll_interval: float = fallback_poll_interval
         self._recent = RecentCallbacks()
         self._listeners: dict[str, dict[object, Callable[[], object]]] = {}
+        self._unknown_listeners: dict[object, Callable[[str], object]] = {}
+        self._unknown: deque[str] = deque(maxlen=_MAX_IDS)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
@@ -117,6 +120,20 @@ class CallbackInbox:
 
         return unsubscribe
 
+    def subscribe_unknown(self, listener: Callable[[str], object]) -> Callable[[], object]:
+        """Call `listener` with the id of each callback for which there is no other subscription.
+
+        It is also called for those that came when there was no such listener. Return the function
+        that unsubscribes. `make_covers` subscribes by itself.
+        """
+        self._bound_loop()
+        token = object()
+        self._unknown_listeners[token] = listener
+        while self._unknown:
+            listener(self._unknown.popleft())
+
+        return partial(self._unknown_listeners.pop, token, None)
+
     def routes(self, path: str) -> list[web.RouteDef]:
         """Return the routes for `app.add_routes(inbox.routes("/callbacks/…"))` of aiohttp.web.
 
@@ -130,6 +147,12 @@ class CallbackInbox:
         _log.debug("callback for %s: %d are waiting", task_id, len(listeners))
         for listener in listeners:
             listener()
+        if listeners:
+            return
+        for unknown_listener in [*self._unknown_listeners.values()]:
+            unknown_listener(task_id)
+        if not self._unknown_listeners:
+            self._unknown.append(task_id)
 
     def _bound_loop(self) -> asyncio.AbstractEventLoop:
         try:

@@ -72,6 +72,8 @@ class SongJob:
         callback_url: As in `CoverClient.generate_cover`; or a function that returns the URL for a
             song's id.
         timeout: Seconds of one wait for a cover.
+        callback_timeout: Seconds for which a song in doubt is followed, since a callback may name
+            its id; the owner of the job passes callbacks to `confirm`.
         retry: How often connecting is tried, and the pauses between the attempts.
     """
 
@@ -80,6 +82,7 @@ class SongJob:
     images: ImageStore
     callback_url: CallbackUrl = None
     timeout: float | None = 900.0
+    callback_timeout: float = 0.0
     retry: RetryPolicy = RetryPolicy()
     stopped_by: KieCoverError | None = field(default=None, init=False)
     submits: SubmitState = field(init=False)
@@ -100,7 +103,7 @@ class SongJob:
         delay = _FOLLOW_INTERVAL
         while True:
             song = await self.find(music_task_id)
-            if song.state is SongState.SUBMITTING:
+            if self._is_followed(song):
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _MAX_FOLLOW_INTERVAL)
             elif song.state is SongState.WANTED and not (error or self.submits.stopped_by):
@@ -132,6 +135,13 @@ class SongJob:
         """Submit no more songs, and begin no more waits, because of this error."""
         self.stopped_by = self.stopped_by or error
         self.submits.stop(error)
+
+    def _is_followed(self, song: Song) -> bool:
+        """Return whether another process, or a callback, may change the song soon."""
+        is_in_doubt = song.state is SongState.IN_DOUBT and self.stopped_by is None
+        age = (datetime.now(UTC) - song.changed_at).total_seconds()
+        is_expected = is_in_doubt and age < self.callback_timeout
+        return song.state is SongState.SUBMITTING or is_expected
 
     def _can_finish(self, song: Song) -> bool:
         is_ours = song.api in (None, self.client.api)

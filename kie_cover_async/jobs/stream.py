@@ -1,10 +1,11 @@
 """`make_covers`: the jobs of many songs, as one stream of their outcomes."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing, nullcontext
 from datetime import UTC, datetime
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 from attrs import frozen
 
@@ -20,6 +21,11 @@ from kie_cover_async.validation import is_one_word, short_repr, validate_number,
 from .job import CallbackUrl, SongJob
 
 Songs = Iterable[str] | AsyncIterable[str]
+
+_log = logging.getLogger(__name__)
+
+# Seconds. A callback comes when the job has ended, and is repeated if it was not answered.
+_CALLBACK_TIMEOUT = 300.0
 
 
 @error_class
@@ -37,6 +43,13 @@ class RunStoppedError(KieCoverError):
     def _summary(self) -> str:
         left = f"{self.wanted:,} songs are left to submit and {self.submitted:,} to wait for"
         return f"the run has stopped, and {left}: {self.error}"
+
+
+class CallbackSource(Protocol):
+    """Receives callbacks; `kie_cover_async.callbacks.CallbackInbox` is one."""
+
+    def subscribe_unknown(self, listener: Callable[[str], object]) -> Callable[[], object]:
+        """Call the listener with the ids of callbacks that no wait expects."""
 
 
 @frozen
@@ -61,13 +74,18 @@ class SongQueue:
     Submitted songs have at most half of the places, as long as the input has more.
     """
 
-    def __init__(self, job: SongJob, songs: Songs | None, places: int) -> None:
+    def __init__(
+        self, job: SongJob, songs: Songs | None, places: int, inbox: CallbackSource | None
+    ) -> None:
         self._job = job
-        self._songs = songs
-        self._places = places
+        self._songs = _wanted_songs(job.ledger) if songs is None else songs
+        self._inbox = inbox
         self._half = max(1, places // 2)
         self._seen: set[str] = set()
+        self._running: set[str] = set()
         self._resumed: set[str] = set()
+        self._confirming: set[asyncio.Task[None]] = set()
+        self._confirmed: set[str] = set()
         self._has_changed = asyncio.Event()
 
     async def run(self, music_task_id: str) -> SongOutcome:
@@ -78,6 +96,7 @@ class SongQueue:
         except InvalidTaskIdError as error:
             return _rejected(music_task_id, error.with_traceback(None))
         finally:
+            self._running.discard(music_task_id)
             self._resumed.discard(music_task_id)
             self._has_changed.set()
 
@@ -85,22 +104,44 @@ class SongQueue:
         """Yield songs; the caller takes the next one when a place is free."""
         async with aclosing(self._submitted()) as submitted, aclosing(self._wanted()) as wanted:
             coming = self._take(wanted)
+            inbox = self._inbox
+            unsubscribe = inbox and inbox.subscribe_unknown(self._on_callback)
             try:
                 while self._job.stopped_by is None:
+                    self._has_changed.clear()
                     has_more = self._job.submits.stopped_by is None and not _is_end(coming)
                     song = await self._next_submitted(submitted, has_more=has_more)
-                    if song is None and not has_more:
-                        return
-                    if song is None and coming.done():
+                    if song is None and has_more and coming.done():
                         song, coming = coming.result(), self._take(wanted)
                     if song is not None:
+                        self._running.add(song)
                         yield song
-                    else:
-                        self._has_changed.clear()
+                    elif has_more or (inbox and (self._running or self._confirming)):
                         await self._has_changed.wait()
+                    else:
+                        return
             finally:
-                coming.cancel()
-                await asyncio.wait([coming])
+                if unsubscribe:
+                    unsubscribe()
+                for task in (coming, *self._confirming):
+                    task.cancel()
+                await asyncio.wait([coming, *self._confirming])
+
+    def _on_callback(self, task_id: str) -> None:
+        task = asyncio.create_task(self._confirm(task_id))
+        self._confirming.add(task)
+        task.add_done_callback(self._confirming.discard)
+        task.add_done_callback(lambda _: self._has_changed.set())
+
+    async def _confirm(self, task_id: str) -> None:
+        try:
+            song = await self._job.confirm(task_id)
+        except KieCoverError as error:
+            _log.warning("the callback for cover %s could not be confirmed: %s", task_id, error)
+            return
+        if song is not None and song.state is SongState.SUBMITTED:
+            # A job that runs sees the id in the ledger.
+            self._confirmed |= {song.music_task_id} - self._running
 
     def _take(self, songs: AsyncGenerator[str, None]) -> asyncio.Task[str | None]:
         task = asyncio.create_task(_next_of(songs))
@@ -112,7 +153,7 @@ class SongQueue:
     ) -> str | None:
         if has_more and len(self._resumed) >= self._half:
             return None
-        song = await _next_of(submitted)
+        song = self._confirmed.pop() if self._confirmed else await _next_of(submitted)
         if song is not None:
             self._resumed.add(song)
         return song
@@ -125,11 +166,6 @@ class SongQueue:
                     yield song.music_task_id
 
     async def _wanted(self) -> AsyncGenerator[str, None]:
-        if self._songs is None:
-            async for song in _pages(self._job.ledger, SongState.WANTED):
-                if self._is_new(song.music_task_id):
-                    yield song.music_task_id
-            return
         async with aclosing(_as_async(self._songs)) as songs:
             async for music_task_id in songs:
                 if not is_one_word(music_task_id):
@@ -156,10 +192,12 @@ class SongStream:
     everything and is raised from the iteration.
     """
 
-    def __init__(self, job: SongJob, songs: Songs | None, places: int) -> None:
+    def __init__(
+        self, job: SongJob, songs: Songs | None, places: int, inbox: CallbackSource | None
+    ) -> None:
         self._job = job
         self._is_stop_raised = False
-        queue = SongQueue(job, songs, places)
+        queue = SongQueue(job, songs, places, inbox)
         # The pool would wrap a result in a `CoverOutcome`, which is unwrapped below.
         run = cast("Callable[[str], Any]", queue.run)
         self._pool = Pool(queue.draw(), run, nullcontext, limit=places, ordered=False)
@@ -206,6 +244,7 @@ def make_covers(
     songs: Songs | None = None,
     *,
     callback_url: CallbackUrl = None,
+    inbox: CallbackSource | None = None,
     max_running_jobs: int = 100,
     timeout: float | None = 900.0,
     retry: RetryPolicy = RetryPolicy(),
@@ -225,6 +264,8 @@ def make_covers(
             all songs of the ledger that are wanted.
         callback_url: As in `CoverClient.generate_cover`; or a function that returns the URL for a
             song's id. The suno route requires one.
+        inbox: Receives the callbacks. One of an unknown id is polled once, which may end a doubt.
+            A song that is in doubt since less than five minutes is therefore yielded later.
         max_running_jobs: How many songs are submitted and waited for at the same time. The vendor
             allows about 100 running jobs.
         timeout: Seconds of each wait, as in `CoverClient.wait_for_cover`. After that the song stays
@@ -246,9 +287,10 @@ def make_covers(
         images=ArchiveImages(archive),
         callback_url=callback_url,
         timeout=timeout,
+        callback_timeout=0.0 if inbox is None else _CALLBACK_TIMEOUT,
         retry=retry,
     )
-    return SongStream(job, songs, max_running_jobs)
+    return SongStream(job, songs, max_running_jobs, inbox)
 
 
 def _rejected(music_task_id: str, error: InvalidTaskIdError) -> SongOutcome:
@@ -272,6 +314,11 @@ async def _pages(
         for song in page:
             yield song
         position = page[-1].position
+
+
+async def _wanted_songs(ledger: Ledger) -> AsyncGenerator[str, None]:
+    async for song in _pages(ledger, SongState.WANTED):
+        yield song.music_task_id
 
 
 async def _as_async(songs: Songs) -> AsyncGenerator[str, None]:

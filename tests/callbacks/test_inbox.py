@@ -263,3 +263,19 @@ async def test_another_thread_notifies_through_the_loop(inbox):
     await asyncio.to_thread(loop.call_soon_threadsafe, inbox.notify, TASK)
     async with asyncio.timeout(5):
         await told.wait()
+
+
+async def test_callbacks_of_unknown_ids_are_passed_on():
+    """A listener for unknown ids gets those that came before it, and no subscribed ones."""
+    inbox = CallbackInbox()
+    inbox.notify("early")
+    ids = []
+    unsubscribe = inbox.subscribe_unknown(ids.append)
+    inbox.subscribe("known", list)
+    inbox.notify("known")
+    inbox.notify("late")
+    unsubscribe()
+    inbox.notify("later")
+    assert ids == ["early", "late"]
+    inbox.subscribe_unknown(ids.append)
+    assert ids == ["early", "late", "later"]

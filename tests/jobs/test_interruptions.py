@@ -8,6 +8,7 @@ import pytest
 from support.cancellation import CancelledAt, cancel_at_each_await, leaked_state
 from support.songs import CALLBACK, submits
 
+from kie_cover_async import AuthenticationError
 from kie_cover_async.emulator import Fault
 from kie_cover_async.jobs import make_covers, submit
 from kie_cover_async.jobs.submit import SubmitAttempt
@@ -254,3 +255,24 @@ async def test_song_must_be_in_the_ledger(run):
     """A job runs songs of the ledger only."""
     with pytest.raises(LookupError, match="song a is not in the ledger"):
         await run.job().run("a")
+
+
+async def test_song_is_not_claimed_while_an_id_is_not_stored(begin, emulator, monkeypatch):
+    """A submit that was queued when the disk became full is not sent before it has space."""
+    monkeypatch.setattr(submit, "_MIN_PAUSE", 0.05)
+    run = await begin(max_concurrent_submits=1)
+    ledger = Failing(run.ledger, "record_id", 1)
+    await run.ledger.want(["a", "b"])
+    job = run.job(ledger)
+    outcomes = await asyncio.gather(job.run("a"), job.run("b"))
+    assert [each.ok for each in outcomes] == [True, True]
+    assert [each.song.attempt for each in outcomes] == [1, 1]
+    assert submits(emulator) == ["a", "b"]
+
+
+async def test_nothing_is_submitted_after_a_stop(emulator, run):
+    """A submit that begins when the run was stopped returns the error that stopped it."""
+    job = run.job()
+    job.stop(error := AuthenticationError(code=401))
+    assert await job.submits.submit("a", CALLBACK) is error
+    assert not emulator.requests

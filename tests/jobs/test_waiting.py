@@ -99,7 +99,7 @@ async def test_gone_images_are_tried_again_before_the_song_fails(emulator, run, 
 
 async def test_record_that_was_saved_is_not_polled_again(emulator, run):
     """After a download that failed, the next run fetches the image without another poll."""
-    emulator.fault(Fault.answer(500), endpoint="image", count=4)
+    emulator.fault(Fault.answer(500), endpoint="image", rate=1.0)
     task_id = await submitted(run, emulator, script="success")
     assert await run.states() == {"a": "submitted"}
     polls = emulator.poll_count(task_id)

@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from kie_cover_async import CoverClient
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.emulator import CoverEmulator, Fault
@@ -37,25 +39,19 @@ class Run:
 
     async def outcomes(self, songs: Any = None, **settings: Any) -> dict[str, SongOutcome]:
         """Run to the end, and return the outcome of each song; each must have one."""
-        async with asyncio.timeout(30):
-            found = [each async for each in self.stream(songs, **settings)]
-        by_song = {each.song.music_task_id: each for each in found}
-        assert len(by_song) == len(found)
-        return by_song
+        found: dict[str, SongOutcome] = {}
+        await collect(self.stream(songs, **settings), found)
+        return found
 
     async def until_stopped(
         self, songs: Any = None, **settings: Any
     ) -> tuple[RunStoppedError, dict[str, SongOutcome]]:
         """Run until the iteration raises; return the error, and the outcomes before it."""
         stream, found = self.stream(songs, **settings), {}
-        try:
-            async with asyncio.timeout(30):
-                async for each in stream:
-                    found[each.song.music_task_id] = each
-        except RunStoppedError as error:
-            assert [each async for each in stream] == []
-            return error, found
-        raise AssertionError("the run was not stopped")
+        with pytest.raises(RunStoppedError) as caught:
+            await collect(stream, found)
+        assert [each async for each in stream] == []
+        return caught.value, found
 
     async def states(self, songs: Any = None, **settings: Any) -> dict[str, str]:
         """Run to the end, and return the state of each song's outcome."""
@@ -66,6 +62,14 @@ class Run:
         """Return the state of a song in the ledger."""
         found = await self.ledger.find(song)
         return None if found is None else found.state.value
+
+
+async def collect(stream: Any, found: dict[str, SongOutcome]) -> None:
+    """Take all outcomes of a stream, of which each song must have one."""
+    async with asyncio.timeout(30):
+        async for each in stream:
+            assert each.song.music_task_id not in found
+            found[each.song.music_task_id] = each
 
 
 def submits(emulator: CoverEmulator) -> list[str | None]:

@@ -1,0 +1,92 @@
+"""Callbacks to a run: before, after and instead of the answer to a submit."""
+
+import asyncio
+import json
+
+import pytest
+from support.songs import submits
+
+from kie_cover_async.callbacks import CallbackInbox
+from kie_cover_async.emulator import CoverScript, Fault
+from kie_cover_async.jobs import stream
+
+
+@pytest.fixture
+def inbox():
+    return CallbackInbox(fallback_poll_interval=0.05)
+
+
+@pytest.fixture
+async def run(begin, inbox):
+    return await begin(inbox=inbox)
+
+
+def call_back(inbox, task_id):
+    inbox.receive({}, json.dumps({"data": {"taskId": task_id}}))
+
+
+async def test_callback_instead_of_the_answer_ends_the_doubt(emulator, run, inbox, eventually):
+    """A song whose answer was lost is kept in the same run, after one submit."""
+    emulator.fault(Fault.reset(), endpoint="submit")
+    running = asyncio.create_task(run.outcomes(["a"], inbox=inbox))
+    await eventually(lambda: "a" in emulator._service.songs)
+    await asyncio.sleep(0.1)
+    assert await run.state("a") == "in_doubt"
+    call_back(inbox, emulator._service.songs["a"])
+    assert (await running)["a"].ok
+    assert submits(emulator) == ["a"]
+
+
+async def test_callback_before_the_answer_changes_nothing(emulator, run, inbox, eventually):
+    """If the callback overtakes the answer, the song is kept once."""
+    emulator.script_song("a", CoverScript(statuses=["success"]))
+    emulator.fault(Fault.slow(0.3), endpoint="submit")
+    running = asyncio.create_task(run.outcomes(["a"], inbox=inbox))
+    await eventually(lambda: "a" in emulator._service.songs)
+    call_back(inbox, emulator._service.songs["a"])
+    assert (await running)["a"].ok
+    assert submits(emulator) == ["a"]
+
+
+async def test_callback_that_came_before_the_run_is_confirmed(emulator, run, inbox):
+    """A song in doubt that is not in the input is kept if its callback came before the run."""
+    emulator.fault(Fault.reset(), endpoint="submit")
+    assert await run.states(["a"]) == {"a": "in_doubt"}
+    call_back(inbox, emulator._service.songs["a"])
+    assert await run.states(["b"], inbox=inbox) == {"a": "kept", "b": "kept"}
+    assert submits(emulator) == ["a", "b"]
+
+
+async def test_callback_that_cannot_be_confirmed_is_logged(emulator, run, inbox, caplog):
+    """A callback with an id that the API does not know is logged, and ends nothing."""
+    call_back(inbox, "0" * 32)
+    assert await run.states(["a"], inbox=inbox) == {"a": "kept"}
+    assert f"the callback for cover {'0' * 32} could not be confirmed" in caplog.text
+
+
+async def test_callback_for_a_stranger_is_ignored(emulator, run, inbox):
+    """A callback for a song that is not in the ledger changes nothing."""
+    call_back(inbox, emulator.add_job("success", music_task_id="stranger"))
+    assert await run.states(["a"], inbox=inbox) == {"a": "kept"}
+
+
+async def test_doubt_ends_with_its_time(emulator, run, inbox, monkeypatch):
+    """If no callback comes in time, the song is yielded in doubt."""
+    monkeypatch.setattr(stream, "_CALLBACK_TIMEOUT", 0.2)
+    emulator.fault(Fault.reset(accepted=False), endpoint="submit")
+    assert await run.states(["a"], inbox=inbox) == {"a": "in_doubt"}
+
+
+async def test_stream_that_ends_stops_receiving(emulator, run, inbox, eventually):
+    """A run that is left early polls no callback any more."""
+    emulator.script_song("a", CoverScript(end="never"))
+    emulator.fault(Fault.stall(), endpoint="poll", rate=1.0)
+    async with run.stream(["a"], inbox=inbox) as running:
+        waiting = asyncio.ensure_future(anext(running))
+        await eventually(lambda: submits(emulator))
+        call_back(inbox, "0" * 32)
+        await eventually(lambda: emulator.poll_count("0" * 32))
+        waiting.cancel()
+    call_back(inbox, "1" * 32)
+    await asyncio.sleep(0.05)
+    assert emulator.poll_count("1" * 32) == 0
