@@ -17,6 +17,11 @@ from .locking import is_claimant_alive
 T = TypeVar("T")
 
 _MAX_REASON_LENGTH = 500
+# To which states a claim is released, and from which states a person settles a song.
+_RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
+_SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
+_GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
+_ANY_IDLE = {*SongState} - {SongState.SUBMITTING}
 # An id has its API in its own row.
 _SONGS = f"""
 SELECT {", ".join(f"songs.{name}" for name in COLUMNS["songs"].split(", "))},
@@ -245,12 +250,6 @@ class SqliteLedger:
                 return _read(database, music_task_id)
 
         return await self._query(settle)
-
-
-_RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
-_SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
-_GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
-_ANY_IDLE = {*SongState} - {SongState.SUBMITTING}
 
 
 def _require_state(music_task_id: str, song: Song | None, states: set[SongState]) -> None:
