@@ -10,6 +10,7 @@ programs, and `models` has the values.
 from .archive import CoverArchive
 from .database import DamagedRecordError
 from .models import ArchivedCover, ImageProblem, SavedImage, VerificationReport, is_final
+from .songs import SqliteLedger
 
 __all__ = [
     "ArchivedCover",
@@ -17,6 +18,7 @@ __all__ = [
     "DamagedRecordError",
     "ImageProblem",
     "SavedImage",
+    "SqliteLedger",
     "VerificationReport",
     "is_final",
 ]

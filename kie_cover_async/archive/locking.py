@@ -143,10 +143,11 @@ def is_claimant_alive(folder: Path, claimed_by: str) -> bool:
     path = _claimant_path(folder, claimed_by)
     if not path.exists():
         return False
-    with _lock_file_errors(path), closing(sqlite3.connect(path, timeout=0)) as connection:
+    with _lock_file_errors(path):
         try:
-            # A shared lock, so that two processes that check do not take each other for the owner.
-            _read(connection)
+            with closing(sqlite3.connect(path, timeout=0)) as connection:
+                # A shared lock, so that two checks do not take each other for the claimant.
+                _read(connection)
         except sqlite3.OperationalError as error:
             if not _is_locked(error):
                 raise

@@ -17,6 +17,11 @@ from .locking import is_claimant_alive
 T = TypeVar("T")
 
 _MAX_REASON_LENGTH = 500
+# To which states a claim is released, and from which states a person settles a song.
+_RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
+_SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
+_GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
+_ANY_IDLE = {*SongState} - {SongState.SUBMITTING}
 # An id has its API in its own row.
 _SONGS = f"""
 SELECT {", ".join(f"songs.{name}" for name in COLUMNS["songs"].split(", "))},
@@ -35,6 +40,7 @@ UPDATE songs SET state = 'submitting', route = ?, origin = ?, claimed_by = ?, cl
     attempt = attempt + 1, reason = NULL, changed_at = {NOW}
 WHERE music_task_id = ? AND state = 'wanted'
 """  # noqa: S608
+_ATTEMPT = "SELECT attempt FROM songs WHERE music_task_id = ?"
 _RELEASE = f"""
 UPDATE songs SET state = ?, reason = ?, changed_at = {NOW}
 WHERE music_task_id = ? AND state = 'submitting' AND claimed_by = ? AND attempt = ?
@@ -57,7 +63,7 @@ WHERE music_task_id = ?2 AND state IN ('wanted', 'submitting', 'in_doubt', 'fail
 )
 """  # noqa: S608
 # The trigger reads the unchanged state again.
-_FOLLOW = "UPDATE tasks SET state = state WHERE task_id = ?"
+_FOLLOW = "UPDATE tasks SET state = state WHERE task_id = ? AND state = 'saved'"
 _WHERE_SUBMITTED = "WHERE music_task_id = ? AND task_id = ? AND state = 'submitted'"
 _POSTPONE = f"UPDATE songs SET due_at = {NOW} + ? {_WHERE_SUBMITTED}"  # noqa: S608
 _DOUBT = f"""
@@ -112,7 +118,7 @@ class SqliteLedger:
             with database.durable_transaction():
                 if not database.changes(_CLAIM, api.route, api.origin, name, music_task_id):
                     return None
-                attempt = _read(database, music_task_id).attempt
+                [attempt] = database.execute(_ATTEMPT, music_task_id).fetchone()
             return Claim(music_task_id=music_task_id, claimed_by=name, attempt=attempt)
 
         return await self._query(claim)
@@ -143,7 +149,7 @@ class SqliteLedger:
 
         def record(database: ArchiveDatabase) -> Song | None:
             with database.durable_transaction():
-                if _find(database, music_task_id) is None:
+                if database.execute(_ATTEMPT, music_task_id).fetchone() is None:
                     return None
                 _record_id(database, music_task_id, task_id, api, is_confirmed)
                 return _read(database, music_task_id)
@@ -244,12 +250,6 @@ class SqliteLedger:
                 return _read(database, music_task_id)
 
         return await self._query(settle)
-
-
-_RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
-_SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
-_GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
-_ANY_IDLE = {*SongState} - {SongState.SUBMITTING}
 
 
 def _require_state(music_task_id: str, song: Song | None, states: set[SongState]) -> None:

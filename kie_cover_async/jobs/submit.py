@@ -102,7 +102,7 @@ class SubmitState:
                     return await self.ledger.record_id(attempt.music_task_id, task_id, api)
                 except Exception:
                     line = {"song": attempt.music_task_id, "taskId": task_id, "route": api.route}
-                    _log.critical("an id could not be stored: %s", json.dumps(line), exc_info=True)
+                    _log.exception("an id could not be stored: %s", json.dumps(line))
                     if attempt.is_stopped:
                         raise
                 self._unstored.add(attempt)

@@ -144,7 +144,8 @@ async def test_a_full_disk_loses_no_stored_id(archive, ledger):
     stored = []
 
     async def fill():
-        for song in songs:
+        while True:
+            song = songs[len(stored)]
             await ledger.record_id(song, f"task-of-{song}", SUNO)
             stored.append(song)
 

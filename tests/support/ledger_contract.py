@@ -61,10 +61,7 @@ class LedgerContract:
 
         async def start(*arguments: str) -> Process:
             command = (sys.executable, PROCESS, store.opener, store.argument, *arguments)
-            environment = {**os.environ, "PYTHONPATH": str(PROCESS.parents[1])}
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=PIPE, stdout=PIPE, env=environment
-            )
+            process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
             running.append(process)
             return process
 
@@ -371,7 +368,7 @@ class LedgerContract:
         """Three processes claim forty songs at the same time, each song once."""
         songs = [f"{number}" for number in range(40)]
         await ledger.want(songs)
-        processes = [await start("claim", *songs) for _ in range(3)]
+        processes = [await start("record", *songs) for _ in range(3)]
         claims = []
         for process in processes:
             out = [(await process.stdout.readline()).decode().strip() for _ in songs]

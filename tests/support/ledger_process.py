@@ -6,6 +6,7 @@ line is printed, and at the end the process stays until its input ends.
 
 import asyncio
 import sys
+from pathlib import Path
 from pkgutil import resolve_name
 
 from kie_cover_async.ledger import Api, Ledger
@@ -29,5 +30,5 @@ async def main(opener: str, argument: str, action: str, *songs: str) -> None:
         await asyncio.to_thread(sys.stdin.read)
 
 
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+sys.path.append(str(Path(__file__).parents[1]))
+asyncio.run(main(*sys.argv[1:]))

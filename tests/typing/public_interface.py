@@ -39,6 +39,7 @@ from kie_cover_async.events import (
     WaitFinished,
     WaitStarted,
 )
+from kie_cover_async.ledger import Api, Claim, Ledger, Song
 
 
 async def single_calls(client: CoverClient) -> None:
@@ -139,6 +140,10 @@ async def archive_is_typed(archive: CoverArchive, client: CoverClient, cover: Co
         assert_type(image, SavedImage)
         assert_type(image.path, Path)
     assert_type(await archive.find("id"), ArchivedCover | None)
+    assert_type(await archive.find_song("id"), Song | None)
+    ledger: Ledger = archive.ledger
+    assert_type(await ledger.claim("id", Api(route="suno", origin="https://a")), Claim | None)
+    assert_type([song async for song in archive.songs()], list[Song])
     assert_type(is_final(CoverTimeoutError(polls=1, waited=1.0), cover), bool)
 
 
