@@ -139,9 +139,11 @@ class SongQueue:
         except KieCoverError as error:
             _log.warning("the callback for cover %s could not be confirmed: %s", task_id, error)
             return
-        if song is not None and song.state is SongState.SUBMITTED:
-            # A job that runs sees the id in the ledger.
-            self._confirmed |= {song.music_task_id} - self._running
+        # A job that runs sees the id in the ledger.
+        is_idle = song is not None and song.music_task_id not in self._running
+        if song is not None and is_idle and song.state is SongState.SUBMITTED:
+            self._seen.add(song.music_task_id)
+            self._confirmed.add(song.music_task_id)
 
     def _take(self, songs: AsyncGenerator[str, None]) -> asyncio.Task[str | None]:
         task = asyncio.create_task(_next_of(songs))
@@ -255,7 +257,8 @@ def make_covers(
     submits no song twice. Several processes may work on the same folder.
 
     Songs that were submitted before are always finished, those of earlier inputs, too. Songs that
-    are kept, failed or in doubt yield their outcome immediately; `Ledger.settle` ends a doubt.
+    are kept, failed or in doubt yield their outcome immediately; `archive.ledger.settle` ends a
+    doubt. A song has one outcome, and another one only if a callback ends its doubt later.
 
     Args:
         client: Submits and polls.

@@ -207,6 +207,30 @@ async def test_callback_url_is_made_for_each_song(emulator, run):
     assert f'"{CALLBACK}/a"'.encode() in request.body
 
 
+async def test_missing_callback_url_is_an_error_before_anything_is_sent(emulator, begin):
+    """On the suno route a run without a callback URL raises, and its songs stay wanted."""
+    run = await begin(route="suno")
+    with pytest.raises(ValueError, match="callback_url must be given"):
+        await run.outcomes(["a"], callback_url=None)
+    assert not emulator.requests
+    assert await run.state("a") == "wanted"
+
+
+async def test_full_disk_ends_the_run_and_loses_nothing(emulator, run, monkeypatch):
+    """If an image cannot be written, the error is raised, and the next run keeps the song."""
+
+    async def save(*_):
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.archive, "save", save)
+        with pytest.raises(OSError, match="the disk is full"):
+            await run.outcomes(["a"])
+    assert await run.state("a") == "submitted"
+    assert await run.states() == {"a": "kept"}
+    assert submits(emulator) == ["a"]
+
+
 async def test_song_whose_id_another_route_issued_is_reported_and_left(emulator, begin):
     """A run on the market route leaves a song that was submitted on the suno route."""
     run, other = await begin(route="suno"), await begin(route="market")
