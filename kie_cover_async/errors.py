@@ -19,7 +19,8 @@
     ├── CoverFailedError           the job ended in failure
     ├── CoverTimeoutError          also a TimeoutError
     ├── SignatureError
-    └── DownloadError
+    ├── DownloadError
+    └── OtherApiError              the id of a song was issued by another route or origin
 
 Errors hold facts, and their messages are made from the facts. They can be copied and pickled.
 """
@@ -360,3 +361,14 @@ class DownloadError(KieCoverError):
 
     def _summary(self) -> str:
         return f"image not saved: {self.reason}{_requested_delay(self.retry_after)}"
+
+
+@error_class
+class OtherApiError(KieCoverError):
+    """The id of a song was issued by another route or origin; the song stays as it is."""
+
+    route: str
+    origin: str
+
+    def _summary(self) -> str:
+        return f"the id was issued by the {self.route} route of {self.origin}"

@@ -27,6 +27,7 @@ from kie_cover_async import (
     InvalidTaskIdError,
     KieCoverError,
     MaintenanceError,
+    OtherApiError,
     RateLimitedError,
     ServerError,
     SignatureError,
@@ -87,6 +88,10 @@ EXAMPLES = {
     DownloadError: (
         {"reason": "busy", "url": "https://h/a.png", "http_status": 503, "retry_after": 2.5},
         "image not saved: busy (asked to wait 2.5 s)",
+    ),
+    OtherApiError: (
+        {"route": "market", "origin": "https://api.kie.ai"},
+        "the id was issued by the market route of https://api.kie.ai",
     ),
 }
 COMMON = {

@@ -4,12 +4,11 @@
 of the image store. `submit` is one attempt of its submit. `stream` runs many songs.
 """
 
-from .job import ImageStore, OtherApiError, SongJob
+from .job import ImageStore, SongJob
 from .stream import RunStoppedError, SongStream, make_covers
 
 __all__ = [
     "ImageStore",
-    "OtherApiError",
     "RunStoppedError",
     "SongJob",
     "SongStream",

@@ -16,11 +16,11 @@ from kie_cover_async.errors import (
     DownloadError,
     ForbiddenError,
     KieCoverError,
+    OtherApiError,
     RateLimitedError,
     TaskNotFoundError,
-    error_class,
 )
-from kie_cover_async.ledger import Api, Ledger, Song, SongOutcome, SongState
+from kie_cover_async.ledger import Ledger, Song, SongOutcome, SongState
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.retry import RetryPolicy
 
@@ -47,16 +47,6 @@ class ImageStore(Protocol):
 
     async def locate(self, task_id: str) -> tuple[str, ...]:
         """Return where the images of a cover are that were kept."""
-
-
-@error_class
-class OtherApiError(KieCoverError):
-    """The song's id was issued by another route or origin; the song stays as it is."""
-
-    api: Api
-
-    def _summary(self) -> str:
-        return f"the id was issued by the {self.api.route} route of {self.api.origin}"
 
 
 @define(eq=False, kw_only=True)
@@ -154,8 +144,9 @@ class SongJob:
             error = self.submits.stopped_by
         elif error is None and song.state is SongState.SUBMITTED:
             error = self.stopped_by
-            if song.api not in (None, self.client.api):
-                error = OtherApiError(task_id=song.task_id, api=song.api)
+            if song.api is not None and song.api != self.client.api:
+                route, origin = song.api.route, song.api.origin
+                error = OtherApiError(task_id=song.task_id, route=route, origin=origin)
         found = () if song.task_id is None else await self.images.locate(song.task_id)
         return SongOutcome(song=song, images=found, error=error)
 

@@ -12,7 +12,7 @@ from attrs import frozen
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.bulk import Pool
 from kie_cover_async.client import CoverClient
-from kie_cover_async.errors import InvalidTaskIdError, KieCoverError, error_class
+from kie_cover_async.errors import InvalidTaskIdError, KieCoverError
 from kie_cover_async.ledger import Ledger, Song, SongOutcome, SongState
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.retry import RetryPolicy
@@ -28,21 +28,17 @@ _log = logging.getLogger(__name__)
 _CALLBACK_TIMEOUT = 300.0
 
 
-@error_class
-class RunStoppedError(KieCoverError):
+class RunStoppedError(RuntimeError):
     """The API refuses every song, or every poll; nothing was marked as failed because of it.
 
     `error` says why. `wanted` and `submitted` count the songs that are left in the ledger; songs of
     the input that were not read yet come on top. Run again when the cause is gone.
     """
 
-    error: KieCoverError
-    wanted: int
-    submitted: int
-
-    def _summary(self) -> str:
-        left = f"{self.wanted:,} songs are left to submit and {self.submitted:,} to wait for"
-        return f"the run has stopped, and {left}: {self.error}"
+    def __init__(self, error: KieCoverError, wanted: int, submitted: int) -> None:
+        left = f"{wanted:,} songs are left to submit and {submitted:,} to wait for"
+        super().__init__(f"the run has stopped, and {left}: {error}")
+        self.error, self.wanted, self.submitted = error, wanted, submitted
 
 
 class CallbackSource(Protocol):
@@ -237,7 +233,7 @@ class SongStream:
             sum([1 async for _ in _pages(self._job.ledger, state)])
             for state in (SongState.WANTED, SongState.SUBMITTED)
         ]
-        return RunStoppedError(error=error, wanted=wanted, submitted=submitted)
+        return RunStoppedError(error, wanted, submitted)
 
 
 def make_covers(

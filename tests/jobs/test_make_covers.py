@@ -11,9 +11,9 @@ from kie_cover_async import (
     CoverTimeoutError,
     InsufficientCreditsError,
     InvalidTaskIdError,
+    OtherApiError,
 )
 from kie_cover_async.emulator import CoverScript, Fault
-from kie_cover_async.jobs import OtherApiError
 from kie_cover_async.ledger import SongState
 
 SONGS = ["a", "b", "c"]
