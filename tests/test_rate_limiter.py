@@ -1,6 +1,7 @@
 """The rate limiter alone, in virtual time."""
 
 import asyncio
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable
 from itertools import pairwise
@@ -25,8 +26,12 @@ def at(*moments: float):
 
 def most_in_window(moments: list[float], seconds: float) -> int:
     """The largest number of moments within any span that is shorter than this."""
+    ordered = sorted(moments)
     return max(
-        (sum(0 <= moment - start < seconds - 1e-9 for moment in moments) for start in moments),
+        (
+            bisect_left(ordered, start + seconds - 1e-9) - place
+            for place, start in enumerate(ordered)
+        ),
         default=0,
     )
 
