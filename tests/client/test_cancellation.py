@@ -144,7 +144,7 @@ async def interrupted(call, moment, wait):
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 async def test_a_call_can_be_cancelled_anywhere(emulator, connect, call):
-    """Cancelled at any of its awaits, a call leaves nothing, and the next one is answered."""
+    """A call cancelled at any await leaves nothing, and the next call succeeds."""
 
     async def begin(moment, wait):
         async with connect(emulator, **NARROW) as client:
@@ -163,7 +163,9 @@ THREE_POLLS = CoverScript(statuses=["generating", "generating", "success"])
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["the one that leads", "one that joins"])
-async def test_companions_are_not_cancelled_along(emulator, connect, which):
+async def test_cancelling_a_wait_does_not_cancel_those_that_share_its_polls(
+    emulator, connect, which
+):
     """One of three waits that share their polls is cancelled anywhere: the others go on.
 
     That one may be the wait that makes the requests for the others, or one that joined.
@@ -212,7 +214,7 @@ async def polls_of(client, task_ids):
 
 
 async def test_closing_can_be_cancelled_anywhere(emulator, connect):
-    """Cancelled at any of its awaits, closing has closed, and ended what was running."""
+    """If `aclose` is cancelled at any await, the client and its calls still end."""
 
     async def begin(moment, wait):
         client = connect(emulator)

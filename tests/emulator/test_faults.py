@@ -65,7 +65,7 @@ async def test_server_error_by_status(caller):
     assert (status, json.loads(body)["code"]) == (503, 503)
 
 
-async def test_empty_server_error(caller):
+async def test_a_server_error_may_have_no_body(caller):
     """A server error may be an HTTP status without a body."""
     fault = Fault.server_error(in_envelope=False, empty=True)
     status, headers, body = await credit(caller, fault)
@@ -84,7 +84,7 @@ async def test_a_gateway_page_is_html(caller, status):
 @pytest.mark.parametrize(
     ("body", "sent"), [(b"\xff", b"\xff"), ("é", "é".encode()), ({"a": None}, b'{"a":null}')]
 )
-async def test_any_other_answer(caller, body, sent):
+async def test_any_answer_can_be_given(caller, body, sent):
     """Bytes, str or any JSON may be answered, with any status and headers."""
     fault = Fault.answer(403, body, {"X-Odd": "1"})
     status, headers, received = await credit(caller, fault)
@@ -116,7 +116,7 @@ async def test_reset_of_a_get_is_repeated_by_aiohttp(caller):
         await credit(caller)
 
 
-async def test_reset_midway(caller):
+async def test_a_reset_midway_follows_the_headers(caller):
     """A reset midway comes after the headers."""
     caller.emulator.fault(Fault.reset(midway=True))
     async with caller.session.get(caller.emulator.url + CREDIT, headers=KEY) as answer:
@@ -146,7 +146,7 @@ async def test_a_stall_sends_nothing(caller):
     await caller.eventually(lambda: caller.emulator.open_connections == 0)
 
 
-async def test_stall_midway(caller):
+async def test_a_stall_midway_sends_half_the_body(caller):
     """A stall midway comes after the headers and half of the body."""
     caller.emulator.fault(Fault.stall(midway=True))
     url = caller.emulator.url + CREDIT
@@ -164,7 +164,7 @@ async def test_a_slow_answer_is_late(caller):
     assert asyncio.get_running_loop().time() - begin >= 0.05
 
 
-async def test_truncated_json(caller):
+async def test_truncated_json_is_half_the_answer(caller):
     """Truncated JSON is its first half in a complete answer."""
     _, _, body = await credit(caller, Fault.truncated_json())
     assert body == b'{"code":200,"msg":"su'
@@ -208,7 +208,7 @@ def test_removed_field_leaves_no_trace():
     assert Fault.remove("msg").apply_to(answer, 0.0).body == b'{"code":200}'
 
 
-async def test_fault_in_a_script(caller):
+async def test_a_script_may_contain_a_fault(caller):
     """A status may be a fault, which changes the answer to that poll."""
     spoilt = ("success", Fault.replace("data.response.images", "none"))
     task_id = caller.emulator.add_job(CoverScript(statuses=["429", spoilt, "success"]))
@@ -249,7 +249,7 @@ async def test_accepted_although_the_answer_is_lost(caller, fault):
 
 @pytest.mark.parametrize("midway", [False, True])
 @pytest.mark.parametrize("accepted", [False, True])
-async def test_reset_of_generate(caller, midway, accepted):
+async def test_reset_of_a_submit_may_accept_it(caller, midway, accepted):
     """A reset may come before or after the job was created; the next request shows which."""
     caller.emulator.fault(Fault.reset(midway=midway, accepted=accepted))
     with pytest.raises(aiohttp.ClientError):
@@ -257,7 +257,7 @@ async def test_reset_of_generate(caller, midway, accepted):
     assert (await caller.generate("song"))["code"] == (400 if accepted else 200)
 
 
-async def test_stall_of_generate(caller):
+async def test_a_stalled_submit_is_accepted(caller):
     """A stalled submit is accepted as well."""
     caller.emulator.fault(Fault.stall())
     body = {"taskId": "song", "callBackUrl": "x"}
@@ -269,7 +269,7 @@ async def test_stall_of_generate(caller):
 
 
 @pytest.mark.parametrize("fault", [Fault.rate_limited(), Fault.answer(body={"code": 455})])
-async def test_rate_limited_generate_is_not_accepted(caller, fault):
+async def test_a_rate_limited_submit_is_not_accepted(caller, fault):
     """A refused submit creates nothing, so repeating it is free."""
     caller.emulator.fault(fault)
     await caller.generate("song")
@@ -291,7 +291,7 @@ async def test_faults_can_be_cleared(caller):
     assert (await caller.get(CREDIT))["code"] == 200
 
 
-async def test_fault_of_an_unknown_path(caller):
+async def test_faults_without_an_endpoint_affect_any_path(caller):
     """Faults without an endpoint happen on any path."""
     caller.emulator.fault(Fault.server_error())
     assert (await caller.get("/elsewhere"))["code"] == 500
