@@ -370,7 +370,7 @@ class Counted:
 
 
 async def test_an_exhausted_source_is_not_read_again():
-    """A source that has ended is not asked for another id."""
+    """A source that has ended is not read again."""
     source = Counted(10)
     assert len(await ids_of(stream(source, limit=4))) == 10
     assert source.asked == 11

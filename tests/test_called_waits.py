@@ -35,7 +35,7 @@ class WaitHarness:
         self.inbox = CallbackInbox(fallback_poll_interval=fallback_poll_interval)
         self.coalescer = coalescer_of(self.api)
         self.rate_limiter = self.api.rate_limiter
-        self.callbacks_received = 0
+        self.callbacks_sent = 0
 
     def wait(self, *, timeout=900.0, grace=90.0, expects_callback=False, on_update=None) -> Waiter:
         options = WaitOptions(
@@ -57,8 +57,8 @@ class WaitHarness:
             asyncio.get_running_loop().call_at(moment, self._call)
 
     def _call(self) -> None:
-        self.callbacks_received += 1
-        self.inbox.receive({}, {"data": {"taskId": ID}, "msg": str(self.callbacks_received)})
+        self.callbacks_sent += 1
+        self.inbox.receive({}, {"data": {"taskId": ID}, "msg": str(self.callbacks_sent)})
 
     def is_empty(self) -> bool:
         kept = (

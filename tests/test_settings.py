@@ -238,7 +238,7 @@ async def test_a_session_with_credentials_is_rejected():
     assert SECRET not in str(caught.value)
 
 
-class EveryMinute:
+class OneMinuteSchedule:
     def delay(self, age, pressure):
         return 60.0
 
@@ -247,7 +247,7 @@ class NoSchedule:
     delay = 60.0
 
 
-@pytest.mark.parametrize("given", [ExponentialSchedule(), EveryMinute()])
+@pytest.mark.parametrize("given", [ExponentialSchedule(), OneMinuteSchedule()])
 def test_any_object_with_a_delay_is_a_schedule(given):
     """Any object with a method `delay` is a schedule."""
     assert validate_schedule(given) is given
@@ -255,7 +255,8 @@ def test_any_object_with_a_delay_is_a_schedule(given):
 
 
 @pytest.mark.parametrize(
-    "given", [None, 7, NoSchedule(), ExponentialSchedule, EveryMinute, lambda age, pressure: 60.0]
+    "given",
+    [None, 7, NoSchedule(), ExponentialSchedule, OneMinuteSchedule, lambda age, pressure: 60.0],
 )
 def test_an_object_without_a_delay_is_rejected(given):
     """A number, a function or a class is rejected immediately."""

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.virtual_time
 STEADY = ExponentialSchedule(initial_delay=2, factor=1.5, max_delay=15, jitter=0)
 
 
-class Every:
+class FixedInterval:
     """Polls again after as many seconds, whatever the age, and notes what it was asked."""
 
     def __init__(self, seconds: float) -> None:
@@ -57,7 +57,7 @@ class Every:
         return self.seconds
 
 
-class LearningEvery(Every):
+class LearningInterval(FixedInterval):
     """Notes the records from which it is to learn."""
 
     def __init__(self, seconds: float) -> None:
@@ -99,7 +99,7 @@ class WaitHarness:
         options = WaitOptions(
             timeout=timeout,
             not_found_grace=grace,
-            schedule=schedule or Every(5),
+            schedule=schedule or FixedInterval(5),
             retry=CountedRetries(),
             on_update=on_update,
         )
@@ -167,7 +167,7 @@ async def test_the_schedule_gets_the_age_by_the_servers_clock():
     created = record(2, create_time=ScriptedTransport.noon - timedelta(seconds=80))
     ages = []
     for has_clock in (True, False):
-        schedule = Every(2.5)
+        schedule = FixedInterval(2.5)
         harness = WaitHarness(created, has_clock=has_clock)
         began = now()
         await timed_out(harness.wait(timeout=12, schedule=schedule))
@@ -177,7 +177,7 @@ async def test_the_schedule_gets_the_age_by_the_servers_clock():
 
 async def test_the_schedule_sees_the_pressure():
     """The schedule gets the pressure of the rate limiter."""
-    schedule = Every(5)
+    schedule = FixedInterval(5)
     harness = WaitHarness(GENERATING, COVER, rate_limiter=RateLimiter(10), latency=0.05)
     wait = asyncio.create_task(harness.wait(schedule=schedule).run())
     await asyncio.sleep(0)
@@ -190,7 +190,7 @@ async def test_the_schedule_sees_the_pressure():
 async def test_the_last_poll_is_a_second_before_the_deadline():
     """No poll follows it, and the error comes at the deadline."""
     harness = WaitHarness(GENERATING)
-    error = await timed_out(harness.wait(timeout=60, schedule=Every(25)))
+    error = await timed_out(harness.wait(timeout=60, schedule=FixedInterval(25)))
     assert harness.api.polled_at == [0, 25, 50, 59]
     assert (error.polls, error.waited, error.details, now()) == (4, 60, GENERATING, 60)
     assert harness.is_empty()
@@ -206,7 +206,7 @@ async def test_a_short_wait_has_its_last_poll_at_nine_tenths():
 async def test_a_cover_found_by_the_last_poll_is_returned():
     """A cover that is finished at the last poll is returned."""
     harness = WaitHarness(by_time=lambda at: COVER if at > 50 else GENERATING)
-    assert await harness.wait(timeout=60, schedule=Every(50)).run() is COVER
+    assert await harness.wait(timeout=60, schedule=FixedInterval(50)).run() is COVER
     assert now() == 59
 
 
@@ -222,8 +222,8 @@ HARD = {
     "success without images": ([BARE], 0, {}),
     "an unknown flag": ([UNHEARD_OF], 0, {}),
     "a slow on_update": ([GENERATING], 0, {"on_update": Updates(1000)}),
-    "a schedule that never rests": ([GENERATING], 0.01, {"schedule": Every(0)}),
-    "a schedule that rests too long": ([GENERATING], 0, {"schedule": Every(1e9)}),
+    "a schedule that never rests": ([GENERATING], 0.01, {"schedule": FixedInterval(0)}),
+    "a schedule that rests too long": ([GENERATING], 0, {"schedule": FixedInterval(1e9)}),
 }
 
 
@@ -268,7 +268,7 @@ async def test_without_a_timeout_a_wait_has_no_deadline():
     """Without a timeout a wait continues until the job ends."""
     month = 30 * 86400
     harness = WaitHarness(by_time=lambda at: COVER if at >= month else GENERATING)
-    assert await harness.wait(timeout=None, schedule=Every(86400)).run() is COVER
+    assert await harness.wait(timeout=None, schedule=FixedInterval(86400)).run() is COVER
     assert now() == month
 
 
@@ -470,7 +470,7 @@ async def test_a_first_poll_does_not_overtake_polls_that_were_due_before():
     api = FakeTransport(answer, RateLimiter(1))
     coalescer = coalescer_of(api)
     options = WaitOptions(
-        timeout=None, not_found_grace=90, schedule=Every(5), retry=CountedRetries()
+        timeout=None, not_found_grace=90, schedule=FixedInterval(5), retry=CountedRetries()
     )
 
     async def wait_from(moment: float, task_id: str) -> None:
@@ -530,7 +530,7 @@ async def test_an_error_of_an_async_on_update_ends_its_wait():
 async def test_an_invalid_interval_ends_the_wait(interval):
     """An interval that is not a number of seconds ends that wait; the error names the schedule."""
     harness = WaitHarness(GENERATING, COVER)
-    waits = [harness.wait(schedule=Every(interval)), harness.wait()]
+    waits = [harness.wait(schedule=FixedInterval(interval)), harness.wait()]
     error, cover = await asyncio.gather(*[wait.run() for wait in waits], return_exceptions=True)
     assert isinstance(error, (ValueError, TypeError))
     assert "schedule.delay() must be" in str(error)
@@ -551,7 +551,7 @@ async def test_an_invalid_interval_ends_the_wait(interval):
 )
 async def test_a_learning_schedule_gets_each_final_record_once(replies, learned):
     """A learning schedule gets each record that ended a wait, once."""
-    schedule = LearningEvery(5)
+    schedule = LearningInterval(5)
     wait = WaitHarness(*replies).wait(schedule=schedule, timeout=60)
     await asyncio.gather(wait.run(), return_exceptions=True)
     assert schedule.learned == learned
@@ -560,7 +560,7 @@ async def test_a_learning_schedule_gets_each_final_record_once(replies, learned)
 async def test_a_failing_learn_does_not_lose_the_cover(caplog):
     """The schedule's error is logged, and the cover is returned."""
 
-    class FailingSchedule(Every):
+    class FailingSchedule(FixedInterval):
         def learn(self, details: object) -> None:
             raise ZeroDivisionError
 
@@ -574,7 +574,7 @@ async def test_a_wait_uses_the_polls_of_other_callers():
     """A wait gets each result for its id, and ends when one has the cover."""
     harness = WaitHarness(GENERATING, GENERATING, COVER)
     updates = Updates()
-    wait = asyncio.create_task(harness.wait(schedule=Every(100), on_update=updates).run())
+    wait = asyncio.create_task(harness.wait(schedule=FixedInterval(100), on_update=updates).run())
     for moment in (3, 4):
         await asyncio.sleep(moment)
         await harness.coalescer.poll(ID)
@@ -590,12 +590,12 @@ async def test_ten_waits_for_one_id_share_polls():
         return COVER if at >= 61 else GENERATING
 
     alone = WaitHarness(by_time=by_time, latency=0.5)
-    await alone.wait(schedule=Every(5)).run()
+    await alone.wait(schedule=FixedInterval(5)).run()
     began = now()
     harness = WaitHarness(by_time=lambda at: by_time(at - began), latency=0.5)
     timeouts = [None, 900, 20, 300, 33, 80, 70, 900, 900, 900]
     waits = [
-        asyncio.create_task(harness.wait(timeout=timeout, schedule=Every(5 + i)).run())
+        asyncio.create_task(harness.wait(timeout=timeout, schedule=FixedInterval(5 + i)).run())
         for i, timeout in enumerate(timeouts)
     ]
     results = await asyncio.gather(*waits, return_exceptions=True)
@@ -702,7 +702,7 @@ async def test_polls_and_changes_are_events():
 async def test_each_wait_is_a_distinct_key():
     """An observer can use waits as keys, whatever their schedules are."""
 
-    class Unhashable(Every):
+    class Unhashable(FixedInterval):
         __hash__ = None
 
     events: list[CoverPolled] = []

@@ -28,7 +28,7 @@ FAULTS = [
 ]
 
 
-async def from_afar(task_ids):
+async def async_ids(task_ids):
     for task_id in task_ids:
         await asyncio.sleep(0)
         yield task_id
@@ -54,7 +54,7 @@ def tasks():
     return [task for task in asyncio.all_tasks() if "Pool." in task.get_coro().__qualname__]
 
 
-@pytest.mark.parametrize("source", [list, iter, from_afar])
+@pytest.mark.parametrize("source", [list, iter, async_ids])
 async def test_each_id_is_polled_once(emulator, client, source):
     """Each id has its outcome after one poll, whatever its state."""
     done = [emulator.add_job(age=60) for _ in range(100)]
@@ -222,7 +222,7 @@ async def test_outcomes_before_closing_are_not_lost(emulator, client):
 async def test_a_bulk_call_of_a_closed_client_raises(emulator, client):
     """The first outcome is the error, and nothing is sent."""
     await client.aclose()
-    for outcomes in (client.check_covers(["a"]), client.wait_for_covers(from_afar(["a"]))):
+    for outcomes in (client.check_covers(["a"]), client.wait_for_covers(async_ids(["a"]))):
         with pytest.raises(ClientClosedError):
             await anext(outcomes)
     assert emulator.requests == []

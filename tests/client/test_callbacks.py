@@ -106,7 +106,7 @@ def test_an_inbox_of_another_event_loop_is_rejected_before_paying():
 
 
 def test_a_rejected_client_does_not_bind_its_inbox():
-    """A client that is refused in a second loop leaves its inbox to the first one."""
+    """A client that is rejected in a second loop leaves its inbox to the first one."""
     inbox = CallbackInbox()
 
     async def notify():

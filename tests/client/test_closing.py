@@ -174,7 +174,7 @@ async def test_on_update_may_close_the_client(
 async def test_closing_ends_a_wait_whose_on_update_ignores_cancellation(
     emulator, client, eventually
 ):
-    """A wait whose listener keeps the end to itself makes no request any more, and ends."""
+    """A wait whose `on_update` ignores the cancellation sends no request and ends."""
     task_id = emulator.add_job(CoverScript(end="never"))
 
     async def swallow(_):
@@ -217,7 +217,7 @@ async def test_two_on_updates_may_close_the_client(emulator, client, eventually)
 
 
 async def test_on_update_may_await_a_task_that_closes(emulator, client, eventually):
-    """A listener that awaits the closing in another task is ended by it, the session closed."""
+    """An `on_update` that awaits such a task is ended, and the session is closed."""
 
     async def close(_):
         await asyncio.gather(client.aclose())
@@ -274,7 +274,7 @@ async def test_cancelled_closing_closes_the_session(emulator, client, eventually
 
 
 async def test_a_cancellation_during_closing_stays_a_cancellation(emulator, client, eventually):
-    """A cancellation from outside is not turned into anything else by closing."""
+    """Closing does not replace a cancellation from outside by its own error."""
     task_id = emulator.add_job(CoverScript(end="never"))
     wait = asyncio.create_task(client.wait_for_cover(task_id))
     await eventually(lambda: emulator.poll_count(task_id))
@@ -318,7 +318,7 @@ def test_another_event_loop_is_rejected(call):
 
 
 def test_a_module_level_rate_limiter_serves_several_event_loops():
-    """A rate limiter that is kept in a module serves one `asyncio.run` after the other."""
+    """A rate limiter in a module serves one `asyncio.run` after another."""
     rate_limiter = RateLimiter(1000)
     asyncio.run(credits_with(rate_limiter))
     asyncio.run(credits_with(rate_limiter))
@@ -328,7 +328,7 @@ def test_a_module_level_rate_limiter_serves_several_event_loops():
     ("name", "verb"), [("rate_limiter", "get_credits"), ("submit_rate_limiter", "generate_cover")]
 )
 def test_a_rate_limiter_is_rejected_on_two_open_event_loops(name, verb):
-    """While its event loop is open, a call in another one says so, and nothing is sent."""
+    """While its loop is open, a call in another one raises and sends nothing."""
     limiter = RateLimiter(1000)
 
     async def use(emulator):

@@ -24,7 +24,7 @@ async def whole(body):
     return b"".join([piece async for piece in body])
 
 
-async def an_image_of(emulator, client, **script):
+async def get_image_url(emulator, client, **script):
     task_id = emulator.add_job(CoverScript(statuses=["success"], images=1, **script))
     [url] = (await client.get_cover_details(task_id)).images
     emulator.requests.clear()
@@ -37,7 +37,7 @@ def redirect(location, status=302):
 
 @pytest.fixture
 async def image(emulator, client):
-    return await an_image_of(emulator, client)
+    return await get_image_url(emulator, client)
 
 
 async def test_an_image_is_downloaded_without_the_key(emulator, client, image):
@@ -52,7 +52,7 @@ async def test_an_image_is_downloaded_without_the_key(emulator, client, image):
 async def test_downloads_use_no_slot_of_the_rate_limiter(emulator, connect):
     """Downloads run even while the rate limiter is paused."""
     client = connect(emulator, rate_limiter=RateLimiter(1, per=0.05))
-    image = await an_image_of(emulator, client)
+    image = await get_image_url(emulator, client)
     client.rate_limiter.pause(60)
     async with asyncio.timeout(2):
         await client.downloader.fetch(image, whole)
@@ -62,7 +62,7 @@ async def test_an_external_session_is_not_used(emulator, connect, make_session, 
     """Headers and proxies of an external session do not affect downloads."""
     session = make_session(headers={"X-Mine": "1"}, cookies={"mine": "1"})
     client = connect(emulator, session=session)
-    image = await an_image_of(emulator, client)
+    image = await get_image_url(emulator, client)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     await client.downloader.fetch(image, whole)
     assert not {"X-Mine", "Cookie"}.intersection(emulator.requests[0].headers)
@@ -119,7 +119,7 @@ async def test_a_download_waits_for_the_retry_after(
     instant_time, emulator, client, status, as_date
 ):
     """API calls continue in the meantime."""
-    image = await an_image_of(emulator, client)
+    image = await get_image_url(emulator, client)
     asking = Fault.rate_limited(in_body=False, retry_after=100, as_date=as_date)
     emulator.fault(
         evolve(asking, replacement=evolve(asking.replacement, status=status)), endpoint="image"
@@ -133,7 +133,7 @@ async def test_a_download_waits_for_the_retry_after(
 
 
 async def test_a_long_retry_after_ends_a_download(emulator, client, image):
-    """If the host asks for more than the longest pause, the download ends immediately."""
+    """A download ends immediately if the host asks for more than the longest pause."""
     emulator.fault(Fault.answer(503, b"", {"Retry-After": "600"}), endpoint="image")
     with pytest.raises(DownloadError, match=r"answered 503 \(asked to wait 600 s\)") as caught:
         await client.downloader.fetch(image, whole)
@@ -149,7 +149,7 @@ SILENCES = {"from the first": (False, "no answer within"), "midway": (True, "not
 async def test_silence_ends_a_download(emulator, connect, midway, reason):
     """A download without data for the request timeout ends."""
     client = connect(emulator, request_timeout=0.1)
-    image = await an_image_of(emulator, client)
+    image = await get_image_url(emulator, client)
     emulator.fault(Fault.stall(midway=midway), endpoint="image", rate=1.0)
     with pytest.raises(DownloadError, match=rf"{reason} 0\.1 s"):
         await client.downloader.fetch(image, whole)
@@ -294,13 +294,13 @@ async def test_an_invalid_redirect_is_an_error(emulator, client, image, location
 
 
 async def test_a_redirect_without_a_location_is_an_error(emulator, client, image):
-    """It leads to itself, and so comes to an end."""
+    """It redirects to itself until the maximum number of redirects."""
     emulator.fault(Fault.answer(302), endpoint="image", rate=1.0)
     with pytest.raises(DownloadError, match="redirects"):
         await client.downloader.fetch(image, whole)
 
 
-class Names(aiohttp.abc.AbstractResolver):
+class FixedResolver(aiohttp.abc.AbstractResolver):
     """Knows one host, at these addresses."""
 
     def __init__(self, *addresses):
@@ -330,7 +330,7 @@ class Names(aiohttp.abc.AbstractResolver):
 )
 async def test_a_name_of_a_private_address_is_rejected(client, monkeypatch, addresses):
     """The address decides, whatever the name looks like."""
-    monkeypatch.setattr(aiohttp.connector, "DefaultResolver", lambda **_: Names(*addresses))
+    monkeypatch.setattr(aiohttp.connector, "DefaultResolver", lambda **_: FixedResolver(*addresses))
     with pytest.raises(DownloadError, match="no public address") as caught:
         await client.downloader.fetch("https://example.com/a.png", whole)
     assert not caught.value.retryable
@@ -352,7 +352,9 @@ async def test_fake_address_of_an_allowed_network_is_connected_to(connect, monke
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(Path(__file__).with_name("another.example.pem"))
     proxy = await stack.enter_async_context(RawPeer([[REQUEST]], tls=tls))
-    monkeypatch.setattr(aiohttp.connector, "DefaultResolver", lambda **_: Names("127.0.0.1"))
+    monkeypatch.setattr(
+        aiohttp.connector, "DefaultResolver", lambda **_: FixedResolver("127.0.0.1")
+    )
     client = connect(proxy, allow_image_networks=["127.0.0.0/8"])
     url = f"https://example.com:{URL(proxy.url).port}/a.png"
     with pytest.raises(DownloadError, match="does not trust the host's certificate") as caught:

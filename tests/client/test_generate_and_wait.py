@@ -76,7 +76,7 @@ async def test_an_existing_cover_is_waited_for(emulate, connect, code):
 
 @pytest.mark.parametrize("code", ["400", "409"])
 async def test_an_existing_cover_without_an_id_is_an_error(emulate, connect, code):
-    """Where the API keeps the id to itself the error is raised, and says there is none."""
+    """If the API does not return the existing id, the error says so."""
     emulator = await emulate(duplicates=code, duplicate_reveals_task_id=False)
     task_id = emulator.add_job(music_task_id="song")
     with pytest.raises(CoverAlreadyExistsError) as caught:
@@ -142,7 +142,7 @@ async def test_closing_before_the_wait_keeps_the_id(emulator, client):
 
 
 async def test_an_error_of_on_update_keeps_its_own_id(emulator, client):
-    """An error about another cover, raised by `on_update`, is not renamed: ours is in a note."""
+    """An error of another cover keeps its id; a note has the id of this one."""
     noted = []
 
     def fail(_):
@@ -178,7 +178,7 @@ def fail(_):
     ids=["on_update", "schedule"],
 )
 async def test_a_bug_of_a_hook_has_a_note_with_the_id(emulator, client, faulty, error):
-    """What a function of the caller's raises has the id of what was paid for in a note."""
+    """An error of the caller's function has a note with the id that was paid for."""
     noted = []
     with pytest.raises(error) as caught:
         await client.generate_and_wait(
@@ -201,7 +201,7 @@ async def test_an_error_of_on_task_id_has_a_note_with_the_id(client):
 
 
 async def test_a_callers_timeout_has_a_note_with_the_id(emulator, client):
-    """Who loses patience finds the id on the cancellation that hangs on the timeout."""
+    """The cancellation that caused the TimeoutError has the id."""
     noted = []
     emulator.script_song("song", CoverScript(end="never"))
     with pytest.raises(TimeoutError) as caught:

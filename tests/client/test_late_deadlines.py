@@ -154,7 +154,7 @@ LAST_POLLS = {
 
 @pytest.mark.parametrize(("said", "error"), LAST_POLLS.values(), ids=LAST_POLLS)
 async def test_the_poll_after_a_blocked_loop_ends_the_wait(play, connect, said, error):
-    """Whatever that poll brings ends the wait, at the latest after the time of one request."""
+    """Any result of that poll ends the wait, within the request timeout."""
     peer = await play([GENERATING, BLOCK, REQUEST, said, SILENCE])
     client = connect(peer, schedule=Never(), request_timeout=SHORT)
     loop = asyncio.get_running_loop()
@@ -169,7 +169,7 @@ async def test_the_poll_after_a_blocked_loop_ends_the_wait(play, connect, said, 
 async def test_the_poll_after_a_blocked_loop_queues_at_most_one_request_timeout(
     instant_time, play, connect
 ):
-    """If the poll cannot be sent in the time of one request, the wait ends without it."""
+    """If the poll is not sent within the request timeout, the wait ends without it."""
     peer = await play([GENERATING, FREEZE, SILENCE])
     client = connect(peer, schedule=Never(), request_timeout=5.0)
     with pytest.raises(CoverTimeoutError) as caught:
@@ -219,7 +219,7 @@ GRACES = {
 
 @pytest.mark.parametrize("script", GRACES.values(), ids=GRACES)
 async def test_a_grace_does_not_end_without_a_recent_poll(instant_time, play, connect, script):
-    """An answer that was old when it was read does not end a wait; the next one is the cover."""
+    """An outdated answer does not end a wait; the next poll finds the cover."""
     peer = await play([*script, FREEZE, REQUEST, DONE, SILENCE])
     client = connect(peer)
     assert (await client.wait_for_cover("task", not_found_grace=30.0)).is_success
@@ -249,14 +249,14 @@ DOWNLOADS = {
 
 @pytest.mark.parametrize("script", DOWNLOADS.values(), ids=DOWNLOADS)
 async def test_a_download_reads_what_is_in_the_socket(play, connect, script):
-    """An image that came while the loop was blocked is there, and not too slow either."""
+    """An image that arrived while the loop was blocked is complete, not too slow."""
     peer = await play(script)
     client = connect(peer, retry=ONCE, request_timeout=SHORT)
     assert set(await client.downloader.fetch(peer.url, whole)) == set(IMAGE)
 
 
 async def test_a_download_without_data_ends_after_a_late_deadline(play, connect):
-    """If nothing came while the loop was blocked, the download ends little later."""
+    """If nothing arrived while the loop was blocked, the download ends soon after."""
     peer = await play([answer(IMAGE)[:-20], BLOCK, SILENCE])
     client = connect(peer, retry=ONCE, request_timeout=SHORT)
     with pytest.raises(DownloadError, match=r"nothing came for 0\.15 s"):

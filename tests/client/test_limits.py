@@ -110,7 +110,7 @@ async def test_a_hundred_songs_from_the_submit_to_the_cover(
 @pytest.mark.cover_emulator(limits=Limits())
 @pytest.mark.cover_client(rate_limiter=RateLimiter(20), submit_rate_limiter=RateLimiter(40, per=10))
 async def test_a_client_above_the_limit_is_refused(instant_time, cover_emulator, cover_client):
-    """So the emulator's window is what the tests above say; its refusals pause, and all goes well.
+    """This shows that the emulator enforces the limit; after a pause all succeed.
 
     Polls and submits are refused each by a window of their own.
     """
@@ -194,7 +194,7 @@ async def test_a_refused_poll_pauses_polls_only(
 
 
 async def test_a_submit_does_not_queue_behind_polls(instant_time, cover_emulator, cover_client):
-    """Two hundred checks have all the places and slots of polls for more than twenty seconds."""
+    """Two hundred checks, which take over twenty seconds, delay no submit."""
     ids = [cover_emulator.add_job() for _ in range(200)]
     checks = await begun(*[cover_client.get_cover_details(task_id) for task_id in ids])
     assert cover_client.rate_limiter.queued == 100
@@ -203,7 +203,7 @@ async def test_a_submit_does_not_queue_behind_polls(instant_time, cover_emulator
 
 
 async def test_a_poll_does_not_queue_behind_submits(instant_time, cover_emulator, cover_client):
-    """A hundred songs have all the places and slots of submits for most of a minute."""
+    """A hundred submits, which take most of a minute, delay no poll."""
     task_id = cover_emulator.add_job()
     submits = await begun(*[submit(cover_client, number) for number in range(100)])
     calls = [cover_client.get_credits(), cover_client.get_cover_details(task_id)]
@@ -217,7 +217,7 @@ async def test_a_poll_does_not_queue_behind_submits(instant_time, cover_emulator
 async def test_each_kind_has_its_own_request_slots(
     instant_time, cover_emulator, cover_client, stalled, free
 ):
-    """A request that gets no answer keeps its place, and no request of the other kind waits."""
+    """A request without an answer delays no request of the other kind."""
     cover_emulator.fault(Fault.stall(), endpoint=stalled)
     task_id = cover_emulator.add_job()
     calls = {
@@ -326,7 +326,7 @@ LIMITERS = {"rate_limiter": RateLimiter(2), "submit_rate_limiter": RateLimiter(2
 
 @pytest.mark.parametrize("schedule", [ExponentialSchedule(), AdaptiveSchedule()])
 def test_module_level_limiters_serve_several_event_loops(schedule):
-    """Limiters and a schedule that a module keeps serve each `asyncio.run`, one after the other."""
+    """Limiters and a schedule in a module serve one `asyncio.run` after another."""
 
     async def covers():
         settings = {**LIMITERS, "schedule": schedule}
@@ -350,7 +350,7 @@ def test_module_level_limiters_serve_several_event_loops(schedule):
 
 
 def test_a_limiter_in_use_by_another_loop_is_named():
-    """A client says which limiter is in use elsewhere, and no request is sent, nor a place lost."""
+    """The error names the limiter; no request is sent, and no request slot is lost."""
     limiter = RateLimiter(20)
 
     async def use() -> None:

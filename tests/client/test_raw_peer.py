@@ -138,7 +138,7 @@ FLOODS = [b"HTTP/1.1 103 Early Hints\r\n\r\n", CHUNKED, b""]
 @pytest.mark.parametrize("head", FLOODS, ids=["103", "chunk size", "status line"])
 @pytest.mark.usefixtures("bounded")
 async def test_a_flood_does_not_delay_the_request_timeout(play, connect, head):
-    """However fast it comes, what has no end ends with the request's time, by the real clock."""
+    """An endless fast body ends at the request timeout by the real clock."""
     peer = await play([head, Repeat(head if head in FLOODS[:1] else b"0" * KIB)])
     loop = asyncio.get_running_loop()
     started = loop.time()

@@ -121,7 +121,7 @@ async def errors_of(*calls):
 
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
 async def test_an_echo_of_the_key_is_hidden(route, emulator, secretive, echo):
-    """Wherever a server repeats the key, no error and no log line repeats it."""
+    """If a server repeats the key, no error and no log line shows it."""
     asyncio.get_running_loop().set_debug(True)
     events = []
     client = secretive(emulator, observer=events.append)
@@ -157,7 +157,7 @@ async def test_a_failure_that_names_the_key_is_hidden(emulator, secretive):
 
 @pytest.mark.parametrize("line", [f"{KEY}\r\n", f"HTTP/1.1 200 OK\r\n{KEY}\r\n"])
 async def test_an_echo_in_invalid_http_is_hidden(play, secretive, line):
-    """What aiohttp says about bytes that it cannot read does not repeat them with the key."""
+    """aiohttp's error about bytes that it cannot parse does not show the key."""
     server = await play([line.encode() + b"\r\n"])
     [error] = await errors_of(secretive(server).get_credits())
     assert isinstance(error, KieCoverError)
@@ -196,7 +196,7 @@ async def test_a_cancellation_in_a_body_shows_no_key(play, secretive, eventually
 
 
 async def test_a_connection_that_fails_shows_no_key(emulator, secretive):
-    """If no server listens, the error shows nothing of the request."""
+    """If no server listens, the error has no trace of the request."""
     client = secretive(emulator)
     await emulator.aclose()
     for error in await errors_of(
@@ -228,7 +228,7 @@ async def test_ending_a_call_shows_no_key(emulator, secretive, eventually):
 
 
 async def test_a_callers_timeout_shows_no_key(emulator, secretive):
-    """A timeout of the caller's own hangs on a cancellation, whose frames held the request."""
+    """The cancellation that caused it has no frames with the request."""
     client = secretive(emulator, request_timeout=5.0, submit_timeout=5.0)
     emulator.fault(Fault.stall(), rate=1.0)
     for call in (client.get_credits, partial(client.generate_cover, "song", callback_url=CALLBACK)):
@@ -263,21 +263,21 @@ async def fail(session, context, params):
     raise RuntimeError("mine")
 
 
-async def fail_of_something(session, context, params):
+async def fail_with_cause(session, context, params):
     try:
         return {}["one"]
     except KeyError as error:
         raise LookupError("mine") from error
 
 
-async def fail_of_much(session, context, params):
+async def fail_with_group(session, context, params):
     try:
         return {}["one"]
     except KeyError as error:
         raise ExceptionGroup("mine", [error, ZeroDivisionError("two")])  # noqa: B904
 
 
-@pytest.mark.parametrize("failing", [fail, fail_of_something, fail_of_much])
+@pytest.mark.parametrize("failing", [fail, fail_with_cause, fail_with_group])
 @pytest.mark.parametrize("signal", ["on_request_start", "on_request_end"])
 async def test_tracing_that_fails_shows_no_key(emulator, secretive, make_session, failing, signal):
     """What the owner of an external session raises is passed on, and tells why it has no
@@ -307,7 +307,7 @@ async def test_a_failure_after_a_failure_shows_no_key(emulator, secretive, make_
 
 
 def test_a_session_of_another_event_loop_shows_no_key():
-    """aiohttp's error where a session was made in another event loop says nothing of the key."""
+    """aiohttp's error about a session of another loop does not show the key."""
 
     async def external():
         return aiohttp.ClientSession()

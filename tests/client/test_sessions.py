@@ -127,7 +127,7 @@ ODD_HABITS = {
 async def test_the_settings_of_a_session_do_not_matter(
     emulator, connect, make_session, monkeypatch, habits
 ):
-    """However its owner has set the session up, every verb works and errors are ours."""
+    """With any session settings, every method works and raises our own errors."""
     monkeypatch.setenv("NETRC", "/dev/null")
     habits = dict(habits)
     if jar := habits.pop("cookie_jar_class", None):
@@ -148,7 +148,7 @@ async def test_only_a_jar_that_wants_them_keeps_cookies(emulator, connect, make_
 
 
 async def test_a_session_closed_by_its_owner_is_an_error(emulator, connect, make_session):
-    """When the owner closes the session, every verb says that there is nothing left to use."""
+    """After the owner has closed the session, every method raises."""
     session = make_session()
     client = connect(emulator, session=session)
     await client.get_credits()
@@ -169,7 +169,7 @@ async def test_a_session_closed_by_its_owner_is_an_error(emulator, connect, make
 
 
 async def test_closing_the_session_ends_a_running_wait(emulator, connect, make_session, eventually):
-    """The wait whose session goes away ends with the id, and not at its deadline."""
+    """The wait ends with its id, before its deadline."""
     session = make_session()
     client = connect(emulator, session=session)
     task_id = emulator.add_job(CoverScript(end="never"))
@@ -182,7 +182,7 @@ async def test_closing_the_session_ends_a_running_wait(emulator, connect, make_s
 
 
 async def test_a_session_with_credentials_is_rejected_immediately(emulator, make_session):
-    """A session that would send its own credentials cannot carry the key."""
+    """A session that sends its own credentials cannot send the key."""
     with pytest.warns(DeprecationWarning, match="auth"):
         session = make_session(auth=aiohttp.BasicAuth("me", "my-password"))
     with pytest.raises(ValueError, match="session must have no auth") as caught:
@@ -215,7 +215,7 @@ async def test_credentials_in_a_netrc_file_are_named(emulator, connect, make_ses
 
 
 async def test_a_tracing_error_is_passed_on(emulator, connect, make_session, caplog):
-    """It is not taken for a clash of credentials; a paid request may have been accepted then."""
+    """It is not mistaken for a credential conflict; a submit may be accepted then."""
 
     async def fail(session, context, params):
         raise ValueError("no such label")
@@ -242,7 +242,7 @@ async def test_a_tracing_error_is_passed_on(emulator, connect, make_session, cap
     [({"limit": 2}, 2), ({"limit": 0, "limit_per_host": 1}, 1), ({"limit": 0}, 6)],
 )
 async def test_a_pool_bounds_concurrent_requests(emulate, connect, make_session, pool, most):
-    """No more requests than the pool has connections, and none loses its time in the queue."""
+    """Requests never exceed the pool's connections, and none times out in the queue."""
     emulator = await emulate(latency=0.15)
     session = make_session(connector=aiohttp.TCPConnector(**pool))
     client = connect(
@@ -297,7 +297,7 @@ async def test_a_call_that_is_cancelled_in_a_body_leaves_no_connection(
 
 
 async def test_max_concurrent_requests_bounds_concurrency(emulate, connect):
-    """No more requests than `max_concurrent_requests` are under way, and none loses its time in the
+    """Requests never exceed the setting, and none times out in the queue.
     queue.
     """
     emulator = await emulate(latency=0.15)
@@ -316,7 +316,7 @@ def _most_at_once(emulator, latency):
 
 
 async def test_the_password_of_a_proxy_is_not_shown(make_session):
-    """A proxy that refuses is named by its answer, not by its URL; nothing was ever asked."""
+    """The error shows a refusing proxy's answer, not its URL."""
 
     async def refuse(reader, writer):
         await reader.readuntil(b"\r\n\r\n")

@@ -191,7 +191,7 @@ async def test_a_broken_handshake_is_retried(connect, play):
 async def test_an_unverified_external_session_is_logged(
     emulator, connect, make_session, caplog, tls
 ):
-    """What a session's owner has switched off stays so, and a warning says what that means."""
+    """The session is used as its owner set it up, and a warning states the risk."""
     connect(emulator, session=make_session(connector=aiohttp.TCPConnector(ssl=tls)))
     [record] = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "kie_cover_async.settings")
@@ -213,7 +213,7 @@ async def test_a_verified_external_session_is_not_logged(emulator, connect, make
 async def test_proxies_and_credentials_of_the_environment_are_ignored(
     emulator, connect, monkeypatch, tmp_path, call
 ):
-    """Neither a proxy nor credentials of the environment's have a part in the client's requests."""
+    """A proxy or credentials in the environment do not affect the requests."""
     (tmp_path / "netrc").write_text("default login me password other\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("http_proxy", "https_proxy", "all_proxy"):

@@ -75,7 +75,7 @@ async def test_a_wait_survives_each_fault(emulator, connect, fault, times, _):
 
 
 async def test_unreadable_images_do_not_hide_the_state(emulator, connect):
-    """A job that runs goes on, one that failed has failed, and a success has images in a moment."""
+    """The state of a job is read even if its images cannot be."""
     client = connect(emulator)
     places, none = (Fault.replace("data.response", odd) for odd in ({"images": [None, ""]}, []))
     statuses = [("pending", none), ("generating", places), ("success", places), "success"]
@@ -88,7 +88,7 @@ async def test_unreadable_images_do_not_hide_the_state(emulator, connect):
 
 
 async def test_a_wait_survives_all_faults_in_a_row(emulator, connect):
-    """All the faults in a row, and the record not there in the beginning, do not end a wait."""
+    """Neither all faults in a row nor a missing record at first end a wait."""
     client = connect(emulator, request_timeout=STALL)
     faults = [
         fault
@@ -225,7 +225,7 @@ async def test_each_wait_keeps_its_own_deadline(emulator, client):
 
 @pytest.mark.parametrize("in_flight", [True, False], ids=["polling", "resting"])
 async def test_cancelling_some_waits_does_not_affect_the_others(emulate, connect, in_flight):
-    """Half of the waits are cancelled, the one whose request it is among them; the rest succeed."""
+    """Even the wait that sent the request in flight may be cancelled."""
     emulator = await emulate(latency=0.1)
     client = connect(emulator, schedule=fixed(0.3))
     task_id = emulator.add_job(CoverScript(statuses=["generating", "generating", "success"]))
@@ -240,7 +240,7 @@ async def test_cancelling_some_waits_does_not_affect_the_others(emulate, connect
 
 
 async def test_an_error_of_on_update_ends_its_own_wait(emulator, client):
-    """What `on_update` raises comes out of that wait, and the others of the id go on."""
+    """The error is raised from that wait; others for the same id continue."""
     task_id = emulator.add_job(CoverScript(statuses=["generating", "generating", "success"]))
 
     def fail(_):

@@ -309,7 +309,7 @@ def plan(**settings):
     return made
 
 
-def struck(made, *requests):
+def affected(made, *requests):
     return [made.choose(*request) is not None for request in requests]
 
 
@@ -323,25 +323,25 @@ def test_an_image_has_no_fields(fault):
 def test_a_fault_may_be_for_one_endpoint():
     """A fault of one endpoint does not affect the others."""
     requests = [("credit", None), ("generate", "a"), ("generate", "a")]
-    assert struck(plan(endpoint="generate"), *requests) == [False, True, False]
+    assert affected(plan(endpoint="generate"), *requests) == [False, True, False]
 
 
 def test_a_fault_may_be_for_one_id():
     """A fault of one id does not affect the others."""
     requests = [("record-info", "b"), ("record-info", "a"), ("record-info", "a")]
-    assert struck(plan(task_id="a"), *requests) == [False, True, False]
+    assert affected(plan(task_id="a"), *requests) == [False, True, False]
 
 
 def test_a_fault_affects_images_only_by_name():
     """A fault affects images only if it names their endpoint."""
-    assert struck(plan(), ("image", "a"), ("credit", None)) == [False, True]
-    assert struck(plan(endpoint="image"), ("credit", None), ("image", "a")) == [False, True]
+    assert affected(plan(), ("image", "a"), ("credit", None)) == [False, True]
+    assert affected(plan(endpoint="image"), ("credit", None), ("image", "a")) == [False, True]
 
 
 def test_a_fault_may_skip_requests():
     """The first matching requests may be skipped; others do not count."""
     requests = [("credit", None), ("generate", "a"), ("credit", None), ("credit", None)]
-    assert struck(plan(endpoint="credit", after=2), *requests) == [False, False, False, True]
+    assert affected(plan(endpoint="credit", after=2), *requests) == [False, False, False, True]
 
 
 def test_skipped_requests_may_have_other_faults():
@@ -355,11 +355,11 @@ def test_skipped_requests_may_have_other_faults():
 def test_a_rate_affects_that_share():
     """A rate affects about that share of all requests, determined by the seed alone."""
     requests = [("credit", None)] * 2000
-    first = struck(plan(rate=0.05), *requests)
+    first = affected(plan(rate=0.05), *requests)
     assert first.count(True) == pytest.approx(100, abs=40)
-    assert first == struck(plan(rate=0.05), *requests)
+    assert first == affected(plan(rate=0.05), *requests)
 
 
 def test_a_count_bounds_a_rate():
     """A count bounds how many requests a rate affects."""
-    assert struck(plan(rate=0.5, count=3), *[("credit", None)] * 100).count(True) == 3
+    assert affected(plan(rate=0.5, count=3), *[("credit", None)] * 100).count(True) == 3
