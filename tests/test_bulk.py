@@ -715,7 +715,7 @@ class ScriptedHttpClient:
         self._reply, self._latency = reply, latency
         self.sent: list[tuple[float, str]] = []
 
-    async def request(self, request):
+    async def request(self, request, *_):
         self.sent.append((now(), request.task_id))
         reply = self._reply(request.task_id)
         await asyncio.sleep(self._latency)
@@ -768,7 +768,7 @@ class PollHarness:
     def is_empty(self) -> bool:
         coalescer = self.poller._coalescer
         return not (
-            coalescer.watchers or coalescer._in_flight or self.rate_limiter.queued or tasks()
+            coalescer.watchers or coalescer._open_polls or self.rate_limiter.queued or tasks()
         )
 
 

@@ -63,7 +63,7 @@ class WaitHarness:
     def is_empty(self) -> bool:
         kept = (
             self.coalescer.watchers,
-            self.coalescer._in_flight,
+            self.coalescer._open_polls,
             self.inbox._listeners,
             pending_timers(),
         )

@@ -18,7 +18,7 @@ from support.virtual_time import now
 
 from kie_cover_async.errors import TransportError
 from kie_cover_async.fair_queue import QueueEntry
-from kie_cover_async.polling import PollCoalescer, PollResult, TaskWatch
+from kie_cover_async.polling import PollCoalescer, PolledRecord, TaskWatch
 from kie_cover_async.rate_limiter import RateLimiter
 
 pytestmark = pytest.mark.virtual_time
@@ -27,7 +27,7 @@ BUG = TypeError("a bug")
 
 
 def shown(heard: object) -> object:
-    return heard.details if isinstance(heard, PollResult) else heard
+    return heard.details if isinstance(heard, PolledRecord) else heard
 
 
 class Listener:
@@ -62,7 +62,7 @@ class BulkCall:
 
 
 def nothing_left(coalescer: PollCoalescer) -> bool:
-    return not coalescer.watchers and not coalescer._in_flight and not pending_timers()
+    return not coalescer.watchers and not coalescer._open_polls and not pending_timers()
 
 
 async def test_a_poll_returns_the_answer_and_keeps_nothing():
@@ -70,7 +70,7 @@ async def test_a_poll_returns_the_answer_and_keeps_nothing():
     api = ScriptedTransport(PENDING, latency=0.5)
     coalescer = coalescer_of(api)
     seen = await coalescer.poll(ID)
-    assert isinstance(seen, PollResult)
+    assert isinstance(seen, PolledRecord)
     assert (seen.details, seen.received_at, now()) == (PENDING, 0.5, 0.5)
     assert nothing_left(coalescer)
 
@@ -161,13 +161,13 @@ async def test_every_watch_receives_a_result():
         TaskWatch(coalescer, None, ID) as other,
         TaskWatch(coalescer, None, "another") as apart,
     ):
-        assert shown(await one.next_result(0)) is PENDING
+        assert shown(await one.next_outcome(0)) is PENDING
         assert one.unread is None
-        assert shown(await other.next_result(9)) is PENDING
+        assert shown(await other.next_outcome(9)) is PENDING
         assert now() == 1
         await coalescer.poll(ID)
-        assert shown(await one.next_result(9)) is COVER
-        assert shown(await other.next_result(9)) is COVER
+        assert shown(await one.next_outcome(9)) is COVER
+        assert shown(await other.next_outcome(9)) is COVER
         assert (api.polled_at, now()) == ([0, 1], 2)
         assert one.unread is other.unread is apart.unread is None
     assert nothing_left(coalescer)
@@ -179,7 +179,7 @@ async def test_each_caller_has_its_own_error():
     coalescer = coalescer_of(api)
     with TaskWatch(coalescer, None, ID) as watch, TaskWatch(coalescer, None, ID) as other:
         joined = [Listener(coalescer) for _ in range(2)]
-        heard = [await watch.next_result(0), await other.next_result(9)]
+        heard = [await watch.next_outcome(0), await other.next_outcome(9)]
         heard += [await listener.task for listener in joined]
     assert all(type(error) is TransportError and error.reason == "reset" for error in heard)
     assert len(set(map(id, heard))) == 4
@@ -192,8 +192,8 @@ async def test_an_unread_result_is_returned_before_polling():
     coalescer = coalescer_of(api)
     with TaskWatch(coalescer, None, ID) as watch:
         await coalescer.poll(ID)
-        assert shown(await watch.next_result(now())) is PENDING
-        assert shown(await watch.next_result(now())) is GENERATING
+        assert shown(await watch.next_outcome(now())) is PENDING
+        assert shown(await watch.next_outcome(now())) is GENERATING
     assert api.polled_at == [0, 0]
 
 
@@ -204,7 +204,7 @@ async def test_an_unread_result_has_the_time_of_its_own_poll():
         await coalescer.poll(ID)
         later = asyncio.create_task(coalescer.poll(ID))
         await asyncio.sleep(0.5)
-        assert shown(await watch.next_result(now())) is PENDING
+        assert shown(await watch.next_outcome(now())) is PENDING
         assert watch.sent_at == 0
         await later
         assert watch.sent_at == 1
@@ -218,7 +218,7 @@ async def test_a_polls_result_is_returned_once(joins):
     leader = Listener(coalescer) if joins else None
     await asyncio.sleep(0.5)
     with TaskWatch(coalescer, None, ID) as watch:
-        assert shown(await watch.next_result(now())) is PENDING
+        assert shown(await watch.next_outcome(now())) is PENDING
         assert watch.unread is None
         assert len(api.polled_at) == 1
     if leader is not None:
@@ -232,8 +232,8 @@ async def test_only_the_latest_result_is_kept():
     with TaskWatch(coalescer, None, ID) as watch:
         for _ in range(3):
             await coalescer.poll(ID)
-        assert shown(await watch.next_result(9)) is COVER
-        assert shown(await watch.next_result(9)) is PENDING
+        assert shown(await watch.next_outcome(9)) is COVER
+        assert shown(await watch.next_outcome(9)) is PENDING
     assert api.polled_at == [0, 0, 0, 9]
 
 
@@ -242,10 +242,10 @@ async def test_a_result_wakes_a_sleeping_watch():
     api = ScriptedTransport(PENDING, COVER)
     coalescer = coalescer_of(api)
     with TaskWatch(coalescer, None, ID) as watch:
-        sleeping = asyncio.create_task(watch.next_result(60))
+        sleeping = asyncio.create_task(watch.next_outcome(60))
         await asyncio.sleep(5)
-        watch.on_result(PollResult(PENDING, None, 0))
-        watch.on_result(PollResult(COVER, None, 0))
+        watch.on_outcome(PolledRecord(PENDING, None, 0))
+        watch.on_outcome(PolledRecord(COVER, None, 0))
         assert shown(await sleeping) is COVER
         assert (api.polled_at, now()) == ([], 5)
     assert nothing_left(coalescer)
@@ -257,10 +257,10 @@ async def test_a_result_at_the_end_of_the_sleep_replaces_the_poll(first):
     api = ScriptedTransport(PENDING)
     coalescer = coalescer_of(api)
     with TaskWatch(coalescer, None, ID) as watch:
-        sleeping = asyncio.create_task(watch.next_result(5))
+        sleeping = asyncio.create_task(watch.next_outcome(5))
         if first == "the end":
             await asyncio.sleep(0)
-        asyncio.get_running_loop().call_at(5, watch.on_result, PollResult(COVER, None, 5))
+        asyncio.get_running_loop().call_at(5, watch.on_outcome, PolledRecord(COVER, None, 5))
         assert shown(await sleeping) is COVER
     assert api.polled_at == []
 
@@ -385,9 +385,9 @@ async def test_a_caller_can_be_cancelled_at_each_await(rank, wait, moment):
 
 
 async def _twice(watch: TaskWatch) -> list[object]:
-    heard = [await watch.next_result(now())]
+    heard = [await watch.next_outcome(now())]
     # A result of another one's poll may be unread, or may wake this one.
-    heard += [await watch.next_result(now() + 0.5) for _ in range(2)]
+    heard += [await watch.next_outcome(now() + 0.5) for _ in range(2)]
     return list(map(shown, heard))
 
 
@@ -415,5 +415,5 @@ async def test_nothing_is_kept_of_ten_thousand_ids():
     coalescer = coalescer_of(FakeTransport(answer))
     for number in range(10_000):
         with TaskWatch(coalescer, None, str(number)) as watch:
-            await watch.next_result(now())
+            await watch.next_outcome(now())
     assert nothing_left(coalescer)

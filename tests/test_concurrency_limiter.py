@@ -7,7 +7,7 @@ import pytest
 from support.cancellation import AS_IT_WAKES, WHILE_WAITING, CancelledAt
 from support.virtual_time import now
 
-from kie_cover_async.fair_queue import FairQueue, QueueEntry, QueueEntryCancelledError
+from kie_cover_async.fair_queue import FairQueue, QueueEntry, QueueEntryWithdrawnError
 from kie_cover_async.rate_limiter import ConcurrencyLimiter
 
 pytestmark = pytest.mark.virtual_time
@@ -150,7 +150,7 @@ async def test_an_urgent_entry_goes_before_others_of_its_flow():
     takes += [counted.take("other", "other") for _ in range(2)]
     running = await running_in(counted, takes)
     for n in (4, 3, 4, 0):
-        entries[n].prioritize(now())
+        entries[n].make_urgent(now())
     await running
     assert counted.names == ["0", "4", "other", "3", "other", "1", "2"]
 
@@ -179,10 +179,10 @@ async def test_urgency_only_comes_earlier():
     takes = [counted.take(str(n), "waits") for n in range(5)]
     takes += [counted.take("first", first), counted.take("second", second)]
     running = await running_in(counted, takes)
-    first.prioritize(3.5)
-    second.prioritize(4.5)
-    second.prioritize(1.5)
-    second.prioritize(3.5)
+    first.make_urgent(3.5)
+    second.make_urgent(4.5)
+    second.make_urgent(1.5)
+    second.make_urgent(3.5)
     await running
     assert counted.names == ["0", "1", "second", "first", "2", "3", "4"]
 
@@ -194,7 +194,7 @@ async def test_an_urgent_single_request_passes_no_other_flow():
     running = await running_in(
         counted, [counted.take(str(n), entry) for n, entry in enumerate(entries)]
     )
-    entries[3].prioritize(now())
+    entries[3].make_urgent(now())
     await running
     assert counted.names == ["0", "1", "2", "3", "4"]
 
@@ -203,7 +203,7 @@ async def test_an_entry_that_does_not_queue_yet_may_be_prioritized():
     """An entry that is prioritized before it queues is urgent when it queues."""
     counted = CountedLimiter(1)
     entry = QueueEntry("waits")
-    entry.prioritize(0.0)
+    entry.make_urgent(0.0)
     takes = [counted.take(name, "waits") for name in ("first", "second")]
     await asyncio.gather(*takes, counted.take("urgent", entry))
     assert counted.names == ["first", "urgent", "second"]
@@ -267,7 +267,7 @@ async def test_prioritizing_an_entry_repeatedly_costs_no_memory():
     for entry in entries:
         queue.join(entry)
     for urgent_at in range(1000, 0, -1):
-        entries[0].prioritize(urgent_at)
+        entries[0].make_urgent(urgent_at)
     queue.leave(entries[-1])
     flow = queue._flows["waits"]
     assert len(flow._by_urgency) <= 2 * flow.size + 16
@@ -283,24 +283,24 @@ async def test_a_cancelled_entry_leaves_the_queue(is_given):
     await asyncio.sleep(0)
     if is_given:
         limiter.release()
-    entry.cancel()
-    with pytest.raises(QueueEntryCancelledError):
+    entry.withdraw()
+    with pytest.raises(QueueEntryWithdrawnError):
         await gone
     if not is_given:
         limiter.release()
     await next_one
-    with pytest.raises(QueueEntryCancelledError):
+    with pytest.raises(QueueEntryWithdrawnError):
         await limiter.acquire(entry)
     limiter.release()
     assert limiter.try_acquire()
 
 
-async def test_an_entry_cancelled_before_queueing_takes_no_slot():
+async def test_an_entry_withdrawn_before_queueing_takes_no_slot():
     """It takes no slot, not even one that is released at the same moment."""
     limiter, entry = ConcurrencyLimiter(1), QueueEntry()
     assert limiter.try_acquire()
-    entry.cancel()
-    with pytest.raises(QueueEntryCancelledError):
+    entry.withdraw()
+    with pytest.raises(QueueEntryWithdrawnError):
         await limiter.acquire(entry)
     limiter.release()
     assert limiter.try_acquire()

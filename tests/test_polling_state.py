@@ -28,7 +28,7 @@ from kie_cover_async.errors import (
     MaintenanceError,
     ServerError,
 )
-from kie_cover_async.polling import PollResult, WaitOptions, WaitState
+from kie_cover_async.polling import PolledRecord, WaitOptions, WaitState
 
 NOON = ScriptedTransport.noon
 
@@ -61,8 +61,8 @@ def begun(*, at=0.0, timeout=900.0, grace=90.0, schedule=None) -> WaitState:
     return WaitState(ID, options, started=at)
 
 
-def seen(details, *, served=None, received_at=0.0) -> PollResult:
-    return PollResult(details, served, received_at)
+def seen(details, *, served=None, received_at=0.0) -> PolledRecord:
+    return PolledRecord(details, served, received_at)
 
 
 def created(seconds_before_noon: float):
@@ -70,8 +70,8 @@ def created(seconds_before_noon: float):
 
 
 def apply_result(state: WaitState, result, now: float, pressure: float = 1.0):
-    result = result if isinstance(result, (PollResult, Exception)) else seen(result)
-    return state.on_result(result, now, pressure)
+    result = result if isinstance(result, (PolledRecord, Exception)) else seen(result)
+    return state.on_outcome(result, now, pressure)
 
 
 def test_a_terminal_record_ends_the_wait():

@@ -14,7 +14,7 @@ from support.cancellation import AS_IT_WAKES, WHILE_WAITING, CancelledAt, pendin
 from support.virtual_time import VirtualTimeLoop, now
 
 from kie_cover_async import RateLimiter
-from kie_cover_async.fair_queue import QueueEntry, QueueEntryCancelledError
+from kie_cover_async.fair_queue import QueueEntry, QueueEntryWithdrawnError
 from kie_cover_async.rate_limiter import SlotSource
 
 pytestmark = pytest.mark.virtual_time
@@ -346,7 +346,7 @@ async def test_an_urgent_entry_has_the_next_slot_of_its_flow():
     rate_limiter, urgent = RateLimiter(10), QueueEntry("bulk")
     before = [asyncio.create_task(acquire(rate_limiter, "bulk")) for _ in range(20)]
     late = asyncio.create_task(rate_limiter.acquire(urgent))
-    asyncio.get_running_loop().call_at(0.25, urgent.prioritize, 0.25)
+    asyncio.get_running_loop().call_at(0.25, urgent.make_urgent, 0.25)
     assert await late == pytest.approx(0.3)
     assert await asyncio.gather(*before) == at(0, 0.1, 0.2, *[n / 10 for n in range(4, 21)])
     assert pending_timers() == []
@@ -367,23 +367,23 @@ async def test_urgency_at_the_moment_of_a_slot_loses_no_slot(by_itself):
     rate_limiter, urgent = RateLimiter(10), QueueEntry("bulk", urgent_at=0.1 if by_itself else inf)
     before = [asyncio.create_task(acquire(rate_limiter, "bulk")) for _ in range(3)]
     late = asyncio.create_task(rate_limiter.acquire(urgent))
-    asyncio.get_running_loop().call_at(0.1, urgent.prioritize, 0.1)
+    asyncio.get_running_loop().call_at(0.1, urgent.make_urgent, 0.1)
     moments = await asyncio.gather(*before, late)
     assert sorted(moments) == at(0, 0.1, 0.2, 0.3)
     assert moments[-1] < 0.25
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.1])
-async def test_a_cancelled_entry_costs_no_slot(moment):
+async def test_a_withdrawn_entry_costs_no_slot(moment):
     """A cancelled request takes no slot, even at the moment of its slot."""
     rate_limiter, entry = RateLimiter(10), QueueEntry()
     await rate_limiter.acquire()
     gone, next_one = (asyncio.create_task(rate_limiter.acquire(each)) for each in (entry, None))
-    asyncio.get_running_loop().call_at(moment, entry.cancel)
-    with pytest.raises(QueueEntryCancelledError):
+    asyncio.get_running_loop().call_at(moment, entry.withdraw)
+    with pytest.raises(QueueEntryWithdrawnError):
         await gone
     assert await next_one == pytest.approx(0.1)
-    with pytest.raises(QueueEntryCancelledError):
+    with pytest.raises(QueueEntryWithdrawnError):
         await rate_limiter.acquire(entry)
     assert (rate_limiter.queued, pending_timers()) == (0, [])
 

@@ -107,7 +107,7 @@ class WaitHarness:
         return Waiter(self.api, watch, options, expects_callback=False)
 
     def is_empty(self) -> bool:
-        polls = self.coalescer._in_flight
+        polls = self.coalescer._open_polls
         return not (
             self.coalescer.watchers or polls or self.rate_limiter.queued or pending_timers()
         )

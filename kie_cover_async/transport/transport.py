@@ -67,7 +67,7 @@ class Transport:
 
         Raises:
             KieCoverError: The error that the answer stands for, or that no usable answer came.
-            QueueEntryCancelledError: The entry was cancelled.
+            QueueEntryWithdrawnError: The entry was cancelled.
         """
         if self.open_calls.closed:
             # The call was ended, but an `on_update` has suppressed the cancellation.
