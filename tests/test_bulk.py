@@ -746,8 +746,8 @@ class PollHarness:
         self.rate_limiter = rate_limiter
         transport = Transport(
             http_client=self.http_client,
-            polls=Throttle(rate_limiter, ConcurrencyLimiter(100)),
-            submits=Throttle(RateLimiter(19, per=10.0), ConcurrencyLimiter(20)),
+            polls=Throttle(ConcurrencyLimiter(100), rate_limiter),
+            submits=Throttle(ConcurrencyLimiter(20), RateLimiter(19, per=10.0)),
             retry=RetryPolicy(),
         )
         self.poller = Poller(transport, SUNO)

@@ -100,9 +100,9 @@ class Route(NamedTuple):
     """A family of endpoints that makes covers: the requests that differ from other families."""
 
     name: str
-    poll: Callable[[str], Request[CoverDetails]]
+    poll_request: Callable[[str], Request[CoverDetails]]
     """Makes the request for the record of a cover's task id."""
-    submit: Callable[[str, str | None], Request[str]]
+    submit_request: Callable[[str, str | None], Request[str]]
     """Makes the request for a new cover from a song's task id and a callback URL.
 
     Raises `ValueError` if the URL is `None` and the route requires one.

@@ -145,7 +145,7 @@ class PollCoalescer:
                 before_sending = partial(self._serve_others, task_id, poll)
                 try:
                     details, response = await self._transport.send(
-                        self._route.poll(task_id), before_sending, poll, attempt
+                        self._route.poll_request(task_id), before_sending, poll, attempt
                     )
                     now = asyncio.get_running_loop().time()
                     outcome = PolledRecord(details, response.served_at, now)

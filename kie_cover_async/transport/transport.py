@@ -73,7 +73,7 @@ class Transport:
             # The call was ended, but an `on_update` has suppressed the cancellation.
             raise ClientClosedError(task_id=request.task_id)
         throttle = self.submits if request.endpoint.is_submit else self.polls
-        limiter, places = throttle
+        places, limiter = throttle
         called_at = asyncio.get_running_loop().time() if self.observers else 0.0
         if not places.try_acquire():
             await places.acquire(entry := entry or QueueEntry())
