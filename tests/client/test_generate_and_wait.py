@@ -179,6 +179,7 @@ def fail(_):
 )
 async def test_a_bug_of_a_hook_has_a_note_with_the_id(emulator, client, faulty, error):
     """An error of the caller's function has a note with the id that was paid for."""
+    emulator.script_song("song", CoverScript(end="never"))
     noted = []
     with pytest.raises(error) as caught:
         await client.generate_and_wait(
