@@ -199,8 +199,8 @@ async def test_an_urgent_single_request_passes_no_other_flow():
     assert counted.names == ["0", "1", "2", "3", "4"]
 
 
-async def test_an_entry_that_does_not_queue_yet_may_be_prioritized():
-    """An entry that is prioritized before it queues is urgent when it queues."""
+async def test_an_entry_may_become_urgent_before_it_queues():
+    """An entry that is made urgent before it queues is urgent when it queues."""
     counted = CountedLimiter(1)
     entry = QueueEntry("waits")
     entry.make_urgent(0.0)

@@ -18,8 +18,8 @@ async def test_a_server_receives_no_more_than_the_limit(number, per, each):
     """In any window of `per` seconds at most one request more than the number arrives.
 
     This holds for sliding and for fixed windows, so a server whose limit is one higher refuses
-    none. On a busy machine a request may take longer than one interval and arrive with later ones:
-    each such interval allows one request more.
+    none, and the busiest window is nearly full. On a busy machine a request may take longer than
+    one interval and arrive with later ones: each such interval allows one request more.
     """
     done: list[RequestFinished] = []
     limits = Limits(polls=(number + 1, per))
@@ -38,4 +38,5 @@ async def test_a_server_receives_no_more_than_the_limit(number, per, each):
     late = int(max(request.duration for request in done) / per * number)
     assert len(arrived) == 2 * each + emulator.refusals["polls"]
     assert fixed <= sliding <= number + 1 + late
-    assert late or emulator.refusals == {"polls": 0, "submits": 0}
+    # A machine that delays requests also delays the loop, which makes no slot up.
+    assert late or (fixed > 0.8 * number and emulator.refusals == {"polls": 0, "submits": 0})

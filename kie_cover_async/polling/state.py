@@ -33,8 +33,8 @@ _MOST_UNREADABLE = 10
 _IMAGES_GRACE, _IMAGES_INTERVAL = 10.0, 1.0
 # The last poll comes this many seconds before the deadline, at most this share of the timeout.
 _LAST_POLL, _LAST_POLL_SHARE = 1.0, 0.1
-# From so many seconds before the deadline a poll in a queue is prioritized, or from this share of
-# the timeout: well before the last poll, since those that are prioritized queue with each other.
+# From so many seconds before the deadline a queued poll is urgent, or from this share of
+# the timeout: well before the last poll, since urgent polls queue with each other.
 _URGENT_BEFORE, _URGENT_SHARE = 10.0, 0.2
 
 

@@ -43,7 +43,7 @@ class TaskWatch:
 
     @property
     def expects_callback(self) -> bool:
-        """Whether a callback may come: there is an inbox, and it received none yet."""
+        """Whether a callback may still come: the client has an inbox, which received none."""
         return self._inbox is not None and not self.had_callback
 
     @property

@@ -62,12 +62,12 @@ class Transport:
     ) -> tuple[T, Response]:
         """Send one request when its limits allow it; return the value and the response.
 
-        The request's time does not include the time in queues. `before_sending` is
-        called after the queues, and `on_sending` is awaited before the first byte of a submit.
+        The request's time does not include the time in queues. `before_sending` is called after the
+        queues, and `on_sending` is awaited before the first byte of a submit.
 
         Raises:
             KieCoverError: The error that the answer stands for, or that no usable answer came.
-            QueueEntryWithdrawnError: The entry was cancelled.
+            QueueEntryWithdrawnError: The entry was withdrawn.
         """
         if self.open_calls.closed:
             # The call was ended, but an `on_update` has suppressed the cancellation.

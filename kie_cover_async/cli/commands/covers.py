@@ -282,7 +282,7 @@ async def generate(
 
 
 def _require_callback_url(song: str, callback_url: str | None, route: str | None) -> None:
-    """Raise `UsageError` if a submit on this route needs a callback URL and there is none."""
+    """Raise `UsageError` if the route requires a callback URL and none is given."""
     try:
         resolve_route(route).submit_request(song, callback_url)
     except ValueError:
