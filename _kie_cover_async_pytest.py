@@ -28,12 +28,12 @@ _MARKERS = (
 )
 _NO_LOOP = (
     "{fixture} lives in the event loop of an async test, and this test has none; pytest-asyncio "
-    'gives it one, from release 1.4 on (pip install "kie-cover-async[testing]"), if the test is '
+    'gives it one, from release 1.4 on (pip install "pytest-asyncio>=1.4"), if the test is '
     'marked with @pytest.mark.asyncio, or asyncio_mode is "auto"; so does the plugin of anyio'
 )
 _NOT_INSTANT = (
     "instant_time has to be an argument of the test, or of a fixture that is, and pytest-asyncio "
-    'has to be 1.4 or newer (pip install "kie-cover-async[testing]"); with anyio\'s plugin, let '
+    'has to be 1.4 or newer (pip install "pytest-asyncio>=1.4"); with anyio\'s plugin, let '
     'anyio_backend return ("asyncio", {"loop_factory": kie_cover_async.testing.InstantTimeLoop})'
 )
 

@@ -140,9 +140,9 @@ class CoverClient:
         self._max_concurrent_requests = polls.limit
         self._transport = Transport(
             http_client=http_client,
-            polls=Throttle(_limiter("rate_limiter", rate_limiter, RateLimiter), polls),
+            polls=Throttle(polls, _limiter("rate_limiter", rate_limiter, RateLimiter)),
             submits=Throttle(
-                _limiter("submit_rate_limiter", submit_rate_limiter, _SUBMIT_RATE), submits
+                submits, _limiter("submit_rate_limiter", submit_rate_limiter, _SUBMIT_RATE)
             ),
             retry=retry,
             observers=observer,
@@ -303,7 +303,7 @@ class CoverClient:
         validate_callable("on_sending", on_sending)
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise TypeError(f"retry must be a RetryPolicy, not {short_repr(retry)}")
-        request = self._route.submit(music_task_id, callback_url)
+        request = self._route.submit_request(music_task_id, callback_url)
         return await self._transport.call(
             request, about=f"song {music_task_id}", retry=retry, on_sending=on_sending
         )

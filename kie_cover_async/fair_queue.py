@@ -12,7 +12,7 @@ WAITS: Final = object()
 """The one flow of all polls that waits make, however many there are."""
 
 
-class QueueEntryCancelledError(Exception):
+class QueueEntryWithdrawnError(Exception):
     """A request was taken out of its queue, because another one serves its caller."""
 
 
@@ -26,26 +26,26 @@ class QueueEntry:
         urgent_at: The `loop.time()` from which the entry goes before others of its flow.
     """
 
-    __slots__ = ("_wakeup", "due", "flow", "is_cancelled", "queue", "urgent_at")
+    __slots__ = ("_wakeup", "due", "flow", "is_withdrawn", "queue", "urgent_at")
 
     def __init__(self, flow: Hashable = None, due: float = 0.0, urgent_at: float = inf) -> None:
         self.flow: Hashable = flow
         self.due: float = due
         self.urgent_at: float = urgent_at
         self.queue: FairQueue | None = None
-        self.is_cancelled: bool = False
+        self.is_withdrawn: bool = False
         self._wakeup: asyncio.Future[None] | None = None
 
-    def prioritize(self, urgent_at: float) -> None:
+    def make_urgent(self, urgent_at: float) -> None:
         """Let the entry be urgent from this time on, if that is earlier than before."""
         if urgent_at < self.urgent_at:
             self.urgent_at = urgent_at
             if self.queue is not None:
-                self.queue.on_prioritized(self)
+                self.queue.on_urgent(self)
 
-    def cancel(self) -> None:
-        """End the queueing with `QueueEntryCancelledError`."""
-        self.is_cancelled = True
+    def withdraw(self) -> None:
+        """End the queueing with `QueueEntryWithdrawnError`."""
+        self.is_withdrawn = True
         self.wake()
 
     def wake(self) -> None:
@@ -57,16 +57,16 @@ class QueueEntry:
         """Wait for `wake`.
 
         Raises:
-            QueueEntryCancelledError: The entry was cancelled.
+            QueueEntryWithdrawnError: The entry was withdrawn.
         """
-        if not self.is_cancelled:
+        if not self.is_withdrawn:
             self._wakeup = asyncio.get_running_loop().create_future()
             try:
                 await self._wakeup
             finally:
                 self._wakeup = None
-        if self.is_cancelled:
-            raise QueueEntryCancelledError
+        if self.is_withdrawn:
+            raise QueueEntryWithdrawnError
 
 
 _HeapItem = tuple[float, int, QueueEntry]
@@ -92,9 +92,9 @@ class _Flow:
     def add(self, entry: QueueEntry) -> None:
         self.size += 1
         heappush(self._by_due, (entry.due, next(_arrivals), entry))
-        self.on_prioritized(entry)
+        self.on_urgent(entry)
 
-    def on_prioritized(self, entry: QueueEntry) -> None:
+    def on_urgent(self, entry: QueueEntry) -> None:
         if entry.urgent_at < inf:
             heappush(self._by_urgency, (entry.urgent_at, next(_arrivals), entry))
 
@@ -167,9 +167,9 @@ class FairQueue:
         self._served = entry.flow
         self.leave(entry)
 
-    def on_prioritized(self, entry: QueueEntry) -> None:
+    def on_urgent(self, entry: QueueEntry) -> None:
         """Put an entry that turns urgent earlier where it belongs."""
-        self._flows[_flow_key(entry)].on_prioritized(entry)
+        self._flows[_flow_key(entry)].on_urgent(entry)
 
 
 def _flow_key(entry: QueueEntry) -> Hashable:

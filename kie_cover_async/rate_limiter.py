@@ -4,7 +4,7 @@ import asyncio
 from math import inf
 from typing import Protocol, Self
 
-from .fair_queue import FairQueue, QueueEntry, QueueEntryCancelledError
+from .fair_queue import FairQueue, QueueEntry, QueueEntryWithdrawnError
 from .validation import validate_number
 
 
@@ -27,12 +27,12 @@ class ConcurrencyLimiter:
         """Wait for a place.
 
         Raises:
-            QueueEntryCancelledError: The entry was cancelled meanwhile.
+            QueueEntryWithdrawnError: The entry was cancelled meanwhile.
         """
         self._queue.join(entry)
         try:
             await entry.woken()
-        except (asyncio.CancelledError, QueueEntryCancelledError):
+        except (asyncio.CancelledError, QueueEntryWithdrawnError):
             # Given a place and cancelled in the same moment: the place goes to the next entry.
             if entry.queue is None:
                 self.release()
@@ -170,7 +170,7 @@ class RateLimiter:
         A cancelled call takes no slot.
 
         Raises:
-            QueueEntryCancelledError: The entry was cancelled meanwhile.
+            QueueEntryWithdrawnError: The entry was cancelled meanwhile.
         """
         if (granted := self.try_acquire()) is not None:
             return granted

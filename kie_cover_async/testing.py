@@ -36,10 +36,11 @@ class JumpingClock(selectors.DefaultSelector):
         super().__init__()
         self._loop = loop
         # Whole seconds, to which fractions are added almost as exactly as to 0.
-        self.now = self.started = float(math.floor(time.monotonic()))
+        self.started: float = float(math.floor(time.monotonic()))
+        self.now: float = self.started
         self._checked = self.now
-        self.patience = 0.0
-        self.threads = 0
+        self.patience: float = 0.0
+        self.threads: int = 0
         self._probe = _Probe()
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ def ended(taken: float, created=NOON):
     return attrs.evolve(COVER, create_time=created, complete_time=complete)
 
 
-def taught(*durations: float, jitter=0.0, **settings) -> AdaptiveSchedule:
+def trained(*durations: float, jitter=0.0, **settings) -> AdaptiveSchedule:
     schedule = AdaptiveSchedule(jitter=jitter, **settings)
     for taken in durations:
         schedule.learn(ended(taken))
@@ -67,7 +67,7 @@ def test_an_untrained_schedule_uses_the_prior():
 
 def test_equal_durations_are_found_with_few_polls():
     """If every cover takes 47 s, the end is seen soon with few polls."""
-    schedule = taught(*[47] * 400)
+    schedule = trained(*[47] * 400)
     assert lag(schedule, 47) < 0.5
     assert lag(schedule, 47.4) < 0.5
     assert len(ages(schedule, 47.4)) <= 6
@@ -76,7 +76,7 @@ def test_equal_durations_are_found_with_few_polls():
 
 def test_few_polls_are_made_between_two_known_durations():
     """Between two known durations it polls as rarely as possible."""
-    schedule = taught(*[30, 120] * 200)
+    schedule = trained(*[30, 120] * 200)
     assert lag(schedule, 30.1) < 1
     assert lag(schedule, 120.1) < 0.5
     assert {schedule.delay(age) for age in range(32, 105)} == {15}
@@ -85,13 +85,13 @@ def test_few_polls_are_made_between_two_known_durations():
 def test_equal_times_are_one_short_block():
     """Many equal times form one short block, which later times do not lengthen."""
     for count in (20, 50, 200):
-        schedule = taught(*[30] * count, *[120] * count)
+        schedule = trained(*[30] * count, *[120] * count)
         assert schedule.delay(30.01) < schedule.delay(32) / 3
 
 
 def test_covers_faster_than_any_before_are_noticed():
     """It also polls at ages at which no cover has ended yet."""
-    schedule = taught(*[60] * 400, max_delay=1000)
+    schedule = trained(*[60] * 400, max_delay=1000)
     assert lag(schedule, 5) < 45
     for _ in range(400):
         schedule.learn(ended(5))
@@ -100,7 +100,7 @@ def test_covers_faster_than_any_before_are_noticed():
 
 def test_intervals_grow_beyond_the_longest_known_time():
     """Beyond all known times, intervals grow with the age, up to the maximum."""
-    schedule = taught(*range(20, 60), max_delay=30)
+    schedule = trained(*range(20, 60), max_delay=30)
     delays = [schedule.delay(age, 1) for age in (146.1, 300, 600, 900, 1400, 5e6, 1e300)]
     assert delays == pytest.approx([9.51, 13.57, 19.12, 23.39, 29.13, 30, 30], abs=0.01)
 
@@ -108,13 +108,13 @@ def test_intervals_grow_beyond_the_longest_known_time():
 @pytest.mark.parametrize("age", [-1e300, -5, -0.0])
 def test_a_negative_age_is_zero(age):
     """A job from the future counts as new."""
-    schedule = taught(*[60] * 400, max_delay=1000)
+    schedule = trained(*[60] * 400, max_delay=1000)
     assert schedule.delay(age) == schedule.delay(0) == pytest.approx(44.9, abs=0.1)
 
 
 def test_the_last_400_times_are_stored():
     """Older times are dropped."""
-    schedule = taught(*[100.0] * 400, *[20.0] * 399)
+    schedule = trained(*[100.0] * 400, *[20.0] * 399)
     assert schedule.dump_state() == {"generation_times": [100.0] + [20.0] * 399}
 
 
@@ -140,7 +140,7 @@ def test_implausible_times_are_ignored(details):
 @pytest.mark.parametrize("taken", [0, 0.25, 3599.999])
 def test_plausible_times_are_recorded(taken):
     """Any duration from zero to an hour is recorded."""
-    assert taught(taken).dump_state() == {"generation_times": [taken]}
+    assert trained(taken).dump_state() == {"generation_times": [taken]}
 
 
 def test_the_estimate_is_updated_every_twentieth():
@@ -232,14 +232,14 @@ SETTINGS = st.fixed_dictionaries(
 @given(HISTORIES, AGES, PRESSURES, SETTINGS)
 def test_no_interval_leaves_its_bounds(history, age, pressure, settings):
     """For any state, age and setting, the delay is between minimum and maximum."""
-    delay = taught(*history, **settings).delay(age, pressure)
+    delay = trained(*history, **settings).delay(age, pressure)
     assert settings["min_delay"] <= delay <= settings["max_delay"]
 
 
 @given(HISTORIES, AGES, PRESSURES, PRESSURES)
 def test_pressure_never_shortens_an_interval(history, age, one, other):
     """More pressure never makes an interval shorter."""
-    schedule = taught(*history, min_delay=1e-3, max_delay=1e6)
+    schedule = trained(*history, min_delay=1e-3, max_delay=1e6)
     calm, full = sorted([one, other])
     assert schedule.delay(age, calm) <= schedule.delay(age, full) * (1 + 1e-9)
 
@@ -271,25 +271,29 @@ def test_jitter_spreads_intervals_within_the_bounds():
 @given(HISTORIES)
 def test_state_is_saved_and_loaded(history):
     """The state survives JSON, and the other schedule polls at the same times."""
-    teacher, pupil = taught(*history), taught(5.0, 6.0)
+    teacher, pupil = trained(*history), trained(5.0, 6.0)
     pupil.load_state(json.loads(json.dumps(teacher.dump_state())))
     assert pupil.dump_state() == teacher.dump_state()
     fresh = AdaptiveSchedule(jitter=0)
     fresh.load_state(teacher.dump_state())
-    assert [pupil.delay(age) for age in range(200)] == [fresh.delay(age) for age in range(200)]
+    assert [pupil.delay(age) for age in range(0, 200, 3)] == [
+        fresh.delay(age) for age in range(0, 200, 3)
+    ]
 
 
 @given(st.lists(SECONDS, max_size=20))
 def test_a_loaded_schedule_polls_like_the_saved_one(history):
     """A schedule with loaded state polls at the times of the saved one."""
-    teacher, pupil = taught(*history), AdaptiveSchedule(jitter=0)
+    teacher, pupil = trained(*history), AdaptiveSchedule(jitter=0)
     pupil.load_state(teacher.dump_state())
-    assert [pupil.delay(age) for age in range(200)] == [teacher.delay(age) for age in range(200)]
+    assert [pupil.delay(age) for age in range(0, 200, 3)] == [
+        teacher.delay(age) for age in range(0, 200, 3)
+    ]
 
 
 def test_the_state_is_a_copy():
     """Changing the saved or the loaded dict changes no schedule."""
-    schedule = taught(47.0)
+    schedule = trained(47.0)
     saved = schedule.dump_state()
     saved["generation_times"].append(1.0)
     assert schedule.dump_state() == {"generation_times": [47.0]}
@@ -301,7 +305,7 @@ def test_the_state_is_a_copy():
 
 def test_loading_keeps_the_latest_400_times():
     """Of too many times the latest are kept; an empty list resets the schedule."""
-    schedule = taught(47.0)
+    schedule = trained(47.0)
     schedule.load_state({"generation_times": list(range(500)), "more": "of a later version"})
     assert schedule.dump_state() == {"generation_times": list(range(100, 500))}
     schedule.load_state({"generation_times": []})
@@ -312,7 +316,7 @@ TIMES = r'state\["generation_times"\]'
 
 
 @pytest.mark.parametrize(
-    ("knowledge", "error", "said"),
+    ("state", "error", "message"),
     [
         (None, TypeError, "state must be a mapping, not None"),
         ([47.0], TypeError, r"state must be a mapping, not \[47.0\]"),
@@ -329,11 +333,11 @@ TIMES = r'state\["generation_times"\]'
         ({"generation_times": [10**400]}, ValueError, rf"{TIMES}\[0\] must be"),
     ],
 )
-def test_invalid_state_is_rejected(knowledge, error, said):
+def test_invalid_state_is_rejected(state, error, message):
     """A state of another form is rejected; the error says what is wrong and where."""
-    schedule = taught(47.0)
-    with pytest.raises(error, match=f"^{said}"):
-        schedule.load_state(knowledge)
+    schedule = trained(47.0)
+    with pytest.raises(error, match=f"^{message}"):
+        schedule.load_state(state)
     assert schedule.dump_state() == {"generation_times": [47.0]}
 
 
@@ -362,15 +366,15 @@ def test_a_bad_setting_is_named(name, value, error):
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"min_delay": 20}, "max_delay must be at least min_delay, which is 20, not 15.0"),
         ({"max_delay": 0.1}, "max_delay must be at least min_delay, which is 0.25, not 0.1"),
     ],
 )
-def test_bounds_in_the_wrong_order_are_named(settings, said):
+def test_bounds_in_the_wrong_order_are_named(settings, message):
     """A maximum below the minimum is rejected, even if one is the default."""
-    with pytest.raises(ValueError, match=f"^{said}$"):
+    with pytest.raises(ValueError, match=f"^{message}$"):
         AdaptiveSchedule(**settings)
     assert AdaptiveSchedule(min_delay=15).delay(0) == 15
 
@@ -378,13 +382,13 @@ def test_bounds_in_the_wrong_order_are_named(settings, said):
 def test_the_repr_shows_only_settings():
     """The repr shows the settings, and not the recorded times."""
     text = "AdaptiveSchedule(poll_cost=0.3, min_delay=0.25, max_delay=15.0, jitter=0.1)"
-    assert repr(taught(47.0, jitter=0.1)) == text
+    assert repr(trained(47.0, jitter=0.1)) == text
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, pickled])
 def test_a_copy_has_the_same_times(again):
     """A copy has the recorded times, and learns separately from then on."""
-    schedule = taught(*range(30, 60))
+    schedule = trained(*range(30, 60))
     other = again(schedule)
     assert other.delay(40) == schedule.delay(40)
     other.learn(ended(47.0))
@@ -402,7 +406,7 @@ def test_it_is_a_learning_schedule():
 # Under a busy rate limiter.
 
 
-class Every:
+class FixedInterval:
     """Polls again after as many seconds."""
 
     def __init__(self, seconds: float) -> None:
@@ -412,7 +416,7 @@ class Every:
         return self.seconds
 
 
-class Heedless:
+class IgnoringPressure:
     """Another schedule, as it would be without any pressure."""
 
     def __init__(self, schedule: Schedule) -> None:
@@ -422,10 +426,10 @@ class Heedless:
         return self.schedule.delay(age, 1.0)
 
 
-class Crowd:
+class SimulatedCovers:
     """Two new covers and at most ten polls a second, all waited for concurrently."""
 
-    def __init__(self, schedule, count: int = 600) -> None:
+    def __init__(self, schedule, count: int = 300) -> None:
         chance = random.Random(3)
         self.lives = [(place / 2, DURATIONS["lognormal"](chance)) for place in range(count)]
         self.options = WaitOptions(
@@ -464,36 +468,39 @@ class Crowd:
         return fmean(self.lags[len(self.lags) // 4 :])
 
 
-def well_taught():
+def trained_schedule():
     chance = random.Random(4)
-    return taught(*[DURATIONS["lognormal"](chance) for _ in range(400)], max_delay=60.0)
+    return trained(*[DURATIONS["lognormal"](chance) for _ in range(400)], max_delay=60.0)
 
 
 @pytest.mark.virtual_time
 async def test_at_the_vendors_limits_it_beats_fixed_intervals():
     """At the vendor's limits its lag is a third less than that of any fixed interval."""
-    crowd = Crowd(well_taught())
-    fixed = [await Crowd(Every(seconds)).mean_lag() for seconds in (11, 12.5, 14)]
-    assert await crowd.mean_lag() <= 0.65 * min(fixed)
-    assert all(late - early > 0.0999 for early, late in pairwise(crowd.sent))
+    covers = SimulatedCovers(trained_schedule())
+    fixed = [await SimulatedCovers(FixedInterval(seconds)).mean_lag() for seconds in (11, 12.5, 14)]
+    assert await covers.mean_lag() <= 0.65 * min(fixed)
+    assert all(late - early > 0.0999 for early, late in pairwise(covers.sent))
 
 
 @pytest.mark.virtual_time
 async def test_pressure_keeps_the_queue_short():
     """Under pressure there are fewer polls, so that the queue stays short."""
-    crowd, heedless = Crowd(well_taught()), Crowd(Heedless(well_taught()))
-    lag, heedless_lag = await crowd.mean_lag(), await heedless.mean_lag()
-    assert lag < heedless_lag
-    assert fmean(crowd.queued) < 0.5 * fmean(heedless.queued)
+    covers, other = (
+        SimulatedCovers(trained_schedule()),
+        SimulatedCovers(IgnoringPressure(trained_schedule())),
+    )
+    lag, other_lag = await covers.mean_lag(), await other.mean_lag()
+    assert lag < other_lag
+    assert fmean(covers.queued) < 0.5 * fmean(other.queued)
 
 
 @pytest.mark.virtual_time
 async def test_finished_waits_are_learned():
     """Every finished wait records how long its cover took."""
     schedule = AdaptiveSchedule()
-    crowd = Crowd(schedule, count=20)
-    await crowd.mean_lag()
-    durations = sorted(taken for _, taken in crowd.lives)
+    covers = SimulatedCovers(schedule, count=20)
+    await covers.mean_lag()
+    durations = sorted(taken for _, taken in covers.lives)
     learned = sorted(schedule.dump_state()["generation_times"])
     assert learned == pytest.approx(durations, abs=1e-5)
 

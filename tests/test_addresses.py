@@ -86,7 +86,7 @@ def test_address_of_an_allowed_network_counts_as_public(address, network):
 
 
 def test_address_with_a_zone_is_refused_in_an_allowed_network():
-    """A zone says by which interface to go, which no server's word may decide."""
+    """A zone names the outgoing interface, which a server must not choose."""
     allowed = [ip_network("fe80::/10")]
     assert is_public("fe80::1", allowed)
     assert not is_public("fe80::1%eth0", allowed)
@@ -106,8 +106,8 @@ def target(family, *where):
         target(socket.AF_INET6, "64:ff9b::101:101", 443, 0, 0),
     ],
 )
-def test_a_socket_for_a_public_address(there):
-    """It is of the family that the address is of."""
+def test_a_socket_has_the_family_of_its_address(there):
+    """The socket's family is that of the address."""
     with public_socket(there) as made:
         assert (made.family, made.type) == (there[0], socket.SOCK_STREAM)
 

@@ -121,8 +121,8 @@ def test_imports_point_downwards(module):
     assert not upwards
 
 
-def test_neighbours_are_needed_and_form_no_circle():
-    """Every exception in a row is used, and no two modules import each other by way of some."""
+def test_imports_within_a_row_are_used_and_acyclic():
+    """Every exception in a row is used, and imports in a row have no cycle."""
     used = {(name_of(module), other) for module in MODULES for other in siblings(module)}
     assert used >= NEIGHBOURS
     graph: TopologicalSorter[str] = TopologicalSorter()
@@ -132,20 +132,20 @@ def test_neighbours_are_needed_and_form_no_circle():
 
 
 def test_each_library_has_one_home(module):
-    """What is taken from a library that has a home is imported there and nowhere else."""
+    """A library with a home is imported there and nowhere else."""
     astray = [name for name in imports(module) if name_of(module) not in homes_of(name)]
     assert not astray
 
 
 def test_the_emulator_is_independent():
-    """The emulator imports nothing of the package that it is there to test."""
+    """The emulator imports nothing of the package that it tests."""
     emulator = [module for module in MODULES if name_of(module) == "emulator"]
     imported = set().union(*map(siblings, emulator))
     assert not imported
 
 
 def test_importing_the_package_loads_no_more_than_the_client_needs():
-    """What is imported by its own path is not loaded with the package, nor are its libraries."""
+    """Importing the package loads neither optional modules nor their libraries."""
     # Measuring coverage would load sqlite3 by itself.
     environment = {name: os.environ[name] for name in os.environ if "COVERAGE" not in name}
     script = f"import {PACKAGE}, sys; print(*sys.modules)"

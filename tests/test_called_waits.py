@@ -35,7 +35,7 @@ class WaitHarness:
         self.inbox = CallbackInbox(fallback_poll_interval=fallback_poll_interval)
         self.coalescer = coalescer_of(self.api)
         self.rate_limiter = self.api.rate_limiter
-        self.told = 0
+        self.callbacks_sent = 0
 
     def wait(self, *, timeout=900.0, grace=90.0, expects_callback=False, on_update=None) -> Waiter:
         options = WaitOptions(
@@ -57,13 +57,13 @@ class WaitHarness:
             asyncio.get_running_loop().call_at(moment, self._call)
 
     def _call(self) -> None:
-        self.told += 1
-        self.inbox.receive({}, {"data": {"taskId": ID}, "msg": str(self.told)})
+        self.callbacks_sent += 1
+        self.inbox.receive({}, {"data": {"taskId": ID}, "msg": str(self.callbacks_sent)})
 
     def is_empty(self) -> bool:
         kept = (
             self.coalescer.watchers,
-            self.coalescer._in_flight,
+            self.coalescer._open_polls,
             self.inbox._listeners,
             pending_timers(),
         )
@@ -71,7 +71,7 @@ class WaitHarness:
 
 
 async def test_one_poll_confirms_a_callback():
-    """A wait that expects a callback polls once, in the moment in which it comes."""
+    """A wait that expects a callback polls once, when the callback arrives."""
     harness = WaitHarness(COVER)
     harness.call_at(27)
     assert await harness.wait(expects_callback=True).run() is COVER
@@ -79,8 +79,8 @@ async def test_one_poll_confirms_a_callback():
     assert harness.is_empty()
 
 
-async def test_a_failure_is_confirmed_by_a_poll_too():
-    """What a callback says is not believed: the poll shows that the job has failed."""
+async def test_a_failure_is_confirmed_by_a_poll():
+    """A callback's content is not trusted: the poll shows that the job has failed."""
     harness = WaitHarness(FAILED)
     harness.call_at(20)
     with pytest.raises(CoverFailedError):
@@ -90,7 +90,7 @@ async def test_a_failure_is_confirmed_by_a_poll_too():
 
 
 async def test_a_wait_for_an_older_job_polls_immediately():
-    """A wait that knows nothing of the job polls first, and then rests until it is called."""
+    """A wait for an existing job polls first, and then waits for the callback."""
     harness = WaitHarness(GENERATING, COVER)
     harness.call_at(17)
     assert await harness.wait().run() is COVER
@@ -98,7 +98,7 @@ async def test_a_wait_for_an_older_job_polls_immediately():
 
 
 @pytest.mark.parametrize("expects_callback", [False, True])
-async def test_a_callback_that_is_lost(expects_callback):
+async def test_a_lost_callback_is_replaced_by_fallback_polls(expects_callback):
     """Without a callback the polls are the fallback poll interval apart, whatever the schedule
     says.
     """
@@ -107,8 +107,8 @@ async def test_a_callback_that_is_lost(expects_callback):
     assert harness.api.polled_at == ([30, 60, 90] if expects_callback else [0, 30, 60, 90])
 
 
-async def test_a_schedule_that_is_slower_than_the_fallback_interval():
-    """The fallback poll interval is the least that polls are apart, not the most."""
+async def test_a_slower_schedule_overrides_the_fallback_interval():
+    """The fallback poll interval is a minimum between polls, not a maximum."""
     harness = WaitHarness(
         by_time=lambda at: COVER if at > 9 else GENERATING, fallback_poll_interval=2
     )
@@ -116,16 +116,16 @@ async def test_a_schedule_that_is_slower_than_the_fallback_interval():
     assert harness.api.polled_at == [0, 5, 10]
 
 
-async def test_the_schedule_applies_again():
-    """A callback that comes too soon, or is forged, costs a poll; then the schedule applies."""
+async def test_the_schedule_applies_after_a_premature_callback():
+    """A premature or forged callback costs one poll; then the schedule applies."""
     harness = WaitHarness(by_time=lambda at: COVER if at > 19 else GENERATING)
     harness.call_at(7)
     assert await harness.wait(expects_callback=True).run() is COVER
     assert harness.api.polled_at == [7, 12, 17, 22]
 
 
-async def test_an_early_callback():
-    """A callback that came before the wait began makes it poll immediately."""
+async def test_an_early_callback_causes_an_immediate_poll():
+    """A wait polls immediately if the callback came before it began."""
     harness = WaitHarness(COVER)
     harness.call_at(3)
     await asyncio.sleep(8)
@@ -134,7 +134,7 @@ async def test_an_early_callback():
 
 
 async def test_several_waits_share_the_confirming_poll():
-    """Of all the waits for an id one polls when the callback comes, and each has the cover."""
+    """One poll after the callback gives all waits for the id their cover."""
     harness = WaitHarness(by_time=lambda at: COVER if at >= 40 else GENERATING, latency=0.2)
     waits = [
         harness.start(expects_callback=expects_callback)
@@ -147,7 +147,7 @@ async def test_several_waits_share_the_confirming_poll():
 
 
 async def test_a_poll_in_flight_does_not_confirm():
-    """A poll sent before the callback may have been answered too early: one more follows."""
+    """A poll that was sent before the callback may be outdated: one more follows."""
     harness = WaitHarness(by_time=lambda at: COVER if at >= 31 else GENERATING, latency=2)
     waits = [harness.start(expects_callback=True) for _ in range(3)]
     harness.call_at(31)
@@ -156,8 +156,8 @@ async def test_a_poll_in_flight_does_not_confirm():
     assert harness.is_empty()
 
 
-async def test_a_poll_that_has_not_left_confirms():
-    """A poll that is still queued for the rate limiter when the callback comes is enough."""
+async def test_a_queued_poll_confirms():
+    """A poll that is still queued when the callback comes confirms it."""
     harness = WaitHarness(
         by_time=lambda at: COVER if at >= 31 else GENERATING, rate_limiter=RateLimiter()
     )
@@ -169,8 +169,8 @@ async def test_a_poll_that_has_not_left_confirms():
     assert harness.api.polled_at == [34]
 
 
-async def test_a_callback_during_on_update():
-    """A callback that comes while `on_update` runs makes the wait poll when that is done."""
+async def test_a_callback_during_on_update_causes_a_poll_afterwards():
+    """A callback that comes while `on_update` runs causes a poll after it."""
     harness = WaitHarness(GENERATING, COVER)
     harness.call_at(1)
     assert await harness.wait(on_update=lambda _: asyncio.sleep(3)).run() is COVER
@@ -178,8 +178,8 @@ async def test_a_callback_during_on_update():
 
 
 @pytest.mark.parametrize("moment", [1.0, 1.3])
-async def test_a_confirming_poll_that_is_cancelled(moment):
-    """If the poll that follows a callback is cancelled, there is another one."""
+async def test_a_cancelled_confirming_poll_is_replaced(moment):
+    """If the poll after a callback is cancelled, another one follows."""
     harness = WaitHarness(GENERATING, COVER, latency=0.5)
     waiting = harness.start(on_update=lambda _: asyncio.sleep(20))
     harness.call_at(1)
@@ -192,8 +192,8 @@ async def test_a_confirming_poll_that_is_cancelled(moment):
     assert harness.is_empty()
 
 
-async def test_a_poll_that_is_cancelled_confirms_nothing():
-    """Without a callback, a cancelled poll makes no wait poll."""
+async def test_a_cancelled_poll_causes_no_other():
+    """Without a callback, a cancelled poll causes no other poll."""
     harness = WaitHarness(GENERATING, COVER, latency=0.5)
     waiting = harness.start(expects_callback=True)
     await asyncio.sleep(1)
@@ -204,8 +204,8 @@ async def test_a_poll_that_is_cancelled_confirms_nothing():
     assert harness.api.polled_at == [1, 30]
 
 
-async def test_a_poll_that_is_cancelled_after_the_confirming_one():
-    """The result of the callback's poll is known by then, so there is no further poll."""
+async def test_no_poll_follows_once_the_callback_is_confirmed():
+    """If the callback's poll has ended, a cancelled poll needs no replacement."""
     harness = WaitHarness(GENERATING, GENERATING, COVER, latency=0.5)
     waiting = harness.start(expects_callback=True)
     harness.call_at(1)
@@ -217,8 +217,8 @@ async def test_a_poll_that_is_cancelled_after_the_confirming_one():
     assert harness.api.polled_at == [1, 3, 6.5]
 
 
-async def test_a_flood_of_callbacks():
-    """However many callbacks come, they make a wait poll once in a second."""
+async def test_a_flood_of_callbacks_causes_one_poll_a_second():
+    """Any number of callbacks causes at most one poll a second."""
     harness = WaitHarness(GENERATING)
     harness.call_at(*[10 + i / 100 for i in range(401)])
     with pytest.raises(CoverTimeoutError):
@@ -227,8 +227,8 @@ async def test_a_flood_of_callbacks():
     assert harness.is_empty()
 
 
-async def test_a_flood_with_several_waits():
-    """Waits that began at different times share the polls that a flood makes them make."""
+async def test_waits_share_the_polls_of_a_flood():
+    """Waits that began at different times share the polls that a flood causes."""
     harness = WaitHarness(GENERATING)
     harness.call_at(*[10 + i / 100 for i in range(301)])
     waits = [harness.start(expects_callback=True, timeout=14.5 + i / 10) for i in range(3)]
@@ -237,8 +237,8 @@ async def test_a_flood_with_several_waits():
     assert harness.is_empty()
 
 
-async def test_repeated_deliveries():
-    """The same callback, delivered again, wakes no wait."""
+async def test_a_repeated_delivery_wakes_no_wait():
+    """A callback that is delivered again wakes no wait."""
     harness = WaitHarness(by_time=lambda at: COVER if at >= 20 else GENERATING)
     body = {"data": {"taskId": ID}}
     for moment in (10, 10.5, 11.5):
@@ -247,16 +247,16 @@ async def test_repeated_deliveries():
     assert harness.api.polled_at == [10, 15, 20]
 
 
-async def test_a_confirming_poll_that_fails():
-    """A poll that a callback made, and that fails in passing, is repeated as any other."""
+async def test_a_failed_confirming_poll_is_repeated():
+    """After a transient error, the confirming poll is repeated like any other."""
     harness = WaitHarness(RESET, COVER)
     harness.call_at(10)
     assert await harness.wait(expects_callback=True).run() is COVER
     assert harness.api.polled_at == pytest.approx([10, 10])
 
 
-async def test_no_record_yet():
-    """Without a record the next poll comes after the fallback interval, until the grace ends."""
+async def test_a_missing_record_is_polled_at_the_fallback_interval():
+    """A missing record is polled at the fallback interval until the grace ends."""
     harness = WaitHarness(NOT_FOUND, NOT_FOUND, COVER)
     assert await harness.wait(expects_callback=True).run() is COVER
     assert harness.api.polled_at == [30, 60, 90]
@@ -266,7 +266,7 @@ async def test_no_record_yet():
 
 
 async def test_the_deadline_counts_from_the_beginning():
-    """A wait that expects a callback has a last poll before its deadline, and keeps it."""
+    """A wait that expects a callback polls once before its deadline, and keeps it."""
     harness = WaitHarness(GENERATING)
     with pytest.raises(CoverTimeoutError) as caught:
         await harness.wait(expects_callback=True, timeout=20).run()
@@ -274,32 +274,32 @@ async def test_the_deadline_counts_from_the_beginning():
     assert harness.is_empty()
 
 
-async def test_called_after_the_last_poll():
-    """A callback between the last poll and the deadline makes the wait poll, too."""
+async def test_a_callback_after_the_last_poll_causes_one_more():
+    """A callback between the last poll and the deadline causes a poll, too."""
     harness = WaitHarness(GENERATING, COVER)
     harness.call_at(19.5)
     assert await harness.wait(expects_callback=True, timeout=20).run() is COVER
     assert harness.api.polled_at == [19, 19.5]
 
 
-async def test_without_a_timeout():
-    """Without a timeout a wait goes on until the callback comes."""
+async def test_without_a_timeout_a_wait_lasts_until_the_callback():
+    """Without a timeout, a wait continues until the callback arrives."""
     harness = WaitHarness(by_time=lambda at: COVER if at >= 10_007 else GENERATING)
     harness.call_at(10_007)
     assert await harness.wait(expects_callback=True, timeout=None).run() is COVER
     assert now() == 10_007
 
 
-async def test_one_poll_is_made_immediately():
-    """A timeout of 0 is one poll now, whatever callback is to come."""
+async def test_a_timeout_of_zero_polls_immediately():
+    """With a timeout of 0, one poll is sent immediately, callback or not."""
     harness = WaitHarness(COVER)
     assert await harness.wait(expects_callback=True, timeout=0).run() is COVER
     assert harness.api.polled_at == [0]
 
 
 @pytest.mark.parametrize("moment", [WHILE_WAITING, AS_IT_WAKES])
-async def test_cancelled_at_every_wait(moment):
-    """One of two waits is cancelled at each await: it leaves nothing, the other has its cover."""
+async def test_a_wait_can_be_cancelled_at_each_await(moment):
+    """A wait cancelled at any await leaves nothing; the other one gets its cover."""
     interruptions = 0
     while True:
         harness = WaitHarness(GENERATING, GENERATING, COVER, latency=1, rate_limiter=RateLimiter(1))
@@ -329,7 +329,7 @@ async def test_cancelled_at_every_wait(moment):
         (True, False, [GENERATING, COVER], 0),
     ],
 )
-async def test_a_hint_that_callbacks_do_not_arrive(
+async def test_missing_callbacks_are_hinted_at_in_the_log(
     caplog, called, expects_callback, replies, hints
 ):
     """A job that ended without a callback is logged, unless it had ended before the wait."""

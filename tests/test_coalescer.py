@@ -18,7 +18,7 @@ from support.virtual_time import now
 
 from kie_cover_async.errors import TransportError
 from kie_cover_async.fair_queue import QueueEntry
-from kie_cover_async.polling import PollCoalescer, PollResult, TaskWatch
+from kie_cover_async.polling import PollCoalescer, PolledRecord, TaskWatch
 from kie_cover_async.rate_limiter import RateLimiter
 
 pytestmark = pytest.mark.virtual_time
@@ -27,7 +27,7 @@ BUG = TypeError("a bug")
 
 
 def shown(heard: object) -> object:
-    return heard.details if isinstance(heard, PollResult) else heard
+    return heard.details if isinstance(heard, PolledRecord) else heard
 
 
 class Listener:
@@ -62,21 +62,21 @@ class BulkCall:
 
 
 def nothing_left(coalescer: PollCoalescer) -> bool:
-    return not coalescer.watchers and not coalescer._in_flight and not pending_timers()
+    return not coalescer.watchers and not coalescer._open_polls and not pending_timers()
 
 
-async def test_one_poll():
-    """A poll returns what the API answers, when it answers, and nothing of it is kept."""
+async def test_a_poll_returns_the_answer_and_keeps_nothing():
+    """A poll returns the API's answer when it arrives, and nothing is kept."""
     api = ScriptedTransport(PENDING, latency=0.5)
     coalescer = coalescer_of(api)
     seen = await coalescer.poll(ID)
-    assert isinstance(seen, PollResult)
+    assert isinstance(seen, PolledRecord)
     assert (seen.details, seen.received_at, now()) == (PENDING, 0.5, 0.5)
     assert nothing_left(coalescer)
 
 
 async def test_polls_in_flight_are_joined():
-    """A caller that comes while a poll is in flight shares its result; a later one polls again."""
+    """A caller shares the result of a poll in flight; a later caller polls again."""
     api = ScriptedTransport(PENDING, COVER, latency=1)
     coalescer = coalescer_of(api)
     listeners = [Listener(coalescer, moment) for moment in (0, 0.5, 0.999, 1.5)]
@@ -87,8 +87,8 @@ async def test_polls_in_flight_are_joined():
 
 
 @pytest.mark.parametrize("flow", [None, "another bulk"])
-async def test_no_poll_queues_with_those_of_a_bulk_call(flow):
-    """A queued poll of a bulk call is overtaken by other callers' poll, and shares its result."""
+async def test_a_single_poll_overtakes_the_queue_of_a_bulk_call(flow):
+    """Another caller's poll overtakes the queued one of a bulk call and serves both."""
     rate_limiter = RateLimiter(1)
     api = ScriptedTransport(COVER, latency=0.5, rate_limiter=rate_limiter)
     bulk = BulkCall(api, rate_limiter, polls=2)
@@ -109,7 +109,7 @@ async def test_polls_of_one_flow_are_joined():
 
 
 async def test_a_replaced_poll_whose_replacement_is_lost_is_sent_next():
-    """The callers need not queue behind all others of their flow again."""
+    """If the replacing poll is lost, the replaced one is next in its flow."""
     rate_limiter = RateLimiter(1)
     api = ScriptedTransport(NEVER, COVER, rate_limiter=rate_limiter)
     bulk = BulkCall(api, rate_limiter, polls=2)
@@ -124,7 +124,7 @@ async def test_a_replaced_poll_whose_replacement_is_lost_is_sent_next():
 
 
 async def test_a_caller_whose_poll_was_replaced_may_be_cancelled():
-    """Cancelling a caller that shares another's poll harms no other caller, and leaves nothing."""
+    """Cancelling a caller that shares another's poll harms no other caller."""
     rate_limiter = RateLimiter(1)
     api = ScriptedTransport(COVER, latency=5, rate_limiter=rate_limiter)
     bulk = BulkCall(api, rate_limiter, polls=3)
@@ -138,8 +138,8 @@ async def test_a_caller_whose_poll_was_replaced_may_be_cancelled():
     await bulk.end()
 
 
-async def test_other_ids_are_not_joined():
-    """Polls of different ids are apart."""
+async def test_polls_of_different_ids_are_separate():
+    """Polls of different ids share nothing."""
     asked = []
 
     async def answer(task_id):
@@ -153,7 +153,7 @@ async def test_other_ids_are_not_joined():
 
 
 async def test_every_watch_receives_a_result():
-    """Every watch of the id receives what a poll brings; the one that polled has it only once."""
+    """Every watch of the id receives a poll's result once, the polling one too."""
     api = ScriptedTransport(PENDING, COVER, latency=1)
     coalescer = coalescer_of(api)
     with (
@@ -161,39 +161,39 @@ async def test_every_watch_receives_a_result():
         TaskWatch(coalescer, None, ID) as other,
         TaskWatch(coalescer, None, "another") as apart,
     ):
-        assert shown(await one.next_result(0)) is PENDING
+        assert shown(await one.next_outcome(0)) is PENDING
         assert one.unread is None
-        assert shown(await other.next_result(9)) is PENDING
+        assert shown(await other.next_outcome(9)) is PENDING
         assert now() == 1
         await coalescer.poll(ID)
-        assert shown(await one.next_result(9)) is COVER
-        assert shown(await other.next_result(9)) is COVER
+        assert shown(await one.next_outcome(9)) is COVER
+        assert shown(await other.next_outcome(9)) is COVER
         assert (api.polled_at, now()) == ([0, 1], 2)
         assert one.unread is other.unread is apart.unread is None
     assert nothing_left(coalescer)
 
 
 async def test_each_caller_has_its_own_error():
-    """Callers that poll, join or watch get equal errors, and no two get the same object."""
+    """Callers that poll, join or watch get equal errors that are separate objects."""
     api = ScriptedTransport(RESET, latency=1)
     coalescer = coalescer_of(api)
     with TaskWatch(coalescer, None, ID) as watch, TaskWatch(coalescer, None, ID) as other:
         joined = [Listener(coalescer) for _ in range(2)]
-        heard = [await watch.next_result(0), await other.next_result(9)]
+        heard = [await watch.next_outcome(0), await other.next_outcome(9)]
         heard += [await listener.task for listener in joined]
     assert all(type(error) is TransportError and error.reason == "reset" for error in heard)
     assert len(set(map(id, heard))) == 4
     assert api.polled_at == [0]
 
 
-async def test_an_unread_result_comes_before_a_poll():
-    """What another caller's poll brought is returned without a poll, even if one is due."""
+async def test_an_unread_result_is_returned_before_polling():
+    """The result of another caller's poll is returned even if a poll is due."""
     api = ScriptedTransport(PENDING, GENERATING)
     coalescer = coalescer_of(api)
     with TaskWatch(coalescer, None, ID) as watch:
         await coalescer.poll(ID)
-        assert shown(await watch.next_result(now())) is PENDING
-        assert shown(await watch.next_result(now())) is GENERATING
+        assert shown(await watch.next_outcome(now())) is PENDING
+        assert shown(await watch.next_outcome(now())) is GENERATING
     assert api.polled_at == [0, 0]
 
 
@@ -204,7 +204,7 @@ async def test_an_unread_result_has_the_time_of_its_own_poll():
         await coalescer.poll(ID)
         later = asyncio.create_task(coalescer.poll(ID))
         await asyncio.sleep(0.5)
-        assert shown(await watch.next_result(now())) is PENDING
+        assert shown(await watch.next_outcome(now())) is PENDING
         assert watch.sent_at == 0
         await later
         assert watch.sent_at == 1
@@ -212,13 +212,13 @@ async def test_an_unread_result_has_the_time_of_its_own_poll():
 
 @pytest.mark.parametrize("joins", [False, True], ids=["leads", "joins"])
 async def test_a_polls_result_is_returned_once(joins):
-    """A watch whose own poll it was, or that joined it, does not have its result unread as well."""
+    """A watch that sent or joined a poll does not receive its result again."""
     api = ScriptedTransport(PENDING, latency=1)
     coalescer = coalescer_of(api)
     leader = Listener(coalescer) if joins else None
     await asyncio.sleep(0.5)
     with TaskWatch(coalescer, None, ID) as watch:
-        assert shown(await watch.next_result(now())) is PENDING
+        assert shown(await watch.next_outcome(now())) is PENDING
         assert watch.unread is None
         assert len(api.polled_at) == 1
     if leader is not None:
@@ -226,47 +226,47 @@ async def test_a_polls_result_is_returned_once(joins):
 
 
 async def test_only_the_latest_result_is_kept():
-    """A watch that reads nothing for a while gets only the result of the last poll."""
+    """A watch that has not read for a while gets only the latest result."""
     api = ScriptedTransport(PENDING, GENERATING, COVER, PENDING)
     coalescer = coalescer_of(api)
     with TaskWatch(coalescer, None, ID) as watch:
         for _ in range(3):
             await coalescer.poll(ID)
-        assert shown(await watch.next_result(9)) is COVER
-        assert shown(await watch.next_result(9)) is PENDING
+        assert shown(await watch.next_outcome(9)) is COVER
+        assert shown(await watch.next_outcome(9)) is PENDING
     assert api.polled_at == [0, 0, 0, 9]
 
 
-async def test_a_result_wakes_a_sleeper():
-    """A watch that sleeps until a poll is due returns a result as it comes, the latest of two."""
+async def test_a_result_wakes_a_sleeping_watch():
+    """A watch that sleeps until its next poll returns a new result immediately."""
     api = ScriptedTransport(PENDING, COVER)
     coalescer = coalescer_of(api)
     with TaskWatch(coalescer, None, ID) as watch:
-        sleeping = asyncio.create_task(watch.next_result(60))
+        sleeping = asyncio.create_task(watch.next_outcome(60))
         await asyncio.sleep(5)
-        watch.on_result(PollResult(PENDING, None, 0))
-        watch.on_result(PollResult(COVER, None, 0))
+        watch.on_outcome(PolledRecord(PENDING, None, 0))
+        watch.on_outcome(PolledRecord(COVER, None, 0))
         assert shown(await sleeping) is COVER
         assert (api.polled_at, now()) == ([], 5)
     assert nothing_left(coalescer)
 
 
 @pytest.mark.parametrize("first", ["the result", "the end"])
-async def test_a_result_at_the_very_end_of_the_sleep(first):
-    """A result that comes in the moment in which a poll is due is returned instead of polling."""
+async def test_a_result_at_the_end_of_the_sleep_replaces_the_poll(first):
+    """A result that arrives just when a poll is due is returned instead of polling."""
     api = ScriptedTransport(PENDING)
     coalescer = coalescer_of(api)
     with TaskWatch(coalescer, None, ID) as watch:
-        sleeping = asyncio.create_task(watch.next_result(5))
+        sleeping = asyncio.create_task(watch.next_outcome(5))
         if first == "the end":
             await asyncio.sleep(0)
-        asyncio.get_running_loop().call_at(5, watch.on_result, PollResult(COVER, None, 5))
+        asyncio.get_running_loop().call_at(5, watch.on_outcome, PolledRecord(COVER, None, 5))
         assert shown(await sleeping) is COVER
     assert api.polled_at == []
 
 
-async def test_the_caller_that_leads_may_be_cancelled():
-    """If the caller that polls is cancelled, the next one polls, and the others have the result.
+async def test_cancelling_the_polling_caller_makes_the_next_one_poll():
+    """If the polling caller is cancelled, the next one polls for all.
 
     Two are cancelled in turn, and nothing of them is kept.
     """
@@ -282,8 +282,8 @@ async def test_the_caller_that_leads_may_be_cancelled():
     assert nothing_left(coalescer)
 
 
-async def test_a_caller_that_joined_may_be_cancelled():
-    """Cancelling a caller that joined harms neither the one that polls nor the others."""
+async def test_cancelling_a_joined_caller_harms_no_other():
+    """Cancelling a caller that joined affects no other caller."""
     api = ScriptedTransport(PENDING, latency=10)
     coalescer = coalescer_of(api)
     listeners = [Listener(coalescer) for _ in range(3)]
@@ -297,8 +297,8 @@ async def test_a_caller_that_joined_may_be_cancelled():
     assert api.polled_at == [0]
 
 
-async def test_all_callers_may_be_cancelled():
-    """If all callers are cancelled, nothing is kept, and there are no more polls."""
+async def test_cancelling_all_callers_leaves_nothing():
+    """If all callers are cancelled, nothing is kept and no further poll is sent."""
     coalescer = coalescer_of(ScriptedTransport(NEVER))
     listeners = [Listener(coalescer) for _ in range(3)]
     await asyncio.sleep(1)
@@ -309,7 +309,7 @@ async def test_all_callers_may_be_cancelled():
 
 
 async def test_a_bug_makes_no_other_caller_hang():
-    """A bug fails only the caller that made the poll; the others poll for themselves."""
+    """A bug fails only the caller that polled; the others poll for themselves."""
     api = ScriptedTransport(BUG, BUG, PENDING, latency=1)
     coalescer = coalescer_of(api)
     listeners = [Listener(coalescer) for _ in range(4)]
@@ -321,8 +321,8 @@ async def test_a_bug_makes_no_other_caller_hang():
     assert nothing_left(coalescer)
 
 
-async def test_callers_are_called_back_when_the_poll_is_sent():
-    """`on_sent` is called as the poll is sent, and immediately for a caller that joins later."""
+async def test_on_sent_is_called_when_the_poll_is_sent():
+    """`on_sent` is called when the poll is sent, or immediately on joining later."""
     rate_limiter = RateLimiter()
     rate_limiter.pause(5)
     coalescer = coalescer_of(ScriptedTransport(PENDING, latency=2, rate_limiter=rate_limiter))
@@ -331,7 +331,7 @@ async def test_callers_are_called_back_when_the_poll_is_sent():
     assert [listener.left for listener in listeners] == [[5], [5], [6]]
 
 
-async def test_callers_are_called_back_once():
+async def test_on_sent_is_called_once():
     """`on_sent` is not called again if the poll was lost after it was sent."""
     coalescer = coalescer_of(ScriptedTransport(PENDING, latency=10))
     gone, next_one, late = (Listener(coalescer, moment) for moment in (0, 0, 2))
@@ -341,7 +341,7 @@ async def test_callers_are_called_back_once():
     assert (next_one.left, late.left) == ([0], [2])
 
 
-async def test_callers_of_a_poll_that_was_never_sent_are_called_back_later():
+async def test_on_sent_is_called_for_the_poll_that_replaces_an_unsent_one():
     """If the poll was lost before it was sent, `on_sent` is called when the next one is."""
     rate_limiter = RateLimiter()
     rate_limiter.pause(5)
@@ -353,8 +353,8 @@ async def test_callers_of_a_poll_that_was_never_sent_are_called_back_later():
     assert (gone.left, next_one.left) == ([], [5])
 
 
-async def test_a_cancelled_caller_is_not_called_back():
-    """A caller that was cancelled before the poll was sent is not called back."""
+async def test_on_sent_is_not_called_for_a_cancelled_caller():
+    """`on_sent` is not called for a caller that was cancelled before the poll was sent."""
     rate_limiter = RateLimiter()
     rate_limiter.pause(5)
     coalescer = coalescer_of(ScriptedTransport(PENDING, rate_limiter=rate_limiter))
@@ -368,8 +368,8 @@ async def test_a_cancelled_caller_is_not_called_back():
 @pytest.mark.parametrize("moment", [WHILE_WAITING, AS_IT_WAKES])
 @pytest.mark.parametrize("wait", range(6))
 @pytest.mark.parametrize("rank", range(3))
-async def test_cancelled_at_every_wait(rank, wait, moment):
-    """One of three callers is cancelled at each await: the others have what they waited for."""
+async def test_a_caller_can_be_cancelled_at_each_await(rank, wait, moment):
+    """Cancelling one of three callers at any await leaves the others their results."""
     api = ScriptedTransport(PENDING, COVER, latency=1, rate_limiter=RateLimiter(1))
     coalescer = coalescer_of(api)
     with ExitStack() as stack:
@@ -385,13 +385,13 @@ async def test_cancelled_at_every_wait(rank, wait, moment):
 
 
 async def _twice(watch: TaskWatch) -> list[object]:
-    heard = [await watch.next_result(now())]
+    heard = [await watch.next_outcome(now())]
     # A result of another one's poll may be unread, or may wake this one.
-    heard += [await watch.next_result(now() + 0.5) for _ in range(2)]
+    heard += [await watch.next_outcome(now() + 0.5) for _ in range(2)]
     return list(map(shown, heard))
 
 
-async def test_urgency_moves_the_poll_that_is_joined():
+async def test_an_urgent_caller_makes_the_joined_poll_urgent():
     """An urgent caller that joins a queued poll of its flow makes that poll urgent."""
     rate_limiter = RateLimiter(1)
     api = ScriptedTransport(COVER, rate_limiter=rate_limiter)
@@ -404,8 +404,8 @@ async def test_urgency_moves_the_poll_that_is_joined():
     assert await bulk.end() == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
 
 
-async def test_ten_thousand_ids():
-    """After polls of ten thousand ids nothing is kept of any."""
+async def test_nothing_is_kept_of_ten_thousand_ids():
+    """After polls of ten thousand ids, nothing is kept of any of them."""
 
     async def answer(task_id):
         if task_id.endswith("7"):
@@ -415,5 +415,5 @@ async def test_ten_thousand_ids():
     coalescer = coalescer_of(FakeTransport(answer))
     for number in range(10_000):
         with TaskWatch(coalescer, None, str(number)) as watch:
-            await watch.next_result(now())
+            await watch.next_outcome(now())
     assert nothing_left(coalescer)

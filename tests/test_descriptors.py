@@ -27,7 +27,7 @@ LOWERED = [
 
 @pytest.mark.parametrize(("limit", "change"), LOWERED)
 def test_few_open_files_lower_the_concurrency(open_files, caplog, limit, change):
-    """Requests and downloads share what is left of the limit, and one warning says so."""
+    """Requests and downloads share the remaining descriptors; one warning says so."""
     what, numbers = change.split(": ")
     with open_files(limit):
         MAKERS[what](int(numbers.split()[-1]))
@@ -42,14 +42,14 @@ def test_few_open_files_lower_the_concurrency(open_files, caplog, limit, change)
     [("requests", 232, 100), ("requests", 100, 34), ("downloads", 96, 16), ("downloads", 8, 1)],
 )
 def test_enough_open_files_change_nothing(open_files, caplog, what, limit, wanted):
-    """The concurrency that fits, and the least of all, is as it was given."""
+    """A concurrency that fits, or is the minimum, is unchanged."""
     with open_files(limit):
         MAKERS[what](wanted)
     assert caplog.records == []
 
 
-def test_no_limit_of_open_files(caplog, monkeypatch):
-    """A system without a limit, or that does not tell it, is given what was asked for."""
+def test_without_a_limit_of_open_files_nothing_changes(caplog, monkeypatch):
+    """On a system without a known limit, the concurrency is unchanged."""
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     with monkeypatch.context() as patch:
         patch.setattr(resource, "getrlimit", lambda _: unlimited)

@@ -123,8 +123,8 @@ def test_every_error_class_has_an_example():
     assert {kind.__name__ for kind in EXAMPLES} <= set(kie_cover_async.__all__)
 
 
-def test_the_drawn_tree_is_true():
-    """The drawing has every class under its parent, and marks the transient ones."""
+def test_the_drawn_tree_is_correct():
+    """The tree has every class under its parent and marks the transient ones."""
     drawn, branch = {}, []
     for indent, name, rest in re.findall(
         r"^    ([│├└─ ]*)(\w+Error)(.*)$", errors.__doc__, re.MULTILINE
@@ -140,7 +140,7 @@ def test_the_drawn_tree_is_true():
     }
 
 
-def test_which_errors_are_transient():
+def test_only_these_errors_are_transient():
     """These conditions may pass soon, and no others."""
     assert {kind for kind in EXAMPLES if kind.transient} == {
         TransportError,

@@ -84,7 +84,7 @@ def test_a_failing_observer_harms_neither_the_caller_nor_other_observers(event, 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, KeyboardInterrupt])
 def test_a_cancellation_passes_through_an_observer(error):
-    """What ends a task or the program is not a failure of an observer."""
+    """A cancellation or exit raised in an observer is passed on."""
     with pytest.raises(error):
         notify((Failing(error()),), EVENTS[0])
 
@@ -99,7 +99,7 @@ def test_events_are_values(event):
         type(event)("a")
 
 
-def test_one_observer_several_or_none():
+def test_observers_are_one_callable_an_iterable_or_none():
     """Observers are given as one callable, as any iterable of them, or not at all."""
     one, other = Failing(ERROR), print
     assert as_observers(None) == as_observers([]) == ()
@@ -108,24 +108,24 @@ def test_one_observer_several_or_none():
 
 
 @pytest.mark.parametrize("given", [5, "print", b"print", True], ids=repr)
-def test_what_is_neither_callable_nor_several_is_refused(given):
-    """The error names the argument and what was given."""
+def test_an_observer_that_is_not_callable_is_rejected(given):
+    """The error names the argument and the given value."""
     expected = f"observer must be callable, or several callables, not {given!r}"
     with pytest.raises(TypeError) as caught:
         as_observers(given)
     assert str(caught.value) == expected
 
 
-def test_something_else_among_several_is_refused():
-    """The error has the one that cannot be called."""
+def test_a_non_callable_among_observers_is_rejected():
+    """The error shows the one that cannot be called."""
     with pytest.raises(TypeError, match="observer must be callable, not 'log'"):
         as_observers([print, "log"])
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["alone", "among several"])
 @pytest.mark.parametrize("observer", [note_later, AsyncObserver()], ids=["function", "object"])
-def test_an_async_observer_is_refused_by_name(observer, several):
-    """Nothing would await what it returns; the error says which of several observers it is."""
+def test_an_async_observer_is_rejected_by_name(observer, several):
+    """No code would await its result; the error says which observer it is."""
     name = getattr(observer, "__name__", type(observer).__name__)
     with pytest.raises(
         TypeError, match=f"observer must be a plain function, not the async.*{name}"

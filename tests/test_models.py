@@ -13,8 +13,8 @@ def details(**facts):
     return CoverDetails(task_id="a", **facts)
 
 
-def test_terminal_states():
-    """A success and the two failures end a job; what is pending, running or unknown does not."""
+def test_success_and_failures_are_the_terminal_states():
+    """A success and the two failures end a job; other states do not."""
     assert [state.name for state in CoverState if state.is_terminal] == [
         "SUCCESS",
         "CREATE_TASK_FAILED",
@@ -31,8 +31,8 @@ def test_failures_are_terminal_states_without_success():
 
 
 @pytest.mark.parametrize("state", CoverState)
-def test_a_state_is_known_by_its_word(state):
-    """Each word of the vendor's is read in any case, blanks around it included."""
+def test_a_state_is_parsed_from_its_word(state):
+    """Each of the vendor's words is read in any case, with blanks around it."""
     assert CoverState.of(state.value) is state
     assert CoverState.of(f" {state.value.lower()} ") is state
 
@@ -48,14 +48,14 @@ def test_a_state_is_known_by_its_word(state):
         (-1, CoverState.UNKNOWN),
     ],
 )
-def test_a_state_is_known_by_its_number(number, state):
-    """2 is still generating, and an undocumented number is unknown."""
+def test_a_state_is_parsed_from_its_number(number, state):
+    """2 means still generating, and an undocumented number is unknown."""
     assert CoverState.of(number) is state
     assert CoverState.of(str(number)) is state
 
 
 def test_no_flag_is_an_unknown_state():
-    """Without a flag nothing is known."""
+    """Without a flag the state is unknown."""
     assert CoverState.of(None) is CoverState.UNKNOWN
 
 
@@ -72,7 +72,7 @@ def test_no_flag_is_an_unknown_state():
     ],
 )
 def test_success_is_the_flag_and_an_image(flag, response, terminal, success):
-    """A success flag alone is an end, and no cover yet; images alone are neither."""
+    """A job is successful only with both a success flag and an image."""
     seen = details(success_flag=flag, response=response)
     assert (seen.is_terminal, seen.is_success) == (terminal, success)
 
@@ -90,15 +90,15 @@ def test_images_are_those_of_the_response():
 
 
 @pytest.mark.parametrize(("seconds", "taken"), [(146, 146), (0, 0), (-1, None)])
-def test_generation_time(seconds, taken):
-    """It is from creation to completion, and unknown where these are out of order."""
+def test_generation_time_is_from_creation_to_completion(seconds, taken):
+    """It is unknown if the completion precedes the creation."""
     seen = details(create_time=CREATED, complete_time=CREATED + timedelta(seconds=seconds))
     assert seen.generation_time == (None if taken is None else timedelta(seconds=taken))
 
 
 @pytest.mark.parametrize("known", [{}, {"create_time": CREATED}, {"complete_time": CREATED}])
 def test_generation_time_needs_both_times(known):
-    """Where a time is missing the generation time is, too."""
+    """If either time is missing, the generation time is unknown."""
     assert details(**known).generation_time is None
 
 
@@ -124,7 +124,7 @@ def test_details_are_values():
 
 
 @pytest.mark.parametrize("kind", [CoverDetails, CoverResponse])
-def test_facts_are_named(kind):
-    """Neither model takes a fact by position."""
+def test_fields_are_keyword_only(kind):
+    """Neither model accepts a field by position."""
     with pytest.raises(TypeError, match="positional"):
         kind("a")

@@ -1,6 +1,7 @@
 """The rate limiter alone, in virtual time."""
 
 import asyncio
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,7 +14,7 @@ from support.cancellation import AS_IT_WAKES, WHILE_WAITING, CancelledAt, pendin
 from support.virtual_time import VirtualTimeLoop, now
 
 from kie_cover_async import RateLimiter
-from kie_cover_async.fair_queue import QueueEntry, QueueEntryCancelledError
+from kie_cover_async.fair_queue import QueueEntry, QueueEntryWithdrawnError
 from kie_cover_async.rate_limiter import SlotSource
 
 pytestmark = pytest.mark.virtual_time
@@ -25,8 +26,12 @@ def at(*moments: float):
 
 def most_in_window(moments: list[float], seconds: float) -> int:
     """The largest number of moments within any span that is shorter than this."""
+    ordered = sorted(moments)
     return max(
-        (sum(0 <= moment - start < seconds - 1e-9 for moment in moments) for start in moments),
+        (
+            bisect_left(ordered, start + seconds - 1e-9) - place
+            for place, start in enumerate(ordered)
+        ),
         default=0,
     )
 
@@ -57,7 +62,7 @@ def in_virtual_time(coroutine):
         return runner.run(coroutine)
 
 
-async def test_the_first_leaves_immediately_and_the_rest_evenly():
+async def test_requests_leave_immediately_and_then_evenly():
     """25 concurrent calls are sent a tenth of a second apart, the first without a wait."""
     moments = await leave(RateLimiter(10), 25)
     assert moments == at(*[i / 10 for i in range(25)])
@@ -65,7 +70,7 @@ async def test_the_first_leaves_immediately_and_the_rest_evenly():
 
 
 async def test_rare_calls_never_wait():
-    """Calls that are further apart than the slots leave when they come."""
+    """Calls that are further apart than the slots are sent immediately."""
     rate_limiter = RateLimiter(10)
     for moment in (0, 0.1, 0.25, 0.35, 7):
         assert await asks_at(moment, rate_limiter) == moment
@@ -78,8 +83,8 @@ async def test_idle_time_gives_no_credit():
     assert await leave(rate_limiter, 4) == at(60, 60.01, 60.02, 60.03)
 
 
-async def test_the_number_is_for_any_time():
-    """`per` is any number of seconds: twenty in ten seconds is one every half second."""
+async def test_per_is_any_number_of_seconds():
+    """Twenty requests in ten seconds are one every half second."""
     assert await leave(RateLimiter(20, per=10), 4) == at(0, 0.5, 1, 1.5)
 
 
@@ -92,7 +97,7 @@ async def test_a_short_stall_is_not_made_up():
 
 
 async def test_a_long_stall_is_not_made_up():
-    """However many slots it missed, one call leaves at its end."""
+    """However many slots a stall missed, one call leaves at its end."""
     calls = asyncio.create_task(leave(RateLimiter(100), 300))
     await asyncio.sleep(0.505)
     stall(1)
@@ -101,8 +106,8 @@ async def test_a_long_stall_is_not_made_up():
     assert most_in_window(moments, 1) == 100
 
 
-async def test_stalls_without_end():
-    """A loop that is busy after every call never lets more than the number leave."""
+async def test_endless_stalls_never_exceed_the_limit():
+    """A loop that blocks after every call never lets more than the limit leave."""
 
     async def leaves_and_is_busy() -> float:
         moment = await acquire(rate_limiter)
@@ -123,8 +128,10 @@ STALLS = st.lists(st.tuples(st.floats(0, 6), st.floats(0, 3)), max_size=5)
 
 @pytest.mark.parametrize(("number", "per", "ceiling"), [(9, 1.0, 10), (19, 10.0, 20)])
 @given(LATENCIES, STALLS)
-def test_what_a_server_sees(number, per, ceiling, latencies, stalls):
-    """Nine a second are at most ten at the server in any second, and 19 in ten seconds at most 20.
+def test_a_server_sees_one_request_more_than_the_limit_at_most(
+    number, per, ceiling, latencies, stalls
+):
+    """A server receives at most 10 requests in a second, or 20 in ten seconds.
 
     So it is by a sliding window and by a fixed one, whatever stalls the loop, as long as no request
     is on its way for longer than one interval.
@@ -144,7 +151,7 @@ def test_what_a_server_sees(number, per, ceiling, latencies, stalls):
 
 
 async def test_nine_is_the_most_that_ten_a_second_allow():
-    """If the first request is slow and the others are not, a server sees one more than left."""
+    """If only the first request is slow, a server receives one more than the limit."""
     for number in (9, 10):
         rate_limiter = RateLimiter(number)
         start = now()
@@ -154,8 +161,8 @@ async def test_nine_is_the_most_that_ten_a_second_allow():
         await asyncio.sleep(1)
 
 
-async def test_late_between_the_slot_and_the_call():
-    """A call that is woken, and gets to leave only after a stall, leaves no room for two."""
+async def test_a_stall_between_slot_and_call_lets_one_request_leave():
+    """A call that is woken and then delayed by a stall makes no room for two."""
     rate_limiter = RateLimiter(1, per=1)
     assert rate_limiter.try_acquire() == 0
     # At the moment of the slot: the waiter is woken, and before it runs the loop is busy.
@@ -163,8 +170,8 @@ async def test_late_between_the_slot_and_the_call():
     assert await leave(rate_limiter, 3) == at(6, 7, 8)
 
 
-async def test_a_slow_limiter_makes_nothing_up():
-    """Not even a single slot, in the middle of which a stall began."""
+async def test_a_slow_limiter_does_not_make_up_a_stall():
+    """Not even the slot in whose interval the stall began is made up."""
     calls = asyncio.create_task(leave(RateLimiter(9, per=9), 5))
     await asyncio.sleep(0.5)
     stall(5)
@@ -184,7 +191,7 @@ async def test_ten_thousand_delay_one_by_two_slots_at_most():
 
 
 async def test_flows_share_evenly():
-    """Of two bulk calls and a series of single ones each flow has its turn."""
+    """Two bulk calls and a series of single calls take turns."""
     rate_limiter = RateLimiter(10)
     left: list[str] = []
 
@@ -197,14 +204,14 @@ async def test_flows_share_evenly():
     assert "".join(left) == "aabcdababb"
 
 
-async def test_turns_within_a_flow_come_in_order():
-    """Within one bulk call the first to ask is the first to leave."""
+async def test_a_flow_is_served_in_order():
+    """Within one bulk call, requests leave in the order in which they queued."""
     moments = await leave(RateLimiter(10), 50, "bulk")
     assert moments == sorted(moments)
 
 
 async def test_a_pause_stops_all_requests():
-    """Those that queue and those that come later wait, and leave evenly after it: no burst."""
+    """Queued and later requests wait, and leave evenly after the pause: no burst."""
     rate_limiter = RateLimiter(100)
     early = asyncio.create_task(leave(rate_limiter, 5))
     await asyncio.sleep(0.015)
@@ -226,8 +233,8 @@ async def test_the_longest_pause_counts():
     assert await call == 8
 
 
-async def test_a_pause_in_the_moment_of_a_slot():
-    """A call that is woken just when a pause begins stays, and keeps its turn."""
+async def test_a_call_woken_as_a_pause_begins_keeps_its_turn():
+    """A call that is woken just as a pause begins waits and keeps its turn."""
     rate_limiter = RateLimiter(10)
     await rate_limiter.acquire()
     # After the slot's own timer, and before the task that it wakes.
@@ -238,7 +245,7 @@ async def test_a_pause_in_the_moment_of_a_slot():
 
 
 async def test_a_pause_that_is_over_has_no_effect():
-    """Neither one that ended long ago nor one of no length."""
+    """A pause that has ended and a pause of no length change nothing."""
     rate_limiter = RateLimiter(10)
     rate_limiter.pause(1)
     assert await asks_at(5, rate_limiter) == 5
@@ -246,8 +253,8 @@ async def test_a_pause_that_is_over_has_no_effect():
     assert await asks_at(6, rate_limiter) == 6
 
 
-async def test_a_pause_and_a_stall():
-    """What a stall missed after a pause is not made up: slots begin when it ends."""
+async def test_a_stall_after_a_pause_is_not_made_up():
+    """Slots that a stall missed after a pause are lost: they begin when it ends."""
     rate_limiter = RateLimiter(100)
     rate_limiter.pause(1)
     calls = asyncio.create_task(leave(rate_limiter, 3))
@@ -256,8 +263,8 @@ async def test_a_pause_and_a_stall():
     assert await calls == at(1.015, 1.025, 1.035)
 
 
-async def test_unlimited():
-    """An unlimited rate limiter lets all requests leave immediately; a pause stops them, too."""
+async def test_an_unlimited_limiter_only_pauses():
+    """An unlimited rate limiter sends all requests immediately, except in a pause."""
     rate_limiter = RateLimiter.unlimited()
     assert await leave(rate_limiter, 1000) == [0.0] * 1000
     rate_limiter.pause(2)
@@ -268,8 +275,8 @@ async def test_unlimited():
 
 
 @pytest.mark.parametrize(("number", "per", "pressure"), [(10, 1, 2.5), (5, 1, 4), (60, 60, 16)])
-async def test_pressure(number, per, pressure):
-    """Pressure is 1 without a queue, and one more for every second that the queue will take."""
+async def test_pressure_grows_with_the_queue(number, per, pressure):
+    """Pressure is 1 without a queue, and 1 more per second that the queue will take."""
     rate_limiter = RateLimiter(number, per=per)
     assert rate_limiter.pressure == 1
     calls = asyncio.create_task(leave(rate_limiter, 16))
@@ -284,8 +291,8 @@ async def test_pressure(number, per, pressure):
 @pytest.mark.parametrize(
     ("wait", "moment"), [(0, WHILE_WAITING), (0, AS_IT_WAKES), (1, WHILE_WAITING)]
 )
-async def test_cancelled_at_every_wait(wait, moment, flow):
-    """Wherever a call is cancelled, the next one has its slot, and nothing is left of it."""
+async def test_a_call_can_be_cancelled_at_each_await(wait, moment, flow):
+    """If a call is cancelled at any await, the next one gets its slot."""
     rate_limiter = RateLimiter(10)
     await rate_limiter.acquire()
     interrupted = CancelledAt(wait, moment, acquire(rate_limiter, flow))
@@ -297,8 +304,8 @@ async def test_cancelled_at_every_wait(wait, moment, flow):
     assert (rate_limiter.queued, pending_timers()) == (0, [])
 
 
-async def test_cancelled_and_woken_in_the_same_moment():
-    """A slot that comes to a task whose cancelling is under way goes to the next one."""
+async def test_a_slot_of_a_cancelled_task_goes_to_the_next():
+    """A slot granted to a task that is being cancelled goes to the next one."""
     rate_limiter = RateLimiter(10)
     await rate_limiter.acquire()
     gone, next_one = (asyncio.create_task(rate_limiter.acquire()) for _ in range(2))
@@ -308,8 +315,8 @@ async def test_cancelled_and_woken_in_the_same_moment():
     assert await next_one == 0.1
 
 
-async def test_all_are_cancelled():
-    """When all who wait are cancelled no slot was taken, and no timer is left."""
+async def test_cancelling_all_calls_leaves_no_timer():
+    """If all waiting calls are cancelled, no slot is taken and no timer is left."""
     rate_limiter = RateLimiter(10)
     await rate_limiter.acquire()
     calls = [asyncio.create_task(acquire(rate_limiter, flow)) for flow in (None, "a", "a", "b")]
@@ -321,8 +328,8 @@ async def test_all_are_cancelled():
     assert await rate_limiter.acquire() == 0.1
 
 
-async def test_many_are_cancelled():
-    """With nine of ten cancelled, at every kind of moment, the others leave without a gap."""
+async def test_cancelling_most_calls_leaves_no_gap():
+    """If nine of ten calls are cancelled, the others leave without a gap."""
     rate_limiter = RateLimiter(100)
     calls = [asyncio.create_task(acquire(rate_limiter, f"flow {i % 7}")) for i in range(1000)]
     for i, call in enumerate(calls):
@@ -335,18 +342,18 @@ async def test_many_are_cancelled():
 
 
 async def test_an_urgent_entry_has_the_next_slot_of_its_flow():
-    """One whose time runs out does not wait until those before it have had their slots."""
+    """An urgent request does not wait for those before it in its flow."""
     rate_limiter, urgent = RateLimiter(10), QueueEntry("bulk")
     before = [asyncio.create_task(acquire(rate_limiter, "bulk")) for _ in range(20)]
     late = asyncio.create_task(rate_limiter.acquire(urgent))
-    asyncio.get_running_loop().call_at(0.25, urgent.prioritize, 0.25)
+    asyncio.get_running_loop().call_at(0.25, urgent.make_urgent, 0.25)
     assert await late == pytest.approx(0.3)
     assert await asyncio.gather(*before) == at(0, 0.1, 0.2, *[n / 10 for n in range(4, 21)])
     assert pending_timers() == []
 
 
 async def test_an_entry_becomes_urgent_while_it_queues():
-    """From `urgent_at` on, without any call, it goes before the others of its flow."""
+    """From `urgent_at` on, without any call, it goes before others of its flow."""
     rate_limiter, urgent = RateLimiter(10), QueueEntry("bulk", due=9.0, urgent_at=0.25)
     before = [asyncio.create_task(acquire(rate_limiter, "bulk")) for _ in range(20)]
     late = asyncio.create_task(rate_limiter.acquire(urgent))
@@ -355,34 +362,34 @@ async def test_an_entry_becomes_urgent_while_it_queues():
 
 
 @pytest.mark.parametrize("by_itself", [False, True])
-async def test_urgent_in_the_moment_of_a_slot(by_itself):
-    """Whichever of two has the slot, the other one has the next, and none is lost."""
+async def test_urgency_at_the_moment_of_a_slot_loses_no_slot(by_itself):
+    """Whichever request gets the slot, the other one gets the next."""
     rate_limiter, urgent = RateLimiter(10), QueueEntry("bulk", urgent_at=0.1 if by_itself else inf)
     before = [asyncio.create_task(acquire(rate_limiter, "bulk")) for _ in range(3)]
     late = asyncio.create_task(rate_limiter.acquire(urgent))
-    asyncio.get_running_loop().call_at(0.1, urgent.prioritize, 0.1)
+    asyncio.get_running_loop().call_at(0.1, urgent.make_urgent, 0.1)
     moments = await asyncio.gather(*before, late)
     assert sorted(moments) == at(0, 0.1, 0.2, 0.3)
     assert moments[-1] < 0.25
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.1])
-async def test_an_entry_is_cancelled(moment):
-    """A request that is not needed any more costs no slot, even in the moment it would have it."""
+async def test_a_withdrawn_entry_costs_no_slot(moment):
+    """A cancelled request takes no slot, even at the moment of its slot."""
     rate_limiter, entry = RateLimiter(10), QueueEntry()
     await rate_limiter.acquire()
     gone, next_one = (asyncio.create_task(rate_limiter.acquire(each)) for each in (entry, None))
-    asyncio.get_running_loop().call_at(moment, entry.cancel)
-    with pytest.raises(QueueEntryCancelledError):
+    asyncio.get_running_loop().call_at(moment, entry.withdraw)
+    with pytest.raises(QueueEntryWithdrawnError):
         await gone
     assert await next_one == pytest.approx(0.1)
-    with pytest.raises(QueueEntryCancelledError):
+    with pytest.raises(QueueEntryWithdrawnError):
         await rate_limiter.acquire(entry)
     assert (rate_limiter.queued, pending_timers()) == (0, [])
 
 
-async def test_a_call_that_need_not_queue_does_not_pass_the_queue():
-    """In the moment of a slot it belongs to the call that queues for it."""
+async def test_a_new_call_does_not_overtake_the_queue():
+    """At the moment of a slot, it belongs to the call that is queued for it."""
     rate_limiter = RateLimiter(10)
     assert rate_limiter.try_acquire() == 0
     assert rate_limiter.try_acquire() is None
@@ -427,7 +434,7 @@ class ScriptedLimiter(RateLimiter):
 
 
 async def test_each_request_takes_its_slot_at_the_source():
-    """The one that need not queue and those that queue, each at the time of its slot or later."""
+    """Queued or not, each request takes a slot from the source when it leaves."""
     rate_limiter = ScriptedLimiter()
     rate_limiter.slots.make_known(0, 0, 0, 0.5, 0.5, 2)
     assert rate_limiter.try_acquire() == 0
@@ -440,8 +447,8 @@ async def test_each_request_takes_its_slot_at_the_source():
     assert pending_timers() == []
 
 
-async def test_a_source_that_learns_its_next_slot_later():
-    """Until then no timer runs and no request leaves; then they leave as it says, in turns."""
+async def test_a_source_may_announce_its_next_slot_later():
+    """Until the source does so, no timer runs and no request leaves."""
     rate_limiter = ScriptedLimiter()
     assert rate_limiter.try_acquire() is None
     calls = asyncio.create_task(leave(rate_limiter, 3))
@@ -458,8 +465,8 @@ async def test_a_source_that_learns_its_next_slot_later():
     assert pending_timers() == []
 
 
-async def test_a_source_changes_its_mind():
-    """A slot may come earlier than was said, or later, as when another process is refused."""
+async def test_a_source_may_move_its_next_slot():
+    """A slot may come earlier or later than the source announced."""
     rate_limiter = ScriptedLimiter()
     rate_limiter.slots.make_known(10, 20)
     calls = asyncio.create_task(leave(rate_limiter, 2))
@@ -471,8 +478,8 @@ async def test_a_source_changes_its_mind():
     assert rate_limiter.slots.taken == [(2, 2), (7, 7)]
 
 
-async def test_a_source_has_no_slot_left_when_a_call_wakes():
-    """The call queues on, first as before, until there is one."""
+async def test_a_call_queues_again_if_the_source_has_no_slot():
+    """A woken call that gets no slot stays first in the queue."""
     rate_limiter = ScriptedLimiter()
     rate_limiter.slots.make_known(1)
     asyncio.get_running_loop().call_at(
@@ -485,8 +492,8 @@ async def test_a_source_has_no_slot_left_when_a_call_wakes():
     assert await calls == [3, 4]
 
 
-async def test_cancelled_while_a_source_has_no_slot():
-    """A call that is cancelled then takes none, and leaves nothing behind."""
+async def test_a_call_can_be_cancelled_while_the_source_has_no_slot():
+    """A call that is cancelled then takes no slot and leaves nothing."""
     rate_limiter = ScriptedLimiter()
     call = asyncio.create_task(rate_limiter.acquire())
     await asyncio.sleep(1)
@@ -497,8 +504,8 @@ async def test_cancelled_while_a_source_has_no_slot():
     assert (rate_limiter.queued, rate_limiter.slots.taken, pending_timers()) == (0, [], [])
 
 
-async def test_a_source_is_told_of_pauses():
-    """So that it can tell other processes; here the pause is in force whatever the source says."""
+async def test_a_source_is_notified_of_pauses():
+    """The source can share the pause; the limiter pauses whatever the source answers."""
     rate_limiter = ScriptedLimiter()
     rate_limiter.slots.make_known(0, 1)
     rate_limiter.pause(3)
@@ -507,16 +514,16 @@ async def test_a_source_is_told_of_pauses():
     assert await leave(rate_limiter, 2) == [3, 3]
 
 
-async def test_refusals_in_a_row():
-    """Each refusal of a request that left after the last pause counts one more."""
+async def test_refusals_in_a_row_are_counted():
+    """Each refusal of a request that left after the last pause adds one."""
     rate_limiter = RateLimiter(10)
     for number in (1, 2, 3):
         assert rate_limiter.refused(await rate_limiter.acquire()) == number
         rate_limiter.pause(10)
 
 
-async def test_refused_together():
-    """Requests that were in flight together and are refused together are one refusal."""
+async def test_simultaneous_refusals_count_once():
+    """Requests that were in flight together and are refused are one refusal."""
     rate_limiter = RateLimiter(10)
     together = await leave(rate_limiter, 5)
     numbers = []
@@ -529,7 +536,7 @@ async def test_refused_together():
 
 
 async def test_pauses_shrink_again():
-    """A request that is let through takes one refusal back, unless it left before the last
+    """An accepted request subtracts a refusal unless it left before the last pause.
     pause.
     """
     rate_limiter = RateLimiter(10)
@@ -544,7 +551,7 @@ async def test_pauses_shrink_again():
     assert rate_limiter.refused(await rate_limiter.acquire()) == 1
 
 
-async def test_refused_after_a_pause_by_hand():
+async def test_a_refusal_counts_after_a_manual_pause():
     """The first refusal counts even if the limiter was paused since the request left."""
     rate_limiter = RateLimiter(10)
     granted = await rate_limiter.acquire()
@@ -552,8 +559,8 @@ async def test_refused_after_a_pause_by_hand():
     assert rate_limiter.refused(granted) == 1
 
 
-def test_two_open_event_loops():
-    """A rate limiter belongs to the loop on which it is used, and says so on another one."""
+def test_a_second_open_event_loop_is_rejected():
+    """A rate limiter belongs to the loop that uses it and rejects another one."""
     rate_limiter = RateLimiter(10)
 
     async def pause() -> None:
@@ -578,8 +585,8 @@ def test_two_open_event_loops():
         second.close()
 
 
-def test_the_next_event_loop():
-    """On the next loop a limiter starts with fresh slots, and without pause or refusals."""
+def test_the_next_event_loop_starts_afresh():
+    """On the next loop a limiter has new slots, no pause and no refusals."""
     rate_limiter = RateLimiter(10)
 
     async def is_refused() -> list[float]:
@@ -592,8 +599,8 @@ def test_the_next_event_loop():
         assert in_virtual_time(is_refused()) == at(0, 0.1, 0.2)
 
 
-def test_calls_that_queued_on_a_closed_loop():
-    """They are forgotten, and what comes on the next loop does not queue behind them."""
+def test_calls_queued_on_a_closed_loop_are_dropped():
+    """Calls on the next loop do not queue behind them."""
     rate_limiter = RateLimiter(10)
     loop = VirtualTimeLoop()
     abandoned = [loop.create_task(rate_limiter.acquire(QueueEntry("bulk"))) for _ in range(5)]
@@ -606,7 +613,7 @@ def test_calls_that_queued_on_a_closed_loop():
         task._log_destroy_pending = False
 
 
-def test_another_source_on_the_next_event_loop():
+def test_each_event_loop_has_its_own_slot_source():
     """A limiter creates a slot source for each loop that it is used on."""
     rate_limiter = ScriptedLimiter()
 
@@ -621,7 +628,7 @@ def test_another_source_on_the_next_event_loop():
     assert first.taken == second.taken == [(0, 0)]
 
 
-def test_made_outside_a_loop():
+def test_a_limiter_can_be_made_outside_a_loop():
     """A rate limiter can be made where no loop runs, and be shared by clients that are made
     later.
     """
@@ -630,30 +637,30 @@ def test_made_outside_a_loop():
 
 
 @pytest.mark.parametrize("number", [0, -1, True, 2.5, "10", None, float("nan"), float("-inf")])
-def test_not_a_number_of_requests(number):
-    """The number is a whole one of at least 1."""
+def test_an_invalid_number_of_requests_is_rejected(number):
+    """The number is a whole number of at least 1."""
     with pytest.raises((TypeError, ValueError), match="number must be a whole number"):
         RateLimiter(number)
 
 
 @pytest.mark.parametrize("per", [0, -1, True, "1", None, float("nan"), float("inf")])
-def test_not_a_time(per):
+def test_an_invalid_period_is_rejected(per):
     """`per` is a finite number of seconds above 0."""
     with pytest.raises((TypeError, ValueError), match="per must be a finite number above 0"):
         RateLimiter(10, per=per)
 
 
 @pytest.mark.parametrize("seconds", [-1, True, "1", None, float("nan"), float("inf")])
-async def test_not_a_pause(seconds):
-    """A pause is for a finite number of seconds, and one that is not pauses nothing."""
+async def test_an_invalid_pause_is_rejected(seconds):
+    """An invalid number of seconds raises an error and pauses nothing."""
     rate_limiter = RateLimiter(10)
     with pytest.raises((TypeError, ValueError), match="seconds must be a finite number"):
         rate_limiter.pause(seconds)
     assert await rate_limiter.acquire() == 0
 
 
-def test_repr():
-    """A rate limiter shows how it can be made again."""
+def test_the_repr_recreates_the_limiter():
+    """The repr is the expression that makes the same rate limiter."""
     assert repr(RateLimiter()) == "RateLimiter(9, per=1)"
     assert repr(RateLimiter(20, per=2.5)) == "RateLimiter(20, per=2.5)"
     assert repr(RateLimiter.unlimited()) == "RateLimiter.unlimited()"
@@ -667,7 +674,7 @@ ASKS = st.tuples(
 SPANS = st.lists(st.tuples(STEPS, STEPS), max_size=4)
 
 
-class Crowd:
+class SimulatedCalls:
     """Calls that come, lose patience, are paused and are stalled, all by the given plan."""
 
     def __init__(self, rate_limiter: RateLimiter) -> None:
@@ -704,22 +711,22 @@ class Crowd:
 
 
 @given(st.integers(1, 40), st.lists(ASKS, min_size=1, max_size=60), SPANS, SPANS)
-def test_whatever_comes(number, asks, pauses, stalls):
-    """In no window more than the number leave, none in a pause, and all in the end."""
+def test_limits_and_pauses_hold_for_any_calls(number, asks, pauses, stalls):
+    """No window exceeds the limit, no call leaves in a pause, and all leave in the end."""
 
     async def story() -> None:
-        crowd = Crowd(RateLimiter(number))
+        calls = SimulatedCalls(RateLimiter(number))
         await asyncio.gather(
-            *[crowd.ask(*ask) for ask in asks],
-            *[crowd.pause(*pause) for pause in pauses],
-            *[crowd.stall(*stalled) for stalled in stalls],
+            *[calls.ask(*ask) for ask in asks],
+            *[calls.pause(*pause) for pause in pauses],
+            *[calls.stall(*stalled) for stalled in stalls],
         )
-        assert len(crowd.left) >= crowd.patient
-        assert most_in_window(crowd.left, 1) <= number
-        for start, end in crowd.pauses:
-            assert not any(start < moment < end for moment in crowd.left)
+        assert len(calls.left) >= calls.patient
+        assert most_in_window(calls.left, 1) <= number
+        for start, end in calls.pauses:
+            assert not any(start < moment < end for moment in calls.left)
         lost = sum(seconds for _, seconds in [*pauses, *stalls])
-        assert max(crowd.left, default=0) <= 3 + lost + len(asks) / number + 1e-9
-        assert crowd.rate_limiter.queued == 0
+        assert max(calls.left, default=0) <= 3 + lost + len(asks) / number + 1e-9
+        assert calls.rate_limiter.queued == 0
 
     in_virtual_time(story())

@@ -14,12 +14,12 @@ CASES = {"nine a second": (9, 1.0, 14), "fifty in half a second": (50, 0.5, 80)}
 
 
 @pytest.mark.parametrize(("number", "per", "each"), CASES.values(), ids=CASES)
-async def test_what_arrives_at_a_server(number, per, each):
-    """In no such time does more than one request beyond the number arrive, and hardly fewer do.
+async def test_a_server_receives_no_more_than_the_limit(number, per, each):
+    """In any window of `per` seconds at most one request more than the number arrives.
 
-    So it is by a sliding window and by a fixed one, and a server with a limit of one more than the
-    number refuses none. On a busy machine a request may be on its way for more than one interval,
-    and arrive with those that left after it: for each such interval there may be one more.
+    This holds for sliding and for fixed windows, so a server whose limit is one higher refuses
+    none, and the busiest window is nearly full. On a busy machine a request may take longer than
+    one interval and arrive with later ones: each such interval allows one request more.
     """
     done: list[RequestFinished] = []
     limits = Limits(polls=(number + 1, per))
@@ -37,5 +37,6 @@ async def test_what_arrives_at_a_server(number, per, each):
     fixed = max(Counter(moment // per for moment in arrived).values())
     late = int(max(request.duration for request in done) / per * number)
     assert len(arrived) == 2 * each + emulator.refusals["polls"]
-    assert 0.8 * number < fixed <= sliding <= number + 1 + late
-    assert late or emulator.refusals == {"polls": 0, "submits": 0}
+    assert fixed <= sliding <= number + 1 + late
+    # A machine that delays requests also delays the loop, which makes no slot up.
+    assert late or (fixed > 0.8 * number and emulator.refusals == {"polls": 0, "submits": 0})

@@ -28,32 +28,32 @@ def server_error(**facts):
 
 
 @pytest.mark.parametrize(("failures", "bound"), [*enumerate(BOUNDS, 1)])
-def test_pause(failures, bound):
-    """A pause is anything from nothing to a bound that doubles from failure to failure."""
+def test_a_pause_is_below_a_doubling_bound(failures, bound):
+    """A pause is between zero and a bound that doubles with each failure."""
     pauses = [POLICY.pause(failures) for _ in range(DRAWS)]
     assert 0 <= min(pauses) < bound * 0.1
     assert bound * 0.9 < max(pauses) <= bound
 
 
 @pytest.mark.parametrize("failures", [100, 10**6])
-def test_a_long_streak_pauses_no_longer(failures):
-    """However often it failed, the longest delay is the bound, and found in no time."""
+def test_a_long_streak_has_the_maximum_delay(failures):
+    """After any number of failures, the bound is the maximum delay."""
     assert 10 < max(POLICY.pause(failures) for _ in range(50)) <= 20
 
 
-def test_before_any_failure():
-    """Nothing has failed yet: the first bound holds."""
+def test_without_failures_the_initial_delay_is_the_bound():
+    """Before any failure, the first bound applies."""
     assert max(POLICY.pause(0) for _ in range(50)) <= 0.5
 
 
-def test_a_first_delay_above_the_longest():
-    """The longest delay has the last word."""
+def test_the_maximum_bounds_the_initial_delay():
+    """An initial delay above the maximum is reduced to it."""
     assert max(RetryPolicy(max_delay=0.02).pause(1) for _ in range(50)) <= 0.02
 
 
 @pytest.mark.parametrize(("refusals", "bound"), [*enumerate(BOUNDS, 1)])
-def test_pause_without_a_word_from_the_server(refusals, bound):
-    """The pause grows as a retry's bound does; jitter lengthens it and never shortens it."""
+def test_a_pause_without_retry_after_grows_with_refusals(refusals, bound):
+    """It grows like a retry's bound; jitter only lengthens it."""
     pauses = [POLICY.shared_pause(refusals, None) for _ in range(DRAWS)]
     assert bound <= min(pauses) < bound + 0.1
     assert bound + 0.4 < max(pauses) <= bound + 0.5
@@ -61,8 +61,8 @@ def test_pause_without_a_word_from_the_server(refusals, bound):
 
 @pytest.mark.parametrize("retry_after", [0.0, 0.3, 7.0, 119.0])
 @pytest.mark.parametrize("refusals", [1, 8])
-def test_hold_for_as_long_as_the_server_asks(refusals, retry_after):
-    """It is at least what was asked for, jitter on top, however many refusals there were."""
+def test_a_pause_is_at_least_the_retry_after(refusals, retry_after):
+    """The pause is at least the Retry-After, plus jitter, after any number of refusals."""
     pauses = [POLICY.shared_pause(refusals, retry_after) for _ in range(DRAWS)]
     assert retry_after <= min(pauses) < retry_after + 0.1
     assert retry_after + 0.4 < max(pauses) <= retry_after + 0.5
@@ -70,14 +70,14 @@ def test_hold_for_as_long_as_the_server_asks(refusals, retry_after):
 
 @pytest.mark.parametrize("retry_after", [120.0, 120.1, 3600.0, 1e300, float("inf")])
 def test_shared_pause_is_capped(retry_after):
-    """No single refusal stops a rate limiter for more than two minutes."""
+    """No refusal pauses a rate limiter for more than two minutes."""
     assert {POLICY.shared_pause(1, retry_after) for _ in range(20)} == {120.0}
     assert LONGEST_PAUSE == 120.0
 
 
 @pytest.mark.parametrize("refusals", [1, 50])
-def test_a_hold_of_our_own_is_capped_too(refusals):
-    """So are the pauses of a policy that would wait longer."""
+def test_a_pause_without_retry_after_is_capped(refusals):
+    """The cap also bounds a policy with longer delays."""
     patient = RetryPolicy(initial_delay=1000, max_delay=1000)
     assert patient.shared_pause(refusals, None) == 120.0
 
@@ -92,8 +92,8 @@ def test_a_hold_of_our_own_is_capped_too(refusals):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_is_safe_is_repeated(error):
-    """A failure that is safe to repeat is, up to the attempts, after the pause that is its turn."""
+def test_a_retryable_failure_is_retried(error):
+    """A retryable failure is retried after its pause, up to the maximum of attempts."""
     for tries, bound in ((1, 0.5), (2, 1), (3, 2)):
         pauses = [POLICY.next_pause(error, tries) for _ in range(DRAWS)]
         assert bound * 0.9 < max(pauses) <= bound
@@ -113,14 +113,14 @@ def test_what_is_safe_is_repeated(error):
     ],
     ids=str,
 )
-def test_what_is_not_safe_is_not_repeated(error):
-    """Transient or not: where the call may not be repeated, it is not."""
+def test_a_failure_that_is_not_retryable_is_not_retried(error):
+    """A failure that is not retryable ends the call, even if transient."""
     assert POLICY.next_pause(error, 1) is None
 
 
 @pytest.mark.parametrize("retry_after", [None, 0.0, 7.0, 120.0])
-def test_a_refusal_is_repeated_without_a_pause_of_its_own(retry_after):
-    """It is the rate limiter that is paused, for all who use it."""
+def test_a_refusal_is_retried_without_its_own_pause(retry_after):
+    """The rate limiter pauses instead, for all its users."""
     assert [POLICY.next_pause(refusal(retry_after), tries) for tries in (1, 2, 3, 4)] == [
         0.0,
         0.0,
@@ -130,8 +130,8 @@ def test_a_refusal_is_repeated_without_a_pause_of_its_own(retry_after):
 
 
 @pytest.mark.parametrize("retry_after", [120.1, 3600.0, float("inf")])
-def test_a_refusal_for_too_long_is_not_waited_for(retry_after):
-    """A single call that would have to wait past the longest pause ends with the refusal."""
+def test_a_retry_after_above_the_cap_ends_the_call(retry_after):
+    """A call that would wait longer than the cap raises the refusal."""
     assert POLICY.next_pause(refusal(retry_after), 1) is None
 
 
@@ -140,26 +140,26 @@ def busy_host(retry_after):
 
 
 @pytest.mark.parametrize("retry_after", [0.0, 7.0, 119.9, 120.0])
-def test_a_host_of_images_has_the_time_it_asks_for(retry_after):
-    """No pause is shorter, whichever it is, and none is longer than the longest pause."""
+def test_a_download_waits_for_the_retry_after(retry_after):
+    """Every pause is at least the Retry-After and at most the cap."""
     pauses = [POLICY.next_pause(busy_host(retry_after), tries) for tries in (1, 2, 3)]
     assert all(retry_after <= pause <= min(retry_after + 0.5, 120.0) for pause in pauses)
     assert POLICY.next_pause(busy_host(retry_after), 4) is None
 
 
 @pytest.mark.parametrize("retry_after", [120.1, 3600.0, float("inf")])
-def test_a_host_that_asks_for_too_long_is_not_waited_for(retry_after):
-    """A download that would have to wait past the longest pause ends with what the host said."""
+def test_a_retry_after_above_the_cap_ends_a_download(retry_after):
+    """A download that would wait longer than the cap raises the host's answer."""
     assert POLICY.next_pause(busy_host(retry_after), 1) is None
 
 
-def test_a_host_that_asks_for_nothing():
-    """A download that failed otherwise is repeated after the pause that is its turn."""
+def test_a_download_without_retry_after_has_the_usual_pause():
+    """Another failed download is retried after the policy's pause."""
     assert 0.9 < max(POLICY.next_pause(busy_host(None), 2) for _ in range(DRAWS)) <= 1
 
 
-def test_one_attempt_is_no_repetition():
-    """The attempts count the first one."""
+def test_attempts_include_the_first():
+    """With one attempt, no request is repeated."""
     once = RetryPolicy(max_attempts=1)
     assert once.next_pause(server_error(retryable=True), 1) is None
     assert once.next_pause(refusal(), 1) is None
@@ -183,13 +183,13 @@ def test_one_attempt_is_no_repetition():
     ],
 )
 def test_a_bad_setting_is_named(name, value, error):
-    """A setting that cannot be used is refused by its name."""
+    """The error for an invalid setting names it."""
     with pytest.raises(error, match=f"^{name} must be a (finite|whole) number"):
         RetryPolicy(**{name: value})
 
 
 def test_a_policy_is_a_value():
-    """Policies of the same settings are equal, and none can be changed."""
+    """Policies with the same settings are equal and immutable."""
     assert RetryPolicy(max_attempts=4, initial_delay=0.5, max_delay=20) == POLICY
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         POLICY.max_attempts = 7

@@ -25,16 +25,16 @@ def _no_settings_in_the_environment(monkeypatch):
 # The key.
 
 
-def test_the_key_that_is_given_goes_before_the_environment(monkeypatch):
-    """The environment is asked only where no key is given."""
+def test_a_given_key_precedes_the_environment(monkeypatch):
+    """The environment is read only if no key is given."""
     monkeypatch.setenv("KIE_API_KEY", "from-the-environment")
     assert resolve_api_key(SECRET) == SECRET
     assert resolve_api_key(None) == "from-the-environment"
 
 
 @pytest.mark.parametrize(("given", "environment"), [(None, None), (None, ""), ("", "from-there")])
-def test_no_key(monkeypatch, given, environment):
-    """A key that is missing or empty is asked for by the names of both its places."""
+def test_a_missing_key_is_rejected(monkeypatch, given, environment):
+    """The error for a missing or empty key names both places to set it."""
     if environment is not None:
         monkeypatch.setenv("KIE_API_KEY", environment)
     with pytest.raises(ValueError, match=r"api_key must be given, or .* KIE_API_KEY"):
@@ -59,8 +59,8 @@ def test_no_key(monkeypatch, given, environment):
         True,
     ],
 )
-def test_a_key_that_cannot_be_sent_is_not_shown(key):
-    """What is wrong with a key is told without the key."""
+def test_an_invalid_key_is_not_shown(key):
+    """The error says what is wrong with a key without showing it."""
     with pytest.raises((ValueError, TypeError), match="api_key must be ") as caught:
         resolve_api_key(key)
     assert SECRET not in str(caught.value)
@@ -68,8 +68,8 @@ def test_a_key_that_cannot_be_sent_is_not_shown(key):
     assert caught.value.__context__ is None
 
 
-def test_a_bad_key_of_the_environment_is_not_shown(monkeypatch):
-    """A line break that came with a key from a file is refused, whichever way the key came."""
+def test_an_invalid_key_of_the_environment_is_not_shown(monkeypatch):
+    """A key with the line break of its file is refused from either place."""
     monkeypatch.setenv("KIE_API_KEY", f"{SECRET}\n")
     with pytest.raises(ValueError, match=r"^KIE_API_KEY must be .* line breaks") as caught:
         resolve_api_key(None)
@@ -79,8 +79,8 @@ def test_a_bad_key_of_the_environment_is_not_shown(monkeypatch):
 # The base URL.
 
 
-def test_the_base_url_that_is_given_goes_before_the_environment(monkeypatch):
-    """First what is given, then the environment, then the vendor's own."""
+def test_a_given_base_url_precedes_the_environment(monkeypatch):
+    """The order is: argument, environment, the vendor's URL."""
     assert resolve_base_url(None, allow_http=False) == URL("https://api.kie.ai")
     monkeypatch.setenv("KIE_BASE_URL", "")
     assert resolve_base_url(None, allow_http=False) == URL("https://api.kie.ai")
@@ -110,23 +110,23 @@ def test_api_path_at_the_end_of_a_base_url_is_dropped(monkeypatch, given, used):
 
 
 @pytest.mark.parametrize("given", ["", "h", "ftp://h", "https://", "https://h\n", URL("/path")])
-def test_a_base_url_that_is_given_is_used_or_refused(monkeypatch, given):
-    """One that is empty or wrong is an error, and no reason to send the key somewhere else."""
+def test_a_given_base_url_is_used_or_rejected(monkeypatch, given):
+    """An empty or invalid URL is an error: the key is not sent elsewhere."""
     monkeypatch.setenv("KIE_BASE_URL", "https://api.sunoapi.org")
     with pytest.raises(ValueError, match="base_url must be an absolute http or https URL"):
         resolve_base_url(given, allow_http=False)
 
 
 @pytest.mark.parametrize("given", [7, False, b"https://h"])
-def test_a_base_url_of_another_type(given):
-    """A base URL is a text or a `URL`."""
+def test_a_base_url_of_another_type_is_rejected(given):
+    """A base URL is a str or a `URL`."""
     with pytest.raises(TypeError, match="base_url must be an absolute http or https URL, not"):
         resolve_base_url(given, allow_http=False)
 
 
 @pytest.mark.parametrize("given", ["ftp://me:{}@h", "https://me:{}@", "https://me:{}@h h"])
-def test_a_password_in_what_is_no_base_url(given):
-    """What is refused is shown without what may be a password."""
+def test_a_password_in_an_invalid_base_url_is_not_shown(given):
+    """The error masks what may be a password."""
     with pytest.raises(ValueError, match="base_url must be an absolute") as caught:
         resolve_base_url(given.format(SECRET), allow_http=False)
     assert SECRET not in str(caught.value)
@@ -141,16 +141,16 @@ def test_a_password_in_what_is_no_base_url(given):
         ("https://h?k=v", "have no credentials"),
     ],
 )
-def test_a_bad_base_url_of_the_environment(monkeypatch, given, refusal):
-    """The environment's is held to the same rules, and is named as it is called there."""
+def test_an_invalid_base_url_of_the_environment_is_rejected(monkeypatch, given, refusal):
+    """The same rules apply, and the error names the variable."""
     monkeypatch.setenv("KIE_BASE_URL", given)
     with pytest.raises(ValueError, match=f"^KIE_BASE_URL must {refusal}"):
         resolve_base_url(None, allow_http=False)
 
 
 @pytest.mark.parametrize("rest", ["u:{}@h", ":{}@h", "{}@h", "h?k={}", "h/?{}", "h#{}"])
-def test_a_base_url_with_more_than_a_place(rest):
-    """Credentials, a query and a fragment have no place there, and are not shown."""
+def test_a_base_url_with_credentials_or_query_is_rejected(rest):
+    """Credentials, a query and a fragment are rejected and not shown."""
     with pytest.raises(ValueError, match="base_url must have no credentials") as caught:
         resolve_base_url(f"https://{rest.format(SECRET)}", allow_http=True)
     assert SECRET not in str(caught.value)
@@ -177,14 +177,14 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("given", LOOPBACK)
-def test_plain_http_to_loopback(given):
-    """What does not leave the machine need not be encrypted."""
+def test_plain_http_to_loopback_is_accepted(given):
+    """Requests that stay on the machine need not be encrypted."""
     assert resolve_base_url(given, allow_http=False) == URL(given)
 
 
 @pytest.mark.parametrize("given", ELSEWHERE)
-def test_plain_http_elsewhere(given):
-    """The key crosses no network readable, unless it is said to."""
+def test_plain_http_elsewhere_is_rejected(given):
+    """The key is not sent unencrypted unless the caller allows it."""
     with pytest.raises(ValueError, match=r"base_url must be https, not 'http://.*allow_http=True"):
         resolve_base_url(given, allow_http=False)
     assert resolve_base_url(given, allow_http=True) == URL(given)
@@ -193,43 +193,43 @@ def test_plain_http_elsewhere(given):
 # The rest.
 
 
-def test_our_user_agent():
-    """By default the package says who it is, and which version."""
+def test_the_default_user_agent_has_name_and_version():
+    """The default names the package and its version."""
     assert resolve_user_agent(None) == f"kie-cover-async/{__version__}"
     assert resolve_user_agent("my-service/1.0 (cover bot)") == "my-service/1.0 (cover bot)"
 
 
 @pytest.mark.parametrize("given", ["", "  ", "a\r\nX-Other: 1", "a\n", "ü", "\x00"])
-def test_a_user_agent_that_cannot_be_sent(given):
-    """A header is printable ASCII, and something."""
+def test_an_invalid_user_agent_is_rejected(given):
+    """A user agent is printable ASCII and not empty."""
     with pytest.raises(ValueError, match="user_agent must be printable ASCII, not ") as caught:
         resolve_user_agent(given)
     assert repr(given) in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [b"agent", 7, ["agent"]])
-def test_a_user_agent_of_another_type(given):
-    """A `User-Agent` is a text."""
+def test_a_user_agent_of_another_type_is_rejected(given):
+    """A user agent is a str."""
     with pytest.raises(TypeError, match="user_agent must be a str, not "):
         resolve_user_agent(given)
 
 
-async def test_an_external_session():
-    """A session is used as it is; none is none."""
+async def test_an_external_session_is_returned_unchanged():
+    """A session is used as it is; None stays None."""
     async with aiohttp.ClientSession() as session:
         assert validate_session(session) is session
     assert validate_session(None) is None
 
 
 @pytest.mark.parametrize("given", [7, "session", aiohttp.ClientSession, object()])
-def test_no_session(given):
-    """Anything but an aiohttp session is refused, its class included."""
+def test_an_object_that_is_not_a_session_is_rejected(given):
+    """Only an aiohttp session is accepted, not its class."""
     with pytest.raises(TypeError, match=r"session must be an aiohttp\.ClientSession, not "):
         validate_session(given)
 
 
-async def test_a_session_with_credentials_of_its_own():
-    """A session that authenticates by itself would take the place of the key."""
+async def test_a_session_with_credentials_is_rejected():
+    """Its own credentials would replace the key."""
     with pytest.warns(DeprecationWarning, match="auth"):
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", SECRET))
     async with session:
@@ -238,7 +238,7 @@ async def test_a_session_with_credentials_of_its_own():
     assert SECRET not in str(caught.value)
 
 
-class EveryMinute:
+class OneMinuteSchedule:
     def delay(self, age, pressure):
         return 60.0
 
@@ -247,18 +247,19 @@ class NoSchedule:
     delay = 60.0
 
 
-@pytest.mark.parametrize("given", [ExponentialSchedule(), EveryMinute()])
-def test_a_schedule(given):
-    """Anything with a method `delay` is a schedule, and its delay is what it says."""
+@pytest.mark.parametrize("given", [ExponentialSchedule(), OneMinuteSchedule()])
+def test_any_object_with_a_delay_is_a_schedule(given):
+    """Any object with a method `delay` is a schedule."""
     assert validate_schedule(given) is given
     assert validate_schedule(given).delay(0, 1) > 0
 
 
 @pytest.mark.parametrize(
-    "given", [None, 7, NoSchedule(), ExponentialSchedule, EveryMinute, lambda age, pressure: 60.0]
+    "given",
+    [None, 7, NoSchedule(), ExponentialSchedule, OneMinuteSchedule, lambda age, pressure: 60.0],
 )
-def test_no_schedule(given):
-    """A number, a function or a class that was not called is refused immediately."""
+def test_an_object_without_a_delay_is_rejected(given):
+    """A number, a function or a class is rejected immediately."""
     with pytest.raises(TypeError, match=r"schedule must have a method delay\(age, pressure\), not"):
         validate_schedule(given)
 
@@ -267,7 +268,7 @@ def test_no_schedule(given):
 
 
 def test_given_route_precedes_the_environment(monkeypatch):
-    """Without either it is the older one."""
+    """Without either, the route is `suno`."""
     assert resolve_route(None).name == "suno"
     monkeypatch.setenv("KIE_ROUTE", "market")
     assert resolve_route(None).name == "market"
@@ -277,7 +278,7 @@ def test_given_route_precedes_the_environment(monkeypatch):
 
 
 @pytest.mark.parametrize("given", ["", "Market", "suno ", "4o", 7, b"suno", ["suno"]])
-def test_other_route_is_refused(given):
+def test_unknown_route_is_rejected(given):
     """The error names both routes."""
     with pytest.raises(ValueError, match=r"^route must be 'suno' or 'market', not "):
         resolve_route(given)

@@ -18,7 +18,7 @@ from kie_cover_async.validation import (
 )
 
 
-class Unspeakable:
+class FailingRepr:
     def __repr__(self):
         raise ZeroDivisionError
 
@@ -44,7 +44,7 @@ def nested(depth):
         (list(range(1000)), str(list(range(1000)))[:59] + "…"),
         (10**5000, "a int"),
         (nested(100_000), "a list"),
-        (Unspeakable(), "a Unspeakable"),
+        (FailingRepr(), "a FailingRepr"),
     ],
     ids=range(12),
 )

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.virtual_time
 STEADY = ExponentialSchedule(initial_delay=2, factor=1.5, max_delay=15, jitter=0)
 
 
-class Every:
+class FixedInterval:
     """Polls again after as many seconds, whatever the age, and notes what it was asked."""
 
     def __init__(self, seconds: float) -> None:
@@ -57,7 +57,7 @@ class Every:
         return self.seconds
 
 
-class LearningEvery(Every):
+class LearningInterval(FixedInterval):
     """Notes the records from which it is to learn."""
 
     def __init__(self, seconds: float) -> None:
@@ -99,7 +99,7 @@ class WaitHarness:
         options = WaitOptions(
             timeout=timeout,
             not_found_grace=grace,
-            schedule=schedule or Every(5),
+            schedule=schedule or FixedInterval(5),
             retry=CountedRetries(),
             on_update=on_update,
         )
@@ -107,7 +107,7 @@ class WaitHarness:
         return Waiter(self.api, watch, options, expects_callback=False)
 
     def is_empty(self) -> bool:
-        polls = self.coalescer._in_flight
+        polls = self.coalescer._open_polls
         return not (
             self.coalescer.watchers or polls or self.rate_limiter.queued or pending_timers()
         )
@@ -120,14 +120,14 @@ async def timed_out(wait: Waiter) -> CoverTimeoutError:
 
 
 async def test_the_first_poll_is_made_immediately():
-    """A cover that is there already is returned without any waiting."""
+    """A finished cover is returned without a pause."""
     harness = WaitHarness(COVER)
     assert await harness.wait().run() is COVER
     assert (harness.api.polled_at, now()) == ([0], 0)
     assert harness.is_empty()
 
 
-async def test_until_the_cover_is_there():
+async def test_a_wait_polls_until_the_cover_is_finished():
     """A wait polls when the schedule says, and returns the cover."""
     harness = WaitHarness(NOT_FOUND, PENDING, GENERATING, COVER)
     assert await harness.wait().run() is COVER
@@ -135,8 +135,8 @@ async def test_until_the_cover_is_there():
     assert harness.is_empty()
 
 
-async def test_a_failure_within_one_poll():
-    """A job that fails ends the wait at the poll that shows it."""
+async def test_a_failed_job_ends_the_wait_at_the_next_poll():
+    """The poll that shows the failure ends the wait."""
     harness = WaitHarness(GENERATING, FAILED)
     with pytest.raises(CoverFailedError) as caught:
         await harness.wait().run()
@@ -154,20 +154,20 @@ async def test_a_new_job_is_polled_less_and_less_often():
     )
 
 
-async def test_a_wait_that_is_resumed():
-    """A wait that is resumed when the job is 80 s old goes on at the long interval."""
+async def test_a_resumed_wait_uses_the_long_interval():
+    """A wait for a job that is 80 s old continues at the long interval."""
     created = record(2, create_time=ScriptedTransport.noon - timedelta(seconds=80))
     harness = WaitHarness(created)
     await timed_out(harness.wait(timeout=60, schedule=STEADY))
     assert harness.api.polled_at == [0, 15, 30, 45, 59]
 
 
-async def test_the_age_that_the_schedule_sees():
-    """The age is the job's by the server's clock, or the wait's own if there is no clock."""
+async def test_the_schedule_gets_the_age_by_the_servers_clock():
+    """Without that clock, it gets the age of the wait."""
     created = record(2, create_time=ScriptedTransport.noon - timedelta(seconds=80))
     ages = []
     for has_clock in (True, False):
-        schedule = Every(2.5)
+        schedule = FixedInterval(2.5)
         harness = WaitHarness(created, has_clock=has_clock)
         began = now()
         await timed_out(harness.wait(timeout=12, schedule=schedule))
@@ -177,7 +177,7 @@ async def test_the_age_that_the_schedule_sees():
 
 async def test_the_schedule_sees_the_pressure():
     """The schedule gets the pressure of the rate limiter."""
-    schedule = Every(5)
+    schedule = FixedInterval(5)
     harness = WaitHarness(GENERATING, COVER, rate_limiter=RateLimiter(10), latency=0.05)
     wait = asyncio.create_task(harness.wait(schedule=schedule).run())
     await asyncio.sleep(0)
@@ -187,26 +187,26 @@ async def test_the_schedule_sees_the_pressure():
     assert schedule.pressures == [3]
 
 
-async def test_the_last_poll():
-    """One poll comes a second before the deadline, none after it, and the error at the deadline."""
+async def test_the_last_poll_is_a_second_before_the_deadline():
+    """No poll follows it, and the error comes at the deadline."""
     harness = WaitHarness(GENERATING)
-    error = await timed_out(harness.wait(timeout=60, schedule=Every(25)))
+    error = await timed_out(harness.wait(timeout=60, schedule=FixedInterval(25)))
     assert harness.api.polled_at == [0, 25, 50, 59]
     assert (error.polls, error.waited, error.details, now()) == (4, 60, GENERATING, 60)
     assert harness.is_empty()
 
 
-async def test_the_last_poll_of_a_short_wait():
-    """A short timeout has its last poll a tenth of it before the end."""
+async def test_a_short_wait_has_its_last_poll_at_nine_tenths():
+    """A short timeout has its last poll a tenth of it before the deadline."""
     harness = WaitHarness(GENERATING)
     await timed_out(harness.wait(timeout=2))
     assert harness.api.polled_at == [0, pytest.approx(1.8)]
 
 
-async def test_a_cover_at_the_last_poll():
-    """A cover that is there at the last poll is returned."""
+async def test_a_cover_found_by_the_last_poll_is_returned():
+    """A cover that is finished at the last poll is returned."""
     harness = WaitHarness(by_time=lambda at: COVER if at > 50 else GENERATING)
-    assert await harness.wait(timeout=60, schedule=Every(50)).run() is COVER
+    assert await harness.wait(timeout=60, schedule=FixedInterval(50)).run() is COVER
     assert now() == 59
 
 
@@ -222,22 +222,22 @@ HARD = {
     "success without images": ([BARE], 0, {}),
     "an unknown flag": ([UNHEARD_OF], 0, {}),
     "a slow on_update": ([GENERATING], 0, {"on_update": Updates(1000)}),
-    "a schedule that never rests": ([GENERATING], 0.01, {"schedule": Every(0)}),
-    "a schedule that rests too long": ([GENERATING], 0, {"schedule": Every(1e9)}),
+    "a schedule that never rests": ([GENERATING], 0.01, {"schedule": FixedInterval(0)}),
+    "a schedule that rests too long": ([GENERATING], 0, {"schedule": FixedInterval(1e9)}),
 }
 
 
 @pytest.mark.parametrize(("replies", "latency", "options"), HARD.values(), ids=HARD)
 async def test_the_deadline_is_hard(replies, latency, options):
-    """Whatever goes wrong, the wait ends at its deadline exactly, and leaves nothing behind."""
+    """Under any fault the wait ends exactly at its deadline and leaves nothing."""
     harness = WaitHarness(*replies, latency=latency, rate_limiter=RateLimiter(1000))
     error = await timed_out(harness.wait(timeout=7.3, **options))
     assert (now(), error.waited, error.task_id) == (7.3, 7.3, ID)
     assert harness.is_empty()
 
 
-async def test_time_begins_with_the_first_poll():
-    """Time that the first poll queues for does not count, neither as timeout nor as grace."""
+async def test_timeout_and_grace_start_with_the_first_poll():
+    """Time for which the first poll queues does not count."""
     harness = WaitHarness(NOT_FOUND, rate_limiter=RateLimiter())
     harness.rate_limiter.pause(50)
     error = await timed_out(harness.wait(timeout=10))
@@ -248,8 +248,8 @@ async def test_time_begins_with_the_first_poll():
     assert now() == 175
 
 
-async def test_one_poll():
-    """A timeout of 0 is one poll, however long that takes."""
+async def test_a_timeout_of_zero_is_one_poll():
+    """A timeout of 0 is one poll, however long it takes."""
     assert await WaitHarness(COVER, latency=3).wait(timeout=0).run() is COVER
     assert now() == 3
     harness = WaitHarness(GENERATING, COVER)
@@ -264,23 +264,23 @@ async def test_one_poll():
         await harness.wait(timeout=0, grace=0).run()
 
 
-async def test_without_a_timeout():
-    """Without a timeout a wait goes on for as long as it takes."""
+async def test_without_a_timeout_a_wait_has_no_deadline():
+    """Without a timeout a wait continues until the job ends."""
     month = 30 * 86400
     harness = WaitHarness(by_time=lambda at: COVER if at >= month else GENERATING)
-    assert await harness.wait(timeout=None, schedule=Every(86400)).run() is COVER
+    assert await harness.wait(timeout=None, schedule=FixedInterval(86400)).run() is COVER
     assert now() == month
 
 
-async def test_passing_failures_in_between():
-    """A wait outlives what passes, at the retry policy's pace, and returns the cover."""
+async def test_transient_failures_do_not_end_a_wait():
+    """A wait retries them at the policy's pace, and returns the cover."""
     harness = WaitHarness(RESET, RESET, UNREADABLE, GENERATING, RESET, COVER)
     assert await harness.wait().run() is COVER
     assert harness.api.polled_at == [0, 1, 3, 6, 11, 12]
 
 
-async def test_a_pause_in_between():
-    """A refusal pauses the rate limiter, and the wait goes on as soon as that lets it."""
+async def test_a_wait_continues_after_a_pause_of_the_limiter():
+    """A refusal pauses the rate limiter, and the wait continues after the pause."""
     harness = WaitHarness(GENERATING, refused(60), refused(60), COVER, rate_limiter=RateLimiter())
     assert await harness.wait().run() is COVER
     assert harness.api.polled_at == [0, 5, 65, 125]
@@ -295,14 +295,14 @@ async def test_a_pause_in_between():
         ([RESET, GENERATING], type(None)),
     ],
 )
-async def test_the_cause_of_running_out_of_time(replies, cause):
-    """A wait that ends on a failing streak names its last error; another one names none."""
+async def test_the_last_error_is_the_cause_of_a_timeout(replies, cause):
+    """Only a wait that ends in a streak of failures has a cause."""
     error = await timed_out(WaitHarness(*replies, rate_limiter=RateLimiter()).wait(timeout=20))
     assert type(error.__cause__) is cause
 
 
 async def test_an_unknown_flag_is_named():
-    """An unknown flag keeps the wait going, and is in the error's text."""
+    """An unknown flag does not end the wait, and the timeout error shows it."""
     harness = WaitHarness(UNHEARD_OF)
     error = await timed_out(harness.wait(timeout=20))
     assert harness.api.polled_at == [0, 5, 10, 15, 19]
@@ -310,8 +310,8 @@ async def test_an_unknown_flag_is_named():
     assert await WaitHarness(UNHEARD_OF, COVER).wait().run() is COVER
 
 
-async def test_no_record():
-    """After the grace "no record" ends a wait; within it, or once a record was seen, it passes."""
+async def test_a_missing_record_after_the_grace_ends_a_wait():
+    """Within the grace, or once a record was seen, a missing one does not."""
     with pytest.raises(TaskNotFoundError):
         await WaitHarness(NOT_FOUND).wait(grace=12).run()
     assert now() == 15
@@ -319,8 +319,8 @@ async def test_no_record():
     assert await harness.wait(grace=12).run() is COVER
 
 
-async def test_success_without_images():
-    """It is polled every second for ten, and then is a failure that has the record."""
+async def test_success_without_images_fails_after_ten_seconds():
+    """It is polled every second for ten seconds; the error then has the record."""
     harness = WaitHarness(BARE)
     with pytest.raises(CoverFailedError) as caught:
         await harness.wait().run()
@@ -329,8 +329,8 @@ async def test_success_without_images():
     assert await WaitHarness(*[BARE] * 10, COVER).wait().run() is COVER
 
 
-async def test_unreadable_answers():
-    """Ten unreadable answers in a row end a wait; nine and a good one do not."""
+async def test_ten_unreadable_answers_in_a_row_end_a_wait():
+    """Nine, and then a good one, do not."""
     harness = WaitHarness(UNREADABLE)
     with pytest.raises(InvalidResponseError):
         await harness.wait().run()
@@ -340,8 +340,8 @@ async def test_unreadable_answers():
 
 
 @pytest.mark.parametrize("before", [(), (GENERATING, RESET)])
-async def test_errors_that_no_repetition_fixes(before):
-    """A key that is not accepted ends a wait at that very poll."""
+async def test_a_permanent_error_ends_a_wait_immediately(before):
+    """A rejected key ends a wait at that poll."""
     harness = WaitHarness(*before, UNAUTHORISED)
     with pytest.raises(AuthenticationError):
         await harness.wait().run()
@@ -350,8 +350,8 @@ async def test_errors_that_no_repetition_fixes(before):
 
 
 @pytest.mark.parametrize("end", [COVER, FAILED])
-async def test_on_update(end):
-    """It has the details of every poll that brought some, the last included; plain or async."""
+async def test_on_update_gets_every_record(end):
+    """A plain or async `on_update` gets the record of each poll, the last included."""
     replies = [NOT_FOUND, PENDING, RESET, GENERATING, GENERATING, end]
     updates, plain = Updates(1), []
     for on_update in (updates, plain.append):
@@ -361,14 +361,14 @@ async def test_on_update(end):
 
 
 async def test_on_update_is_called_in_the_callers_task():
-    """Its context is the caller's: a plain call, with no task in between."""
+    """It runs in the caller's context, without another task."""
     tasks = []
     await WaitHarness(COVER).wait(on_update=lambda _: tasks.append(asyncio.current_task())).run()
     assert tasks == [asyncio.current_task()]
 
 
-async def test_what_on_update_saw_at_the_end_is_not_lost():
-    """A cover, or a failure, that `on_update` works on past the deadline is the result."""
+async def test_a_result_seen_by_on_update_survives_the_deadline():
+    """If `on_update` of the last record exceeds the deadline, its result counts."""
     harness = WaitHarness(GENERATING, COVER)
     assert await harness.wait(timeout=7, on_update=Updates(4)).run() is COVER
     assert now() == 5 + 4
@@ -378,7 +378,7 @@ async def test_what_on_update_saw_at_the_end_is_not_lost():
 
 
 @pytest.mark.parametrize("end", [COVER, FAILED], ids=["cover", "failure"])
-async def test_an_end_that_another_poll_saw_by_the_deadline_is_not_lost(end):
+async def test_a_result_of_another_poll_before_the_deadline_counts(end):
     """The end of the job that another caller's poll saw while `on_update` ran is the result."""
     harness = WaitHarness(by_time=lambda at: GENERATING if at < 5 else end)
     updates = Updates(20)
@@ -390,7 +390,7 @@ async def test_an_end_that_another_poll_saw_by_the_deadline_is_not_lost(end):
     assert harness.is_empty()
 
 
-async def test_an_on_update_may_want_awaiting_only_sometimes():
+async def test_on_update_may_return_an_awaitable_only_sometimes():
     """It is called with the end that another wait's poll brought, and nothing is awaited."""
     harness = WaitHarness(by_time=lambda at: GENERATING if at < 5 else COVER)
     seen = []
@@ -405,8 +405,8 @@ async def test_an_on_update_may_want_awaiting_only_sometimes():
     assert harness.is_empty()
 
 
-async def test_another_poll_by_the_deadline_need_not_be_an_end():
-    """Then time is up, and `on_update` is not called again."""
+async def test_an_unfinished_result_before_the_deadline_is_a_timeout():
+    """The wait then times out, and `on_update` is not called again."""
     harness, updates = WaitHarness(GENERATING), Updates(20)
     late = harness.wait(timeout=15, on_update=updates)
     other = asyncio.create_task(timed_out(harness.wait(timeout=12)))
@@ -415,7 +415,7 @@ async def test_another_poll_by_the_deadline_need_not_be_an_end():
     assert (await other).polls == 4
 
 
-async def test_a_queue_that_is_longer_than_the_timeout():
+async def test_each_wait_polls_before_its_deadline_despite_a_long_queue():
     """Each wait polls before its time is up, even if others have not had a first poll yet."""
 
     async def answer(task_id):
@@ -431,8 +431,8 @@ async def test_a_queue_that_is_longer_than_the_timeout():
     assert now() < 50
 
 
-async def test_an_on_update_that_blocks_the_loop():
-    """The wait ends a second after the loop is free again, after one more poll.
+async def test_a_wait_polls_once_after_a_blocked_loop():
+    """The wait ends a second after the loop is free, after one more poll.
 
     A cover that was seen is returned.
     """
@@ -470,7 +470,7 @@ async def test_a_first_poll_does_not_overtake_polls_that_were_due_before():
     api = FakeTransport(answer, RateLimiter(1))
     coalescer = coalescer_of(api)
     options = WaitOptions(
-        timeout=None, not_found_grace=90, schedule=Every(5), retry=CountedRetries()
+        timeout=None, not_found_grace=90, schedule=FixedInterval(5), retry=CountedRetries()
     )
 
     async def wait_from(moment: float, task_id: str) -> None:
@@ -483,8 +483,8 @@ async def test_a_first_poll_does_not_overtake_polls_that_were_due_before():
     assert sent[:3] == [(0, "early"), (10, "early"), (11, "late")]
 
 
-async def test_an_on_update_that_swallows_the_deadline():
-    """One that keeps the deadline's cancellation to itself delays the end, and no more."""
+async def test_on_update_that_ignores_cancellation_only_delays_the_end():
+    """The wait ends when `on_update` returns."""
 
     async def swallow(_: object) -> None:
         try:
@@ -500,8 +500,8 @@ async def test_an_on_update_that_swallows_the_deadline():
 
 @pytest.mark.parametrize("end", [GENERATING, COVER])
 @pytest.mark.parametrize("error", [ValueError("mine"), TimeoutError("mine"), RESET], ids=repr)
-async def test_what_on_update_raises(error, end):
-    """It ends that wait alone, unchanged: a TimeoutError, too, is not taken for the deadline."""
+async def test_an_error_of_on_update_ends_its_wait(error, end):
+    """It is raised unchanged from that wait alone, even a TimeoutError."""
 
     def complain(_: object) -> None:
         raise error
@@ -513,8 +513,8 @@ async def test_what_on_update_raises(error, end):
     assert harness.is_empty()
 
 
-async def test_an_async_on_update_that_raises():
-    """What an async one raises ends the wait, in the middle of everything."""
+async def test_an_error_of_an_async_on_update_ends_its_wait():
+    """An error in an async `on_update` ends the wait at any time."""
 
     async def complain(_: object) -> None:
         await asyncio.sleep(1)
@@ -527,10 +527,10 @@ async def test_an_async_on_update_that_raises():
 
 
 @pytest.mark.parametrize("interval", [float("nan"), -1, "5"])
-async def test_an_interval_that_is_not_a_number_of_seconds(interval):
+async def test_an_invalid_interval_ends_the_wait(interval):
     """An interval that is not a number of seconds ends that wait; the error names the schedule."""
     harness = WaitHarness(GENERATING, COVER)
-    waits = [harness.wait(schedule=Every(interval)), harness.wait()]
+    waits = [harness.wait(schedule=FixedInterval(interval)), harness.wait()]
     error, cover = await asyncio.gather(*[wait.run() for wait in waits], return_exceptions=True)
     assert isinstance(error, (ValueError, TypeError))
     assert "schedule.delay() must be" in str(error)
@@ -549,32 +549,32 @@ async def test_an_interval_that_is_not_a_number_of_seconds(interval):
         ([GENERATING], []),
     ],
 )
-async def test_what_a_schedule_learns(replies, learned):
-    """A schedule that learns gets, once, each record with which a wait ended."""
-    schedule = LearningEvery(5)
+async def test_a_learning_schedule_gets_each_final_record_once(replies, learned):
+    """A learning schedule gets each record that ended a wait, once."""
+    schedule = LearningInterval(5)
     wait = WaitHarness(*replies).wait(schedule=schedule, timeout=60)
     await asyncio.gather(wait.run(), return_exceptions=True)
     assert schedule.learned == learned
 
 
-async def test_a_schedule_that_fails_to_learn(caplog):
-    """Its error is logged, and the cover is returned."""
+async def test_a_failing_learn_does_not_lose_the_cover(caplog):
+    """The schedule's error is logged, and the cover is returned."""
 
-    class Dunce(Every):
+    class FailingSchedule(FixedInterval):
         def learn(self, details: object) -> None:
             raise ZeroDivisionError
 
-    assert await WaitHarness(COVER).wait(schedule=Dunce(5)).run() is COVER
-    [told] = caplog.records
-    assert (told.levelname, told.exc_info[0]) == ("ERROR", ZeroDivisionError)
-    assert ID in told.getMessage()
+    assert await WaitHarness(COVER).wait(schedule=FailingSchedule(5)).run() is COVER
+    [record] = caplog.records
+    assert (record.levelname, record.exc_info[0]) == ("ERROR", ZeroDivisionError)
+    assert ID in record.getMessage()
 
 
-async def test_another_callers_poll():
-    """A wait gets the result of every poll of its id, and ends as soon as one has the cover."""
+async def test_a_wait_uses_the_polls_of_other_callers():
+    """A wait gets each result for its id, and ends when one has the cover."""
     harness = WaitHarness(GENERATING, GENERATING, COVER)
     updates = Updates()
-    wait = asyncio.create_task(harness.wait(schedule=Every(100), on_update=updates).run())
+    wait = asyncio.create_task(harness.wait(schedule=FixedInterval(100), on_update=updates).run())
     for moment in (3, 4):
         await asyncio.sleep(moment)
         await harness.coalescer.poll(ID)
@@ -583,19 +583,19 @@ async def test_another_callers_poll():
     assert updates.seen == [GENERATING, GENERATING, COVER]
 
 
-async def test_ten_waits_for_one_id():
-    """Ten waits with different deadlines and schedules cost hardly more polls than one."""
+async def test_ten_waits_for_one_id_share_polls():
+    """Ten waits with different options cost hardly more polls than one."""
 
     def by_time(at: float):
         return COVER if at >= 61 else GENERATING
 
     alone = WaitHarness(by_time=by_time, latency=0.5)
-    await alone.wait(schedule=Every(5)).run()
+    await alone.wait(schedule=FixedInterval(5)).run()
     began = now()
     harness = WaitHarness(by_time=lambda at: by_time(at - began), latency=0.5)
     timeouts = [None, 900, 20, 300, 33, 80, 70, 900, 900, 900]
     waits = [
-        asyncio.create_task(harness.wait(timeout=timeout, schedule=Every(5 + i)).run())
+        asyncio.create_task(harness.wait(timeout=timeout, schedule=FixedInterval(5 + i)).run())
         for i, timeout in enumerate(timeouts)
     ]
     results = await asyncio.gather(*waits, return_exceptions=True)
@@ -609,8 +609,8 @@ async def test_ten_waits_for_one_id():
     assert harness.is_empty()
 
 
-async def test_cancelling_some_of_ten():
-    """Waits are cancelled, including the one whose poll is in flight: the others go on."""
+async def test_cancelling_some_waits_does_not_affect_the_others():
+    """Even the wait whose poll is in flight may be cancelled."""
     harness = WaitHarness(by_time=lambda at: COVER if at >= 61 else GENERATING, latency=2)
     updates = [Updates() for _ in range(10)]
     waits = [asyncio.create_task(harness.wait(on_update=update).run()) for update in updates]
@@ -626,7 +626,7 @@ async def test_cancelling_some_of_ten():
 
 
 async def test_each_wait_has_its_own_error():
-    """Waits that end by the same answer raise errors of their own."""
+    """Waits that end by the same answer raise separate errors."""
     harness = WaitHarness(UNAUTHORISED, latency=1)
     waits = [harness.wait().run() for _ in range(3)]
     errors = await asyncio.gather(*waits, return_exceptions=True)
@@ -634,8 +634,8 @@ async def test_each_wait_has_its_own_error():
     assert all(type(error) is AuthenticationError for error in errors)
 
 
-async def test_cancelled_before_the_first_poll_was_sent():
-    """A wait that is cancelled in the queue leaves the others' polls and clocks alone."""
+async def test_cancelling_a_queued_wait_does_not_affect_the_others():
+    """The others' polls and deadlines stay the same."""
     harness = WaitHarness(GENERATING, rate_limiter=RateLimiter())
     harness.rate_limiter.pause(5)
     stays, gone = (asyncio.create_task(harness.wait(timeout=10).run()) for _ in range(2))
@@ -647,7 +647,7 @@ async def test_cancelled_before_the_first_poll_was_sent():
 
 
 async def test_the_clock_starts_once():
-    """A first poll that was joined, and has to be repeated, does not move the deadline."""
+    """Repeating a joined first poll does not move the deadline."""
     harness = WaitHarness(GENERATING, latency=20)
     gone = asyncio.create_task(harness.wait().run())
     await asyncio.sleep(1)
@@ -661,8 +661,8 @@ async def test_the_clock_starts_once():
 
 @pytest.mark.parametrize("moment", [WHILE_WAITING, AS_IT_WAKES])
 @pytest.mark.parametrize("timeout", [None, 100, 13])
-async def test_cancelled_at_every_wait(moment, timeout):
-    """One of two waits is cancelled at each await: it leaves nothing, the other has its cover."""
+async def test_a_wait_can_be_cancelled_at_each_await(moment, timeout):
+    """A wait cancelled at any await leaves nothing; the other one gets its cover."""
     replies = [NOT_FOUND, RESET, refused(2), GENERATING, UNREADABLE, BARE, COVER]
     interruptions = 0
     while True:
@@ -681,8 +681,8 @@ async def test_cancelled_at_every_wait(moment, timeout):
     assert isinstance(outcome, CoverTimeoutError if timeout == 13 else CoverDetails)
 
 
-async def test_events_of_a_wait():
-    """Each answer and each change is an event, with the job's age and the wait."""
+async def test_polls_and_changes_are_events():
+    """Each poll and each change is an event with the job's age and the wait."""
     events: list[CoverPolled | StateChanged] = []
     created = record(2, create_time=ScriptedTransport.noon - timedelta(seconds=80))
     wait = WaitHarness(created, RESET, COVER, observers=[events.append]).wait()
@@ -699,10 +699,10 @@ async def test_events_of_a_wait():
     assert {event.wait for event in events} == {wait}
 
 
-async def test_waits_are_told_apart():
-    """Each wait is a key of its own to an observer, whatever its schedule is made of."""
+async def test_each_wait_is_a_distinct_key():
+    """An observer can use waits as keys, whatever their schedules are."""
 
-    class Unhashable(Every):
+    class Unhashable(FixedInterval):
         __hash__ = None
 
     events: list[CoverPolled] = []
@@ -713,8 +713,8 @@ async def test_waits_are_told_apart():
     assert {event.wait for event in events} == set(waits)
 
 
-async def test_an_observer_that_fails(caplog):
-    """What an observer raises is logged, and the cover is returned."""
+async def test_a_failing_observer_does_not_lose_the_cover(caplog):
+    """The observer's error is logged, and the cover is returned."""
 
     def fail(_: object) -> None:
         raise ValueError("not today")
@@ -723,8 +723,8 @@ async def test_an_observer_that_fails(caplog):
     assert caplog.text.count("ValueError: not today") == 4
 
 
-async def test_what_is_logged(caplog):
-    """A change of state is logged as INFO, polls that bring nothing new as DEBUG."""
+async def test_state_changes_are_logged_as_info(caplog):
+    """Polls that bring nothing new are logged as DEBUG."""
     caplog.set_level(logging.DEBUG, "kie_cover_async.polling")
     await WaitHarness(GENERATING, GENERATING, RESET, COVER).wait().run()
     assert [(line.levelname, line.getMessage()) for line in caplog.records] == [

@@ -176,4 +176,4 @@ _CREATE_TASK = Endpoint(
     not_accepted=NOT_ACCEPTED,
 )
 
-MARKET = Route("market", poll=_poll, submit=_submit)
+MARKET = Route("market", poll_request=_poll, submit_request=_submit)

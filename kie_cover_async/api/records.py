@@ -46,7 +46,9 @@ class DecodeError(Exception):
 
     def __init__(self, path: str, value: object, expected: str) -> None:
         super().__init__(path, value, expected)
-        self.path, self.value, self._expected = path, value, expected
+        self.path: str = path
+        self.value: object = value
+        self._expected = expected
 
     def facts(self, root: str) -> dict[str, Any]:
         """Return what an `InvalidResponseError` says, if the reading began at `root`."""

@@ -21,6 +21,8 @@ ErrorClass = type[ApiError]
 Refusal = tuple[ErrorClass, dict[str, Any]]
 """An error class, and the facts of it that only this endpoint knows."""
 
+ReadRefusal = Callable[[int, str, object, ErrorClass | None], Refusal | None]
+
 
 NOT_ACCEPTED = frozenset(
     {400, 401, 402, 403, 404, 405, 409, 413, 422, 429, 430, 433, 451, 455, 505}
@@ -60,15 +62,13 @@ class Endpoint(Generic[T]):
         name: str,
         path: str,
         parse: Callable[[object, str | None], T],
-        refusal: Callable[[int, str, object, ErrorClass | None], Refusal | None] = (
-            _no_refusal_of_its_own
-        ),
+        refusal: ReadRefusal = _no_refusal_of_its_own,
         not_accepted: frozenset[int] | None = None,
     ) -> None:
         self.name: str = name
         self.path: str = path
         self.parse: Callable[[object, str | None], T] = parse
-        self.refusal: Callable[[int, str, object, ErrorClass | None], Refusal | None] = refusal
+        self.refusal: ReadRefusal = refusal
         self.not_accepted: frozenset[int] | None = not_accepted
         # There is no idempotency key: the API may start and charge for a job although its answer
         # is lost, so a submit must not be repeated.
@@ -100,9 +100,9 @@ class Route(NamedTuple):
     """A family of endpoints that makes covers: the requests that differ from other families."""
 
     name: str
-    poll: Callable[[str], Request[CoverDetails]]
+    poll_request: Callable[[str], Request[CoverDetails]]
     """Makes the request for the record of a cover's task id."""
-    submit: Callable[[str, str | None], Request[str]]
+    submit_request: Callable[[str, str | None], Request[str]]
     """Makes the request for a new cover from a song's task id and a callback URL.
 
     Raises `ValueError` if the URL is `None` and the route requires one.

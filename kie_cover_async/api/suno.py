@@ -56,4 +56,4 @@ _GENERATE = Endpoint(
     not_accepted=NOT_ACCEPTED,
 )
 
-SUNO = Route("suno", poll=_poll, submit=_submit)
+SUNO = Route("suno", poll_request=_poll, submit_request=_submit)

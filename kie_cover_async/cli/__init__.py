@@ -18,7 +18,9 @@ except ModuleNotFoundError as _missing:
 
     def main() -> None:
         """Print which extra must be installed."""
-        sys.stderr.write("kie-cover needs more: pip install 'kie-cover-async[cli]'\n")
+        sys.stderr.write(
+            "kie-cover needs rich and typer: pip install 'rich>=13.9' 'typer>=0.15.4'\n"
+        )
         sys.exit(2)
 
 

@@ -68,7 +68,7 @@ class SlidingWindow:
 
     def __init__(self, window: Window | None) -> None:
         self.window = window
-        self.refusals = 0
+        self.refusals: int = 0
         self._taken: deque[float] = deque()
 
     def take(self, now: float) -> bool:

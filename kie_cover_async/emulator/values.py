@@ -40,14 +40,16 @@ def _number(expected: str, accepts: Callable[[float], bool], *, whole: bool = Fa
     return validator
 
 
-share = _number("a share from 0 to 1", lambda value: 0 <= value <= 1)
-seconds = _number("a number of seconds, 0 or more", lambda value: 0 <= value < inf)
-positive_seconds = _number("a number of seconds above 0", lambda value: 0 < value < inf)
-offset = _number("a finite number of seconds", lambda value: -inf < value < inf)
-amount = _number("a number, 0 or more", lambda value: 0 <= value < inf)
-count = _number("a whole number of at least 1", lambda value: value >= 1, whole=True)
-count_or_zero = _number("a whole number, 0 or more", lambda value: value >= 0, whole=True)
-port = _number("a port from 0 to 65535", lambda value: 0 <= value <= 65535, whole=True)
+share: Validator = _number("a share from 0 to 1", lambda value: 0 <= value <= 1)
+seconds: Validator = _number("a number of seconds, 0 or more", lambda value: 0 <= value < inf)
+positive_seconds: Validator = _number("a number of seconds above 0", lambda value: 0 < value < inf)
+offset: Validator = _number("a finite number of seconds", lambda value: -inf < value < inf)
+amount: Validator = _number("a number, 0 or more", lambda value: 0 <= value < inf)
+count: Validator = _number("a whole number of at least 1", lambda value: value >= 1, whole=True)
+count_or_zero: Validator = _number(
+    "a whole number, 0 or more", lambda value: value >= 0, whole=True
+)
+port: Validator = _number("a port from 0 to 65535", lambda value: 0 <= value <= 65535, whole=True)
 
 
 def duration(_: Any, attribute: Any, value: Any) -> None:

@@ -4,7 +4,7 @@
 the loop of one wait, `task_watch` what it receives, and `state` what it decides.
 """
 
-from .coalescer import PollCoalescer, PollOutcome, PollResult
+from .coalescer import PollCoalescer, PolledRecord, PollOutcome
 from .poller import OnTaskId, Poller
 from .state import OnUpdate, WaitOptions, WaitState
 from .task_watch import TaskWatch
@@ -15,7 +15,7 @@ __all__ = [
     "OnUpdate",
     "PollCoalescer",
     "PollOutcome",
-    "PollResult",
+    "PolledRecord",
     "Poller",
     "TaskWatch",
     "WaitOptions",

@@ -9,14 +9,14 @@ from typing import NamedTuple, Protocol
 
 from kie_cover_async.api import Route
 from kie_cover_async.errors import KieCoverError
-from kie_cover_async.fair_queue import QueueEntry, QueueEntryCancelledError
+from kie_cover_async.fair_queue import QueueEntry, QueueEntryWithdrawnError
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.transport import Transport
 
 OnSent = Callable[[], object]
 
 
-class PollResult(NamedTuple):
+class PolledRecord(NamedTuple):
     """A record as a poll read it."""
 
     details: CoverDetails
@@ -26,7 +26,7 @@ class PollResult(NamedTuple):
     """The `loop.time()`."""
 
 
-PollOutcome = PollResult | KieCoverError
+PollOutcome = PolledRecord | KieCoverError
 
 
 class Watcher(Protocol):
@@ -35,14 +35,14 @@ class Watcher(Protocol):
     def on_sent(self) -> None:
         """Note that a poll is sent."""
 
-    def on_result(self, outcome: PollOutcome) -> None:
+    def on_outcome(self, outcome: PollOutcome) -> None:
         """Receive the outcome of a poll."""
 
     def on_lost(self) -> None:
         """Note that a poll ended without an outcome: its caller was cancelled, or failed."""
 
 
-class _InFlightPoll(QueueEntry):
+class _OpenPoll(QueueEntry):
     """A poll from the moment it queues until its outcome is known.
 
     One that is cancelled has a `replacement`: another poll of the same id that was sent while this
@@ -51,7 +51,7 @@ class _InFlightPoll(QueueEntry):
 
     __slots__ = ("_on_sent", "done", "is_sent", "replacement")
 
-    replacement: "_InFlightPoll"
+    replacement: "_OpenPoll"
 
     def __init__(
         self, flow: Hashable, due: float, urgent_at: float, on_sent: OnSent | None
@@ -74,10 +74,10 @@ class _InFlightPoll(QueueEntry):
         for on_sent in self._on_sent:
             on_sent()
 
-    def replace_with(self, other: "_InFlightPoll") -> None:
+    def replace_with(self, other: "_OpenPoll") -> None:
         """Stop queueing: the other poll's outcome is this one's, too."""
         self.replacement = other
-        self.cancel()
+        self.withdraw()
         self.mark_sent()
 
     async def join(self, on_sent: OnSent | None) -> PollOutcome | None:
@@ -111,7 +111,7 @@ class PollCoalescer:
     def __init__(self, transport: Transport, route: Route) -> None:
         self._transport = transport
         self._route = route
-        self._in_flight: dict[str, list[_InFlightPoll]] = {}
+        self._open_polls: dict[str, list[_OpenPoll]] = {}
         self.watchers: dict[str, list[Watcher]] = {}
 
     async def poll(
@@ -132,39 +132,39 @@ class PollCoalescer:
         """
         while True:
             outcome: PollOutcome | None = None
-            poll: _InFlightPoll | None = None
-            for each in self._in_flight.get(task_id, ()):
-                each.prioritize(urgent_at)
+            poll: _OpenPoll | None = None
+            for each in self._open_polls.get(task_id, ()):
+                each.make_urgent(urgent_at)
                 if poll is None and each.serves(flow):
                     poll = each
             if poll is not None:
                 outcome = await poll.join(on_sent)
             else:
-                poll = _InFlightPoll(flow, due, urgent_at, on_sent)
-                self._in_flight.setdefault(task_id, []).append(poll)
+                poll = _OpenPoll(flow, due, urgent_at, on_sent)
+                self._open_polls.setdefault(task_id, []).append(poll)
                 before_sending = partial(self._serve_others, task_id, poll)
                 try:
                     details, response = await self._transport.send(
-                        self._route.poll(task_id), before_sending, poll, attempt
+                        self._route.poll_request(task_id), before_sending, poll, attempt
                     )
                     now = asyncio.get_running_loop().time()
-                    outcome = PollResult(details, response.served_at, now)
+                    outcome = PolledRecord(details, response.served_at, now)
                 except KieCoverError as error:
                     outcome = error
-                except QueueEntryCancelledError:
+                except QueueEntryWithdrawnError:
                     outcome = await poll.replacement.join(None)
                 finally:
                     self._finish(task_id, poll, outcome)
             if outcome is not None:
-                return outcome if isinstance(outcome, PollResult) else _own(outcome)
+                return outcome if isinstance(outcome, PolledRecord) else _own(outcome)
             if poll.is_sent:
                 on_sent = None
             # That poll was lost. The next one must not queue behind all others again.
             due = -inf
 
-    def _serve_others(self, task_id: str, poll: _InFlightPoll) -> None:
+    def _serve_others(self, task_id: str, poll: _OpenPoll) -> None:
         """Let the poll serve all others of its id, and notify those that watch the id."""
-        polls = self._in_flight[task_id]
+        polls = self._open_polls[task_id]
         if len(polls) > 1:
             for other in polls:
                 if other is not poll and not other.is_sent:
@@ -174,19 +174,19 @@ class PollCoalescer:
                 watcher.on_sent()
         poll.mark_sent()
 
-    def _finish(self, task_id: str, poll: _InFlightPoll, outcome: PollOutcome | None) -> None:
-        polls = self._in_flight[task_id]
+    def _finish(self, task_id: str, poll: _OpenPoll, outcome: PollOutcome | None) -> None:
+        polls = self._open_polls[task_id]
         polls.remove(poll)
         if not polls:
-            del self._in_flight[task_id]
+            del self._open_polls[task_id]
         if poll.done is not None:
             poll.done.set_result(outcome)
-        if self.watchers and not poll.is_cancelled:
+        if self.watchers and not poll.is_withdrawn:
             for watcher in self.watchers.get(task_id, ()):
                 if outcome is None:
                     watcher.on_lost()
                 else:
-                    watcher.on_result(_own(outcome))
+                    watcher.on_outcome(_own(outcome))
 
 
 def _own(outcome: PollOutcome) -> PollOutcome:

@@ -10,7 +10,7 @@ from kie_cover_async.models import CoverDetails
 from kie_cover_async.transport import Transport
 from kie_cover_async.validation import validate_task_id
 
-from .coalescer import PollCoalescer, PollResult
+from .coalescer import PollCoalescer, PolledRecord
 from .state import WaitOptions
 from .task_watch import TaskWatch
 from .waiter import Waiter
@@ -37,7 +37,7 @@ class Poller:
             while True:
                 attempt += 1
                 outcome = await self._coalescer.poll(task_id, flow, attempt=attempt)
-                if isinstance(outcome, PollResult):
+                if isinstance(outcome, PolledRecord):
                     return outcome.details
                 await self._transport.back_off(outcome, attempt)
 

@@ -21,10 +21,10 @@ from kie_cover_async.schedule import Schedule
 from kie_cover_async.settings import validate_schedule
 from kie_cover_async.validation import callable_validator, number_validator, validate_number
 
-from .coalescer import PollOutcome, PollResult
+from .coalescer import PolledRecord, PollOutcome
 
 OnUpdate = Callable[[CoverDetails], Awaitable[object] | object]
-Outcome = CoverDetails | KieCoverError
+WaitEnd = CoverDetails | KieCoverError
 
 # Beyond two months, for which the vendor keeps records, a createTime is absurd.
 _OLDEST = timedelta(days=60)
@@ -33,9 +33,9 @@ _MOST_UNREADABLE = 10
 _IMAGES_GRACE, _IMAGES_INTERVAL = 10.0, 1.0
 # The last poll comes this many seconds before the deadline, at most this share of the timeout.
 _LAST_POLL, _LAST_POLL_SHARE = 1.0, 0.1
-# From so many seconds before the deadline a poll in a queue is prioritized, or from this share of
-# the timeout: well before the last poll, since those that are prioritized queue with each other.
-_PRIORITIZE_BEFORE, _PRIORITIZE_SHARE = 10.0, 0.2
+# From so many seconds before the deadline a queued poll is urgent, or from this share of
+# the timeout: well before the last poll, since urgent polls queue with each other.
+_URGENT_BEFORE, _URGENT_SHARE = 10.0, 0.2
 
 
 @frozen(kw_only=True)
@@ -99,18 +99,16 @@ class WaitState:
         return self.deadline <= self.sent_at < inf
 
     @property
-    def prioritize_at(self) -> float:
+    def urgent_at(self) -> float:
         """From when a poll must not stay in a queue, or the time would be up."""
-        return self.deadline - min(
-            _PRIORITIZE_BEFORE, _PRIORITIZE_SHARE * (self.options.timeout or 0.0)
-        )
+        return self.deadline - min(_URGENT_BEFORE, _URGENT_SHARE * (self.options.timeout or 0.0))
 
-    def on_result(self, result: PollOutcome, now: float, pressure: float) -> Outcome | None:
+    def on_outcome(self, outcome: PollOutcome, now: float, pressure: float) -> WaitEnd | None:
         """Return what the wait ends with; if `None`, it goes on, and `next_poll_at` is set."""
         self.polls += 1
-        if isinstance(result, PollResult):
-            return self._on_record(result, now, pressure)
-        return self._on_error(result, now, pressure)
+        if isinstance(outcome, PolledRecord):
+            return self._on_record(outcome, now, pressure)
+        return self._on_error(outcome, now, pressure)
 
     def begin_with_min_interval(self, now: float) -> None:
         """Plan the first poll for when the callback should have come."""
@@ -124,11 +122,11 @@ class WaitState:
         error.__cause__ = self.last_error
         return error
 
-    def _on_record(self, result: PollResult, now: float, pressure: float) -> Outcome | None:
-        details = self.details = result.details
+    def _on_record(self, record: PolledRecord, now: float, pressure: float) -> WaitEnd | None:
+        details = self.details = record.details
         self._failures = self._unreadable = 0
         self.last_error = None
-        self._note_age(result)
+        self._note_age(record)
         if details.state.is_failure:
             return CoverFailedError(task_id=self.task_id, details=details)
         if details.is_success:
@@ -139,7 +137,7 @@ class WaitState:
         self._poll_in(self._interval(now, pressure), now)
         return None
 
-    def _without_images(self, details: CoverDetails, now: float) -> Outcome | None:
+    def _without_images(self, details: CoverDetails, now: float) -> WaitEnd | None:
         if self._success_seen_at is None:
             self._success_seen_at = now
         if self._sent_at(now) - self._success_seen_at >= _IMAGES_GRACE:
@@ -147,7 +145,7 @@ class WaitState:
         self._poll_in(_IMAGES_INTERVAL, now)
         return None
 
-    def _on_error(self, error: KieCoverError, now: float, pressure: float) -> Outcome | None:
+    def _on_error(self, error: KieCoverError, now: float, pressure: float) -> WaitEnd | None:
         self._unreadable = self._unreadable + 1 if isinstance(error, InvalidResponseError) else 0
         no_record = isinstance(error, TaskNotFoundError)
         self.last_error = error
@@ -178,11 +176,11 @@ class WaitState:
         validate_number("schedule.delay()", interval, at_least=0)
         return max(interval, self.min_interval)
 
-    def _note_age(self, result: PollResult) -> None:
+    def _note_age(self, record: PolledRecord) -> None:
         # The server's clock shows whole seconds, so the largest age of all poll results is nearest.
-        created, served = result.details.create_time, result.served_at
+        created, served = record.details.create_time, record.served_at
         if created is not None and served is not None and served - created <= _OLDEST:
-            created_at = result.received_at - (served - created).total_seconds()
+            created_at = record.received_at - (served - created).total_seconds()
             self._created_at = min(self._created_at, created_at)
 
     def _poll_in(self, pause: float, now: float, *, failed: bool = False) -> None:

@@ -20,8 +20,8 @@ class TaskWatch:
     A callback makes the wait poll, and that poll has to be sent after it: one in flight may have
     been answered before. Whichever caller sends it, it serves all the waits of the id.
 
-    The outcome of the wait's own poll comes twice: `PollCoalescer.poll` returns it, and `on_result`
-    receives it as that of any other caller's.
+    The outcome of the wait's own poll comes twice: `PollCoalescer.poll` returns it, and
+    `on_outcome` receives it as that of any other caller's.
     """
 
     def __init__(self, coalescer: PollCoalescer, inbox: Inbox | None, task_id: str) -> None:
@@ -29,7 +29,7 @@ class TaskWatch:
         self._inbox = inbox
         self.task_id: str = task_id
         self.unread: PollOutcome | None = None
-        """The latest outcome that `next_result` has not returned."""
+        """The latest outcome that `next_outcome` has not returned."""
         self.sent_at: float = -inf
         """The `loop.time()` at which the poll of the latest outcome was sent."""
         self._last_sent_at = -inf
@@ -43,7 +43,7 @@ class TaskWatch:
 
     @property
     def expects_callback(self) -> bool:
-        """Whether a callback may come: there is an inbox, and it received none yet."""
+        """Whether a callback may still come: the client has an inbox, which received none."""
         return self._inbox is not None and not self.had_callback
 
     @property
@@ -67,7 +67,7 @@ class TaskWatch:
         if not watchers:
             del self._coalescer.watchers[self.task_id]
 
-    async def next_result(
+    async def next_outcome(
         self, next_poll_at: float, urgent_at: float = inf, on_sent: OnSent | None = None
     ) -> PollOutcome:
         """Return the next outcome: of another caller's poll, or of a poll at `next_poll_at`.
@@ -108,7 +108,7 @@ class TaskWatch:
             self._not_before = self._last_sent_at + _CALLBACK_POLL_INTERVAL
             self._set_alarm()
 
-    def on_result(self, outcome: PollOutcome) -> None:
+    def on_outcome(self, outcome: PollOutcome) -> None:
         """Take the latest outcome, and wake the wait if it sleeps."""
         self.unread, self.sent_at = outcome, self._last_sent_at
         self._is_callback_served = False

@@ -12,8 +12,8 @@ from kie_cover_async.models import CoverDetails
 from kie_cover_async.schedule import LearningSchedule
 from kie_cover_async.transport import Transport
 
-from .coalescer import PollOutcome, PollResult
-from .state import Outcome, WaitOptions, WaitState, ends_wait
+from .coalescer import PolledRecord, PollOutcome
+from .state import WaitEnd, WaitOptions, WaitState, ends_wait
 from .task_watch import TaskWatch
 
 _log = logging.getLogger(__name__)
@@ -52,27 +52,27 @@ class Waiter:
             CoverTimeoutError: The time is up.
             KieCoverError: An error that no retry can fix.
         """
-        outcome, state, watch = None, self._state, self._watch
+        end, state, watch = None, self._state, self._watch
         try:
             with self._timeout, watch:
                 if self._expects_callback:
                     self._plan_for_callback()
                 # `is_ended`: an `on_update` may have suppressed the cancellation.
-                while outcome is None and not (state.is_single_poll_over or self._timeout.is_ended):
+                while end is None and not (state.is_single_poll_over or self._timeout.is_ended):
                     # Nothing is urgent before the clock runs: there is no deadline yet.
                     on_sent = None if self._clock_runs else self._start_clock
-                    urgent_at = state.prioritize_at if self._clock_runs else inf
-                    result = await watch.next_result(state.next_poll_at, urgent_at, on_sent)
-                    outcome = await self._take(result, self._timeout)
+                    urgent_at = state.urgent_at if self._clock_runs else inf
+                    outcome = await watch.next_outcome(state.next_poll_at, urgent_at, on_sent)
+                    end = await self._take(outcome, self._timeout)
         except TimeoutError:
             # A TimeoutError raised by `on_update`, say, is not ours.
             if not self._timeout.is_ended:
                 raise
-        if outcome is None:
-            outcome = await self._after_deadline()
-        if isinstance(outcome, KieCoverError):
-            raise outcome
-        return outcome
+        if end is None:
+            end = await self._after_deadline()
+        if isinstance(end, KieCoverError):
+            raise end
+        return end
 
     @property
     def polls(self) -> int:
@@ -90,17 +90,17 @@ class Waiter:
         self._state.min_interval = self._watch.min_interval
         self._state.begin_with_min_interval(self._state.started)
 
-    async def _after_deadline(self) -> Outcome:
+    async def _after_deadline(self) -> WaitEnd:
         """Return how a wait ends when its time is up, or when its only poll did not end it."""
-        state, unread, outcome = self._state, self._watch.unread, None
-        if isinstance(unread, PollResult) and ends_wait(unread.details):
+        state, unread, end = self._state, self._watch.unread, None
+        if isinstance(unread, PolledRecord) and ends_wait(unread.details):
             # Another caller's poll was answered while `on_update` ran.
-            outcome = await self._take(unread, self._timeout)
+            end = await self._take(unread, self._timeout)
         elif self._timeout.late > _FROZEN and not state.was_polled_past_deadline:
-            outcome = await self._last_poll()
-        return outcome or state.timed_out(asyncio.get_running_loop().time())
+            end = await self._last_poll()
+        return end or state.timed_out(asyncio.get_running_loop().time())
 
-    async def _last_poll(self) -> Outcome | None:
+    async def _last_poll(self) -> WaitEnd | None:
         """Poll a last time, within the time of one request, queueing included.
 
         The loop was blocked or the process stopped, and the job may have ended long ago.
@@ -111,31 +111,31 @@ class Waiter:
         self._watch.unread = None
         try:
             with timeout:
-                result = await self._watch.next_result(now, now)
-                return await self._take(result, timeout)
+                outcome = await self._watch.next_outcome(now, now)
+                return await self._take(outcome, timeout)
         except TimeoutError:
             if not timeout.is_ended:
                 raise
         return None
 
-    async def _take(self, result: PollOutcome, timeout: Timeout) -> Outcome | None:
-        """Decide what a result means, and report it; return the outcome if the wait ends."""
+    async def _take(self, outcome: PollOutcome, timeout: Timeout) -> WaitEnd | None:
+        """Decide what an outcome means, and report it; return how the wait ends, if it does."""
         state = self._state
         now = asyncio.get_running_loop().time()
         previous = state.details
         state.min_interval, state.sent_at = self._watch.min_interval, self._watch.sent_at
-        outcome = state.on_result(result, now, self._transport.polls.limiter.pressure)
-        if outcome is not None:
-            # A known outcome must not be lost to a deadline while `on_update` runs.
+        end = state.on_outcome(outcome, now, self._transport.polls.limiter.pressure)
+        if end is not None:
+            # A finished cover must not be lost to a deadline while `on_update` runs.
             timeout.reschedule(None)
-        self._report(result, now, previous)
-        if isinstance(result, PollResult):
-            if outcome is not None:
-                self._on_end(result.details)
+        self._report(outcome, now, previous)
+        if isinstance(outcome, PolledRecord):
+            if end is not None:
+                self._on_end(outcome.details)
             on_update = self._options.on_update
-            if on_update is not None and isawaitable(update := on_update(result.details)):
+            if on_update is not None and isawaitable(update := on_update(outcome.details)):
                 await update
-        return outcome
+        return end
 
     def _on_end(self, details: CoverDetails) -> None:
         if isinstance(self._options.schedule, LearningSchedule):
@@ -144,10 +144,10 @@ class Waiter:
         if self._watch.expects_callback and (self._state.polls > 1 or self._expects_callback):
             _log.info("cover %s has ended without a callback", self._state.task_id)
 
-    def _report(self, result: PollOutcome, now: float, previous: CoverDetails | None) -> None:
+    def _report(self, outcome: PollOutcome, now: float, previous: CoverDetails | None) -> None:
         state = self._state
-        details = result.details if isinstance(result, PollResult) else None
-        error = None if isinstance(result, PollResult) else result
+        details = outcome.details if isinstance(outcome, PolledRecord) else None
+        error = None if isinstance(outcome, PolledRecord) else outcome
         previous_state = None if previous is None else previous.state
         has_changed = details is not None and details.state is not previous_state
         if has_changed or _log.isEnabledFor(logging.DEBUG):

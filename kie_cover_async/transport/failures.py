@@ -30,10 +30,6 @@ _CLASH = "Cannot combine AUTHORIZATION header"
 _LEFT_OUT = "where it was raised is left out: the headers of the request there hold the API key"
 
 
-class UnfitSessionError(ValueError):
-    """An external session has credentials of its own; nothing was sent."""
-
-
 class Secret:
     """The API key: its header shows it, and `mask` hides every echo of it."""
 
@@ -79,7 +75,7 @@ def translate(
     elif isinstance(error, (aiohttp.ClientError, OSError)):
         reason = _describe(error)
     elif isinstance(error, ValueError) and str(error).startswith(_CLASH):
-        return UnfitSessionError(
+        return ValueError(
             f"session cannot be used with an API key: {error}; "
             "with trust_env such may stand in a netrc file"
         )

@@ -95,7 +95,7 @@ class HttpClient:
         Raises:
             TransportError: There was no usable answer.
             ClientClosedError: The external session is closed.
-            UnfitSessionError: The external session has credentials of its own.
+            ValueError: The external session has credentials of its own; nothing was sent.
             Exception: Whatever the tracing of an external session raises.
         """
         session = self._session if self._session is not None else self._new_session()

@@ -18,8 +18,8 @@ class Throttle(NamedTuple):
     end in a burst.
     """
 
-    limiter: RateLimiter
     places: ConcurrencyLimiter
+    limiter: RateLimiter
 
 
 def share_places(

@@ -62,18 +62,18 @@ class Transport:
     ) -> tuple[T, Response]:
         """Send one request when its limits allow it; return the value and the response.
 
-        The request's time does not include the time in queues. `before_sending` is
-        called after the queues, and `on_sending` is awaited before the first byte of a submit.
+        The request's time does not include the time in queues. `before_sending` is called after the
+        queues, and `on_sending` is awaited before the first byte of a submit.
 
         Raises:
             KieCoverError: The error that the answer stands for, or that no usable answer came.
-            QueueEntryCancelledError: The entry was cancelled.
+            QueueEntryWithdrawnError: The entry was withdrawn.
         """
         if self.open_calls.closed:
             # The call was ended, but an `on_update` has suppressed the cancellation.
             raise ClientClosedError(task_id=request.task_id)
         throttle = self.submits if request.endpoint.is_submit else self.polls
-        limiter, places = throttle
+        places, limiter = throttle
         called_at = asyncio.get_running_loop().time() if self.observers else 0.0
         if not places.try_acquire():
             await places.acquire(entry := entry or QueueEntry())

@@ -48,7 +48,7 @@ def read(**fields):
 
 def test_submit_has_the_documented_body():
     """The callback URL stands next to `input`, in camelCase; `input` is in snake_case."""
-    request = MARKET.submit(SONG, "https://api.example.com/callback")
+    request = MARKET.submit_request(SONG, "https://api.example.com/callback")
     assert json.loads(request.body) == {
         "model": "ai-music-api/cover-generate",
         "callBackUrl": "https://api.example.com/callback",
@@ -58,7 +58,7 @@ def test_submit_has_the_documented_body():
 
 def test_submit_without_a_callback_url_names_none():
     """Here the callback is optional: no member stands for it."""
-    assert set(json.loads(MARKET.submit(SONG, None).body)) == {"model", "input"}
+    assert set(json.loads(MARKET.submit_request(SONG, None).body)) == {"model", "input"}
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def asked(reply, endpoint):
     """The request of an endpoint; a poll asks for the id that the reply is about, if it has one."""
     data = json.loads(REPLIES[reply].read_bytes()).get("data")
     task_id = data.get("taskId", TASK) if isinstance(data, dict) else TASK
-    polls = {"record-info": SUNO.poll, "recordInfo": MARKET.poll}
+    polls = {"record-info": SUNO.poll_request, "recordInfo": MARKET.poll_request}
     return polls[endpoint](task_id) if endpoint in polls else endpoint
 
 

@@ -40,13 +40,13 @@ def test_a_route_shows_its_name():
 
 def test_the_bodies():
     """The request's spelling is callBackUrl, and text goes out as JSON whatever is in it."""
-    body = SUNO.submit("söng", "https://example.com/hook?a=b&c=ü").body
+    body = SUNO.submit_request("söng", "https://example.com/hook?a=b&c=ü").body
     assert json.loads(body) == {
         "taskId": "söng",
         "callBackUrl": "https://example.com/hook?a=b&c=ü",
     }
     assert json.loads(download_url(IMAGE).body) == {"url": IMAGE}
-    assert SUNO.poll(TASK).body is None
+    assert SUNO.poll_request(TASK).body is None
     assert get_credits().body is None
 
 

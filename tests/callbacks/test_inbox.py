@@ -54,12 +54,12 @@ async def test_unsubscribed_listeners_are_not_notified(inbox):
 
 async def test_a_listener_may_unsubscribe_while_notified(inbox):
     """A listener may unsubscribe itself or another during a notification."""
-    told, ends = [], []
+    notified, ends = [], []
     for name in "ab":
-        ends.append(inbox.subscribe(TASK, lambda name=name: (told.append(name), ends[0]())))
+        ends.append(inbox.subscribe(TASK, lambda name=name: (notified.append(name), ends[0]())))
     inbox.notify(TASK)
     inbox.notify(TASK)
-    assert told == ["a", "b", "b"]
+    assert notified == ["a", "b", "b"]
 
 
 async def test_an_early_callback_is_remembered(inbox):
@@ -258,11 +258,11 @@ def test_another_event_loop_is_rejected():
 
 async def test_another_thread_notifies_through_the_loop(inbox):
     """`call_soon_threadsafe` passes a notification from another thread."""
-    loop, told = asyncio.get_running_loop(), asyncio.Event()
-    inbox.subscribe(TASK, told.set)
+    loop, notified = asyncio.get_running_loop(), asyncio.Event()
+    inbox.subscribe(TASK, notified.set)
     await asyncio.to_thread(loop.call_soon_threadsafe, inbox.notify, TASK)
     async with asyncio.timeout(5):
-        await told.wait()
+        await notified.wait()
 
 
 async def test_callbacks_of_unknown_ids_are_passed_on():

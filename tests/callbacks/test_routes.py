@@ -18,13 +18,13 @@ BODY = json.dumps({"code": 200, "data": {"taskId": TASK, "images": ["https://x.e
 CAP = 64 * 1024
 
 
-class Site:
+class CallbackServer:
     """A service with the routes of an inbox, and a client that posts to it."""
 
     def __init__(self, inbox, caller):
         self.inbox, self.caller = inbox, caller
-        self.heard = []
-        inbox.subscribe(TASK, lambda: self.heard.append(TASK))
+        self.notified = []
+        inbox.subscribe(TASK, lambda: self.notified.append(TASK))
 
     async def start(self, **settings):
         app = web.Application(**settings)
@@ -54,13 +54,13 @@ class Site:
 
 
 @pytest.fixture
-async def site(request):
+async def server(request):
     """A parameter of the test is how its application is made."""
     async with ClientSession() as caller:
-        site = Site(CallbackInbox(KEY), caller)
-        await site.start(**getattr(request, "param", {}))
-        yield site
-    await site.runner.cleanup()
+        server = CallbackServer(CallbackInbox(KEY), caller)
+        await server.start(**getattr(request, "param", {}))
+        yield server
+    await server.runner.cleanup()
 
 
 async def first_line(reader):
@@ -68,30 +68,30 @@ async def first_line(reader):
         return await reader.readuntil(b"\r\n")
 
 
-async def test_a_genuine_callback_is_answered_with_200(site):
+async def test_a_genuine_callback_is_answered_with_200(server):
     """A genuine callback is answered with 200 and wakes the wait."""
-    assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
-    assert site.heard == [TASK]
+    assert await server.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
+    assert server.notified == [TASK]
 
 
-async def test_a_repeated_callback_is_answered_with_200(site):
+async def test_a_repeated_callback_is_answered_with_200(server):
     """A repeated callback is answered with 200, so that it is the last, and wakes nothing."""
     for _ in range(3):
-        assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
-    assert site.heard == [TASK]
+        assert await server.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
+    assert server.notified == [TASK]
 
 
 @pytest.mark.parametrize("headers", [{}, sign_callback(TASK, "another"), sign_callback("x", KEY)])
-async def test_a_forged_callback_is_answered_with_401(site, headers):
+async def test_a_forged_callback_is_answered_with_401(server, headers):
     """A wrong signature is answered with 401, without a reason."""
-    assert await site.post(BODY, headers) == (401, "Unauthorized")
-    assert not site.heard
+    assert await server.post(BODY, headers) == (401, "Unauthorized")
+    assert not server.notified
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[" * 60_000])
-async def test_an_unreadable_body_is_answered_with_400(site, body):
+async def test_an_unreadable_body_is_answered_with_400(server, body):
     """A body without an id is answered with 400."""
-    assert await site.post(body, sign_callback(TASK, KEY)) == (400, "Bad Request")
+    assert await server.post(body, sign_callback(TASK, KEY)) == (400, "Bad Request")
 
 
 def padded(size):
@@ -103,26 +103,26 @@ async def in_parts(body, parts=10):
         yield body[start : start + size].encode()
 
 
-async def test_a_body_of_64_kib_is_accepted(site):
+async def test_a_body_of_64_kib_is_accepted(server):
     """64 KiB are accepted, whether or not the length is announced."""
     headers = sign_callback(TASK, KEY)
-    assert await site.post(padded(CAP), headers) == (200, "OK")
-    assert await site.post(in_parts(padded(CAP)), headers) == (200, "OK")
+    assert await server.post(padded(CAP), headers) == (200, "OK")
+    assert await server.post(in_parts(padded(CAP)), headers) == (200, "OK")
 
 
-async def test_a_larger_body_is_answered_with_413(site):
+async def test_a_larger_body_is_answered_with_413(server):
     """One byte more is answered with 413, whether or not the length is announced."""
     headers = sign_callback(TASK, KEY)
-    assert (await site.post(padded(CAP + 1), headers))[0] == 413
-    assert (await site.post(in_parts(padded(CAP + 1)), headers))[0] == 413
-    assert not site.heard
+    assert (await server.post(padded(CAP + 1), headers))[0] == 413
+    assert (await server.post(in_parts(padded(CAP + 1)), headers))[0] == 413
+    assert not server.notified
 
 
-async def test_a_compressed_body_is_measured_decompressed(site):
+async def test_a_compressed_body_is_measured_decompressed(server):
     """A compressed body is decompressed, and its decompressed size counts."""
     packed = {"Content-Encoding": "gzip", **sign_callback(TASK, KEY)}
-    assert (await site.post(gzip.compress(BODY.encode()), packed))[0] == 200
-    assert (await site.post(gzip.compress(padded(50 * 2**20).encode()), packed))[0] == 413
+    assert (await server.post(gzip.compress(BODY.encode()), packed))[0] == 200
+    assert (await server.post(gzip.compress(padded(50 * 2**20).encode()), packed))[0] == 413
 
 
 def body_is_read_by(read, **settings):
@@ -151,46 +151,46 @@ MIDDLEWARES = {
 }
 
 
-@pytest.mark.parametrize("site", MIDDLEWARES.values(), ids=MIDDLEWARES, indirect=True)
+@pytest.mark.parametrize("server", MIDDLEWARES.values(), ids=MIDDLEWARES, indirect=True)
 @pytest.mark.parametrize("media_type", ["application/json", "application/x-www-form-urlencoded"])
-async def test_middleware_may_read_the_body_first(site, media_type):
+async def test_middleware_may_read_the_body_first(server, media_type):
     """A callback whose body a middleware has read is received like any other."""
     headers = {"Content-Type": media_type, **sign_callback(TASK, KEY)}
-    assert await site.post(BODY, headers) == (200, "OK")
-    assert await site.post(in_parts(BODY), headers) == (200, "OK")
+    assert await server.post(BODY, headers) == (200, "OK")
+    assert await server.post(in_parts(BODY), headers) == (200, "OK")
     packed = {"Content-Encoding": "gzip", **headers}
-    assert await site.post(gzip.compress(BODY.encode()), packed) == (200, "OK")
-    assert await site.post(BODY, {}) == (401, "Unauthorized")
-    assert site.heard == [TASK]
+    assert await server.post(gzip.compress(BODY.encode()), packed) == (200, "OK")
+    assert await server.post(BODY, {}) == (401, "Unauthorized")
+    assert server.notified == [TASK]
 
 
 UNLIMITED = body_is_read_by(web.Request.read, client_max_size=0)
 
 
-@pytest.mark.parametrize("site", [UNLIMITED], indirect=True)
-async def test_body_read_by_a_middleware_has_the_same_cap(site):
+@pytest.mark.parametrize("server", [UNLIMITED], indirect=True)
+async def test_body_read_by_a_middleware_has_the_same_cap(server):
     """A body that a middleware has read may have 64 KiB, and no more."""
     headers = sign_callback(TASK, KEY)
-    assert await site.post(padded(CAP), headers) == (200, "OK")
-    assert (await site.post(padded(CAP + 1), headers))[0] == 413
-    assert (await site.post(in_parts(padded(2 << 20)), headers))[0] == 413
+    assert await server.post(padded(CAP), headers) == (200, "OK")
+    assert (await server.post(padded(CAP + 1), headers))[0] == 413
+    assert (await server.post(in_parts(padded(2 << 20)), headers))[0] == 413
 
 
 APPS_LIMIT = body_is_read_by(web.Request.read, client_max_size=1000)
 
 
-@pytest.mark.parametrize("site", [APPS_LIMIT], indirect=True)
-async def test_app_may_have_a_lower_cap(site):
+@pytest.mark.parametrize("server", [APPS_LIMIT], indirect=True)
+async def test_app_may_have_a_lower_cap(server):
     """A body that is too large for the application is rejected with 413 by its middleware."""
     headers = sign_callback(TASK, KEY)
-    assert await site.post(BODY, headers) == (200, "OK")
-    assert (await site.post(padded(1001), headers))[0] == 413
+    assert await server.post(BODY, headers) == (200, "OK")
+    assert (await server.post(padded(1001), headers))[0] == 413
 
 
-@pytest.mark.parametrize("site", [MIDDLEWARES["read"]], indirect=True)
-async def test_empty_body_read_by_a_middleware(site):
+@pytest.mark.parametrize("server", [MIDDLEWARES["read"]], indirect=True)
+async def test_empty_body_read_by_a_middleware(server):
     """An empty body is answered with 400, whether or not a middleware has read it."""
-    assert await site.post(b"", sign_callback(TASK, KEY)) == (400, "Bad Request")
+    assert await server.post(b"", sign_callback(TASK, KEY)) == (400, "Bad Request")
 
 
 BROKEN = {
@@ -200,70 +200,70 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("head", "body"), BROKEN.values(), ids=BROKEN)
-async def test_a_malformed_body_is_answered_with_400(site, head, body):
+async def test_a_malformed_body_is_answered_with_400(server, head, body):
     """A body that cannot be decoded is answered with 400."""
-    assert b" 400 " in await first_line(await site.send(head, body))
-    await site.hang_up()
+    assert b" 400 " in await first_line(await server.send(head, body))
+    await server.hang_up()
 
 
-async def test_a_missing_body_is_answered_with_408(site, monkeypatch):
+async def test_a_missing_body_is_answered_with_408(server, monkeypatch):
     """A body that is announced and not sent is answered with 408 after a timeout."""
     monkeypatch.setattr(routes_of_web, "_BODY_TIMEOUT", 0.05)
-    reader = await site.send(["Content-Length: 9", "Connection: close"], b"{")
+    reader = await server.send(["Content-Length: 9", "Connection: close"], b"{")
     assert b" 408 " in await first_line(reader)
     # aiohttp goes on reading what was promised for a while, to let the answer arrive.
-    site.writer.write(b'"late":1}')
+    server.writer.write(b'"late":1}')
     await reader.read()
-    await site.hang_up()
+    await server.hang_up()
 
 
-async def test_a_body_received_in_time_is_read_late(site, monkeypatch):
+async def test_a_body_received_in_time_is_read_late(server, monkeypatch):
     """A body that arrived in time is accepted, even if the loop reads it late."""
     monkeypatch.setattr(routes_of_web, "_BODY_TIMEOUT", 0.1)
     length, signed = f"Content-Length: {len(BODY)}", sign_callback(TASK, KEY)
     head = [length, "Expect: 100-continue", *(f"{name}: {signed[name]}" for name in signed)]
-    reader = await site.send(head)
+    reader = await server.send(head)
     # The interim answer is sent when the body is about to be read.
     assert b" 100 " in await first_line(reader)
-    site.writer.write(BODY.encode())
+    server.writer.write(BODY.encode())
     block(0.3)
     await reader.readuntil(b"\r\n")
     assert b" 200 " in await first_line(reader)
-    assert site.heard == [TASK]
-    await site.hang_up()
+    assert server.notified == [TASK]
+    await server.hang_up()
 
 
 def block(seconds):
     time.sleep(seconds)
 
 
-async def test_a_closed_connection_is_no_server_error(site, caplog):
+async def test_a_closed_connection_is_no_server_error(server, caplog):
     """A client that disconnects in the middle of a body causes no server error."""
-    await site.send(["Content-Length: 9"], b"{")
-    assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
-    await site.hang_up()
-    assert await site.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
+    await server.send(["Content-Length: 9"], b"{")
+    assert await server.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
+    await server.hang_up()
+    assert await server.post(BODY, sign_callback(TASK, KEY)) == (200, "OK")
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-async def test_only_post_is_allowed(site, method):
+async def test_only_post_is_allowed(server, method):
     """Callbacks are accepted by POST only."""
-    status, _ = await site.post(BODY, sign_callback(TASK, KEY), method)
+    status, _ = await server.post(BODY, sign_callback(TASK, KEY), method)
     assert status == 405
 
 
-async def test_flood_of_refusals_is_two_lines(instant_time, site, caplog):
+async def test_flood_of_refusals_is_two_lines(instant_time, server, caplog):
     """Refusals for one reason are logged once in 30 seconds, and then counted."""
     caplog.set_level(logging.INFO, "kie_cover_async")
     for _ in range(50):
-        await site.post(BODY, sign_callback(TASK, "another"))
-    await site.post(BODY, {})
+        await server.post(BODY, sign_callback(TASK, "another"))
+    await server.post(BODY, {})
     await asyncio.sleep(1)
     for _ in range(2):
-        await site.post(b"{}", {})
+        await server.post(b"{}", {})
     await asyncio.sleep(61)
-    await site.post(BODY, {})
+    await server.post(BODY, {})
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
         f"callback refused: callback signature does not match; task {TASK}",
@@ -275,13 +275,13 @@ async def test_flood_of_refusals_is_two_lines(instant_time, site, caplog):
     ]
 
 
-async def test_a_refusal_is_logged_without_secrets(site, caplog):
+async def test_a_refusal_is_logged_without_secrets(server, caplog):
     """A refusal is logged with its reason, without key, signature and images."""
     caplog.set_level(logging.DEBUG, "kie_cover_async")
     genuine, forged = sign_callback(TASK, KEY), sign_callback(TASK, "another")
-    await site.post(BODY, genuine)
-    await site.post(BODY, forged)
-    await site.post(b'{"data": {"taskId": "secret with blanks"}}', forged)
+    await server.post(BODY, genuine)
+    await server.post(BODY, forged)
+    await server.post(b'{"data": {"taskId": "secret with blanks"}}', forged)
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
         f"callback for {TASK}: 1 are waiting",

@@ -89,6 +89,7 @@ class OnTerminal:
     process: Process
     master: int
     shown: str = ""
+    is_closed: bool = False
     more: asyncio.Event = field(factory=asyncio.Event)
 
     def read(self) -> None:
@@ -99,11 +100,13 @@ class OnTerminal:
         self.more.set()
 
     def close(self) -> None:
+        self.is_closed = True
         asyncio.get_running_loop().remove_reader(self.master)
 
     async def wait_for(self, text: str) -> None:
-        """Wait until the text has been shown."""
+        """Wait until the text has been shown; fail if the command ends without it."""
         while text not in self.shown:
+            assert not self.is_closed, self.shown
             self.more.clear()
             await self.more.wait()
 

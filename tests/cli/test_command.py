@@ -16,6 +16,9 @@ from kie_cover_async.cli.app import _run, app
 from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, USAGE
 from kie_cover_async.emulator import CoverScript, Fault
 
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))[
+    "project"
+]
 COMMANDS = ["demo", "get", "check", "wait", "generate", "credits", "collect", "listen", "emulator"]
 
 
@@ -306,8 +309,7 @@ async def test_ctrl_c_during_a_wait_is_130(started, emulator):
 
 def test_console_script_is_outside_the_package():
     """So Ctrl-C works during the imports."""
-    settings = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
-    script = tomllib.loads(settings)["project"]["scripts"]["kie-cover"]
+    script = PROJECT["scripts"]["kie-cover"]
     assert script == f"{shim.__name__}:main"
 
 
@@ -489,10 +491,11 @@ def without(module):
 
 @pytest.mark.parametrize("module", ["typer", "rich"])
 async def test_missing_extra_is_one_line(run, module):
-    """The line says what to install."""
+    """The line says what to install, as the extra `cli` has it, in words that pip understands."""
+    needed = " ".join(map(repr, PROJECT["optional-dependencies"]["cli"]))
     ended = await run(before=without(module))
     assert ended.code == USAGE
-    assert ended.err == "kie-cover needs more: pip install 'kie-cover-async[cli]'\n"
+    assert ended.err == f"kie-cover needs rich and typer: pip install {needed}\n"
 
 
 async def test_another_missing_module_is_a_traceback(run):

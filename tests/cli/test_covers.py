@@ -89,7 +89,7 @@ async def test_shape_of_an_unknown_record_is_on_stderr(emulator, capsys, route, 
 async def test_raw_answer_that_cannot_be_read_has_its_shape_on_stderr(
     emulator, capsys, data, shape
 ):
-    """There is none for a known refusal."""
+    """The shape of a known refusal is not shown."""
     emulator.fault(Fault.answer(body={"code": 200, "msg": "success", "data": data}))
     await covers.get("an-id", raw=True, base_url=emulator.url, as_json=True)
     assert capsys.readouterr().err == (f"{SHAPE}{shape}\n" if shape else "")

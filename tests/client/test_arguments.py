@@ -109,8 +109,8 @@ VERBS = [
 
 
 @pytest.mark.parametrize(("named", "error"), CONSTRUCTOR)
-def test_the_constructor_refuses(named, error):
-    """An argument that cannot be used is named when the client is made, and the key is not."""
+def test_an_invalid_setting_is_rejected(named, error):
+    """The error names the invalid setting and does not show the key."""
     [name] = named
     with pytest.raises(error, match=rf"^{name}[a-z_.]* must (be|have) ") as caught:
         CoverClient(KEY, **named)
@@ -121,7 +121,7 @@ def test_the_constructor_refuses(named, error):
     "observer", [None, print, [].append, Observing, (), [print, [].append], {print}, iter([print])]
 )
 def test_plain_callables_are_observers(observer):
-    """Whatever can be called and is done then will do, a class too; there may be several."""
+    """Any callable that is not async is an observer, even a class."""
     CoverClient(KEY, observer=observer)
 
 
@@ -132,22 +132,22 @@ def test_plain_callables_are_observers(observer):
         *[(value, TypeError) for value in (5, b"a-key")],
     ],
 )
-def test_a_key_that_cannot_be_one_is_refused(key, error):
-    """A key with a line break, of no or of foreign letters, or no text, is refused unseen."""
+def test_an_invalid_key_is_rejected_and_not_shown(key, error):
+    """A key is a non-empty str of printable ASCII; another is not shown."""
     with pytest.raises(error, match="api_key") as caught:
         CoverClient(key)
     assert not key or str(key) not in str(caught.value)
 
 
-def test_a_key_is_needed(monkeypatch):
-    """Without a key, given or in the environment, there is no client."""
+def test_a_missing_key_is_rejected(monkeypatch):
+    """Without a key, given or in the environment, no client is made."""
     monkeypatch.delenv("KIE_API_KEY", raising=False)
     with pytest.raises(ValueError, match="api_key must be given"):
         CoverClient()
 
 
-async def test_the_environment_stands_in(monkeypatch, emulate):
-    """Key and base URL come from the environment where they are not given."""
+async def test_key_and_base_url_default_to_the_environment(monkeypatch, emulate):
+    """Key and base URL come from the environment if they are not given."""
     emulator = await emulate(api_key="a-key-from-outside")
     monkeypatch.setenv("KIE_API_KEY", "a-key-from-outside")
     monkeypatch.setenv("KIE_BASE_URL", emulator.url)
@@ -156,15 +156,17 @@ async def test_the_environment_stands_in(monkeypatch, emulate):
 
 
 @pytest.mark.parametrize(("verb", "arguments", "error"), VERBS)
-async def test_a_verb_refuses(emulator, client, verb, arguments, error):
-    """An argument that cannot be used raises before anything is sent."""
+async def test_an_invalid_argument_is_rejected_before_sending(
+    emulator, client, verb, arguments, error
+):
+    """An invalid argument raises before any request is sent."""
     with pytest.raises(error):
         await getattr(client, verb)(**arguments)
     assert emulator.requests == []
 
 
-async def test_a_refused_argument_is_named(client):
-    """The error says which argument it was, what was given, and what would be accepted."""
+async def test_a_rejected_argument_is_named(client):
+    """The error has the argument, the given value and what is accepted."""
     with pytest.raises(InvalidTaskIdError, match=r"^music_task_id must be a non-empty .*'a b'"):
         await client.generate_cover("a b", callback_url="http://a")
     with pytest.raises(ValueError, match=r"^callback_url must be an absolute .*'nowhere'"):

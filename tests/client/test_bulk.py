@@ -28,7 +28,7 @@ FAULTS = [
 ]
 
 
-async def from_afar(task_ids):
+async def async_ids(task_ids):
     for task_id in task_ids:
         await asyncio.sleep(0)
         yield task_id
@@ -54,9 +54,9 @@ def tasks():
     return [task for task in asyncio.all_tasks() if "Pool." in task.get_coro().__qualname__]
 
 
-@pytest.mark.parametrize("source", [list, iter, from_afar])
-async def test_a_poll_at_each(emulator, client, source):
-    """Every id has its outcome by one poll, in whatever state its job is."""
+@pytest.mark.parametrize("source", [list, iter, async_ids])
+async def test_each_id_is_polled_once(emulator, client, source):
+    """Each id has its outcome after one poll, whatever its state."""
     done = [emulator.add_job(age=60) for _ in range(100)]
     failed = [emulator.add_job(CoverScript(end="failure"), age=60) for _ in range(10)]
     young = [emulator.add_job(CoverScript(end="never")) for _ in range(10)]
@@ -70,8 +70,8 @@ async def test_a_poll_at_each(emulator, client, source):
     assert len(emulator.requests) == 121
 
 
-async def test_in_the_order_of_the_input(emulator, client):
-    """Where asked for, outcomes come in the order of the ids, and each says whose it is."""
+async def test_ordered_outcomes_keep_the_input_order(emulator, client):
+    """With `ordered`, outcomes come in the order of the ids."""
     task_ids = [emulator.add_job(age=60) for _ in range(150)]
     emulator.fault(Fault.slow(0.05), rate=0.1)
     async with client.check_covers(task_ids, ordered=True) as outcomes:
@@ -79,8 +79,8 @@ async def test_in_the_order_of_the_input(emulator, client):
     assert seen == [(task_id, task_id) for task_id in task_ids]
 
 
-async def test_a_bulk_survives(emulator, connect):
-    """A third of the answers go wrong in one way or another, and no id is lost to that."""
+async def test_a_bulk_call_survives_faults(emulator, connect):
+    """If a third of the answers have a fault, every id still has its outcome."""
     client = connect(
         emulator, retry=RetryPolicy(max_attempts=20, initial_delay=0.01, max_delay=0.02)
     )
@@ -93,8 +93,8 @@ async def test_a_bulk_survives(emulator, connect):
     assert len(emulator.requests) > 230
 
 
-async def test_no_more_at_once_than_the_client_allows(emulate, connect):
-    """A bulk call keeps to the client's limit, and uses it, with as many tasks."""
+async def test_a_bulk_call_uses_the_clients_concurrency(emulate, connect):
+    """A bulk call has as many requests and tasks as the client's limit."""
     emulator = await emulate(latency=0.02)
     client = connect(emulator, max_concurrent_requests=7)
     async with client.check_covers([emulator.add_job() for _ in range(50)]) as outcomes:
@@ -104,8 +104,8 @@ async def test_no_more_at_once_than_the_client_allows(emulate, connect):
     assert emulator.open_connections == 7
 
 
-async def test_a_wait_for_each(emulator, client):
-    """Every id is waited for until its job has ended, one way or the other."""
+async def test_each_id_is_waited_for(emulator, client):
+    """Each wait ends when its job ends, in success or failure."""
     done = [emulator.add_job(CoverScript(seconds=n / 100)) for n in range(40)]
     failed = emulator.add_job(CoverScript(seconds=0.1, end="failure"))
     stuck = emulator.add_job(CoverScript(end="never"))
@@ -121,7 +121,7 @@ async def test_a_wait_for_each(emulator, client):
     assert isinstance(outcomes[""].error, InvalidTaskIdError)
 
 
-async def test_updates_of_all(emulator, client):
+async def test_on_update_is_called_for_every_id(emulator, client):
     """`on_update` is called after every poll of every id."""
     statuses = ["pending", "generating", "success"]
     task_ids = [emulator.add_job(CoverScript(statuses=statuses)) for _ in range(10)]
@@ -136,8 +136,8 @@ async def test_updates_of_all(emulator, client):
     assert len(seen) == 30
 
 
-async def test_a_listener_that_fails(emulator, client):
-    """A bug of `on_update` is raised from the iteration, after everything was stopped."""
+async def test_an_error_of_on_update_ends_the_iteration(emulator, client):
+    """It is raised from the iteration after everything has stopped."""
     task_ids = [emulator.add_job(CoverScript(end="never")) for _ in range(20)]
 
     def fail(details):
@@ -149,7 +149,7 @@ async def test_a_listener_that_fails(emulator, client):
     assert tasks() == []
 
 
-async def test_a_bulk_and_others_share_polls(emulator, client):
+async def test_bulk_and_single_waits_share_polls(emulator, client):
     """A wait, a bulk of waits and equal ids in it cost the polls of one."""
     task_id = emulator.add_job(CoverScript(statuses=[*["generating"] * 5, "success"]))
     alone, outcomes = await asyncio.gather(
@@ -160,8 +160,8 @@ async def test_a_bulk_and_others_share_polls(emulator, client):
     assert emulator.poll_count(task_id) == 6
 
 
-async def test_one_call_beside_many(emulator, connect):
-    """A single call does not have to wait until a bulk call has had all its slots."""
+async def test_a_single_call_does_not_queue_behind_a_bulk_call(emulator, connect):
+    """A single call is sent before the bulk call has had all its slots."""
     client = connect(emulator, rate_limiter=RateLimiter(100, per=1.0))
     async with client.check_covers(map(str, range(10_000))) as outcomes:
         for _ in range(5):
@@ -172,8 +172,8 @@ async def test_one_call_beside_many(emulator, connect):
 
 
 @pytest.mark.parametrize("verb", ["check_covers", "wait_for_covers"])
-async def test_leaving_early(emulator, client, eventually, verb):
-    """Leaving early leaves no request, task or used connection behind."""
+async def test_leaving_the_block_early_leaves_nothing(emulator, client, eventually, verb):
+    """No request, task or used connection remains."""
     emulator.fault(Fault.stall(), rate=1.0, after=5, endpoint="poll")
     task_ids = [emulator.add_job(age=60) for _ in range(500)]
     async with getattr(client, verb)(task_ids) as outcomes:
@@ -197,7 +197,7 @@ async def test_closing_the_client_ends_a_bulk(emulator, client, eventually, verb
     assert tasks() == []
 
 
-async def test_closing_the_client_while_no_id_comes(emulator, client):
+async def test_closing_the_client_ends_a_bulk_call_without_ids(emulator, client):
     """Closing the client ends a bulk call even while its source yields nothing."""
     consuming = asyncio.create_task(by_id(client.check_covers(Stalled())))
     await asyncio.sleep(0.01)
@@ -206,8 +206,8 @@ async def test_closing_the_client_while_no_id_comes(emulator, client):
         await consuming
 
 
-async def test_closing_the_client_while_outcomes_wait(emulator, client):
-    """Outcomes that are there already are had, and then the closing is raised."""
+async def test_outcomes_before_closing_are_not_lost(emulator, client):
+    """Outcomes that are ready arrive before the `ClientClosedError`."""
     task_ids = [emulator.add_job(age=60) for _ in range(1000)]
     seen = []
     outcomes = client.check_covers(task_ids)
@@ -219,17 +219,17 @@ async def test_closing_the_client_while_outcomes_wait(emulator, client):
     assert [outcome async for outcome in outcomes] == []
 
 
-async def test_a_closed_client_says_so(emulator, client):
-    """After closing the first outcome is the error, and nothing is sent."""
+async def test_a_bulk_call_of_a_closed_client_raises(emulator, client):
+    """The first outcome is the error, and nothing is sent."""
     await client.aclose()
-    for outcomes in (client.check_covers(["a"]), client.wait_for_covers(from_afar(["a"]))):
+    for outcomes in (client.check_covers(["a"]), client.wait_for_covers(async_ids(["a"]))):
         with pytest.raises(ClientClosedError):
             await anext(outcomes)
     assert emulator.requests == []
 
 
-async def test_an_observer_hears_of_a_bulk(emulator, connect):
-    """The requests and the polls of a bulk call are told of like those of any other."""
+async def test_a_bulk_call_has_the_usual_events(emulator, connect):
+    """Its requests and polls are events like those of other calls."""
     events = []
     client = connect(emulator, observer=events.append)
     task_ids = [emulator.add_job(CoverScript(statuses=["success"])) for _ in range(20)]
@@ -239,8 +239,8 @@ async def test_an_observer_hears_of_a_bulk(emulator, connect):
         assert Counter(told) == Counter(task_ids)
 
 
-async def test_a_cancelled_consumer(emulator, client, eventually):
-    """Who iterates in a block and is cancelled leaves nothing behind."""
+async def test_a_cancelled_consumer_leaves_nothing(emulator, client, eventually):
+    """A consumer that is cancelled in its block leaves nothing."""
     emulator.fault(Fault.stall(), rate=1.0)
     consuming = asyncio.create_task(by_id(client.check_covers(map(str, range(1000)))))
     await eventually(lambda: len(emulator.requests) == 100)

@@ -52,8 +52,8 @@ async def emulator(emulate):
     return await emulate(generation_time=0)
 
 
-async def test_one_poll(emulator, connect, inbox, vendor):
-    """With callbacks a cover costs one poll, and what is returned is what that poll showed."""
+async def test_a_callback_costs_one_poll(emulator, connect, inbox, vendor):
+    """With callbacks a cover costs one poll, whose record is returned."""
     client = connect(emulator, inbox=inbox)
     ids, updates = asyncio.Queue(), []
     making = asyncio.create_task(
@@ -85,8 +85,8 @@ async def test_callback_before_the_wait_is_found(emulator, connect, inbox, vendo
     assert emulator.poll_count(details.task_id) == 1
 
 
-def test_an_inbox_of_another_event_loop_costs_nothing():
-    """It is refused before the cover is asked for."""
+def test_an_inbox_of_another_event_loop_is_rejected_before_paying():
+    """The error is raised before the submit is sent."""
     inbox = CallbackInbox()
 
     async def receive():
@@ -105,8 +105,8 @@ def test_an_inbox_of_another_event_loop_costs_nothing():
     assert asyncio.run(ask()) == []
 
 
-def test_a_client_of_another_event_loop_takes_no_inbox_along():
-    """A client that is refused in a second loop leaves its inbox to the first one."""
+def test_a_rejected_client_does_not_bind_its_inbox():
+    """A client that is rejected in a second loop leaves its inbox to the first one."""
     inbox = CallbackInbox()
 
     async def notify():
@@ -124,8 +124,8 @@ def test_a_client_of_another_event_loop_takes_no_inbox_along():
         first.run(emulator.aclose())
 
 
-async def test_a_cover_that_exists_is_polled_at_at_once(emulator, connect, inbox, vendor):
-    """For a cover that was made before no callback is to come."""
+async def test_an_existing_cover_is_polled_immediately(emulator, connect, inbox, vendor):
+    """No callback will come for a cover that was made before."""
     task_id = emulator.add_job(music_task_id="song")
     client = connect(emulator, inbox=inbox)
     async with asyncio.timeout(10):
@@ -133,8 +133,8 @@ async def test_a_cover_that_exists_is_polled_at_at_once(emulator, connect, inbox
     assert (details.task_id, emulator.poll_count(task_id)) == (task_id, 1)
 
 
-async def test_a_forged_callback_wakes_nobody(emulator, connect, inbox, vendor):
-    """A callback without a genuine signature is refused, and costs no poll."""
+async def test_a_forged_callback_wakes_no_wait(emulator, connect, inbox, vendor):
+    """A callback without a genuine signature is rejected and costs no poll."""
     ids = asyncio.Queue()
     client = connect(emulator, inbox=inbox)
     making = asyncio.create_task(
@@ -149,8 +149,8 @@ async def test_a_forged_callback_wakes_nobody(emulator, connect, inbox, vendor):
     assert (await asyncio.wait_for(making, 10)).task_id == task_id
 
 
-async def test_a_callback_that_is_lost(emulate, connect):
-    """Without a callback the cover is found all the same, after the fallback poll interval."""
+async def test_a_lost_callback_is_replaced_by_a_fallback_poll(emulate, connect):
+    """Without a callback the cover is found after the fallback poll interval."""
     emulator = await emulate(generation_time=0)
     client = connect(emulator, inbox=CallbackInbox(KEY, fallback_poll_interval=0.1))
     details = await client.generate_and_wait(
@@ -182,7 +182,7 @@ async def _call_when_seen(vendor, seen, number):
 
 
 async def test_closing_leaves_no_subscription(emulator, connect, inbox, vendor, eventually):
-    """Closing the client ends waits that expect a callback, and the inbox forgets them."""
+    """Closing the client ends waits for callbacks and their subscriptions."""
     client = connect(emulator, inbox=inbox)
     making = asyncio.create_task(client.generate_and_wait("song", callback_url=vendor.url))
     await eventually(lambda: inbox._listeners)
@@ -192,8 +192,8 @@ async def test_closing_leaves_no_subscription(emulator, connect, inbox, vendor, 
     assert not inbox._listeners
 
 
-async def test_an_inbox_of_several_clients(emulator, connect, inbox, vendor, eventually):
-    """Each client that was given the inbox polls when it is called."""
+async def test_several_clients_may_share_an_inbox(emulator, connect, inbox, vendor, eventually):
+    """Each client that has the inbox polls when a callback arrives."""
     script = CoverScript(statuses=["generating", "generating", "success"])
     task_id = emulator.add_job(script)
     waits = [

@@ -13,7 +13,7 @@ from kie_cover_async.emulator import CoverScript
 KEY = "test-webhook-hmac-key"
 
 
-class Site:
+class CallbackServer:
     """A service with the routes of an inbox, of whose next request the handler is cancelled."""
 
     def __init__(self, inbox):
@@ -66,7 +66,7 @@ async def inbox():
 
 @pytest.fixture
 async def site(stack, inbox):
-    site = Site(inbox)
+    site = CallbackServer(inbox)
     await site.start(stack)
     return site
 

@@ -29,7 +29,7 @@ async def ending_itself():
 
 
 async def test_a_block_is_ended_from_outside():
-    """The block raises its error, and the task goes on as one that was not cancelled."""
+    """The block raises its error, and the task is not marked as cancelled."""
     scope = a_scope()
     task = asyncio.create_task(in_block(scope))
     await asyncio.sleep(1)
@@ -41,7 +41,7 @@ async def test_a_block_is_ended_from_outside():
 
 
 async def test_a_cancellation_from_elsewhere_passes_through():
-    """A task that was cancelled by others in the same moment is cancelled, not ended."""
+    """A task that is cancelled at the same moment is cancelled, not ended."""
     scope = a_scope()
     task = asyncio.create_task(in_block(scope))
     await asyncio.sleep(1)
@@ -73,8 +73,8 @@ async def test_a_block_needs_a_task():
     await checked
 
 
-async def test_deadlines_are_kept_to_the_moment():
-    """However many share the timer, each ends when its own time is up, and none before."""
+async def test_deadlines_are_exact():
+    """Scopes that share a timer each end exactly at their own time."""
     shared_timeout = SharedTimeout(10.0)
     ended = []
 
@@ -89,8 +89,8 @@ async def test_deadlines_are_kept_to_the_moment():
     assert ended == [(0, 10.0), (0, 10.0), (2.5, 12.5), (30, 40.0)]
 
 
-async def test_what_is_left_in_time_is_not_ended():
-    """A block that ends in time is not disturbed, nor is what its task does afterwards."""
+async def test_a_block_left_in_time_is_not_ended():
+    """Neither the block nor later work of its task is interrupted."""
     shared_timeout = SharedTimeout(10.0)
     assert await in_block(CancelScope(shared_timeout), 9.9) == 9.9
     await asyncio.sleep(100)
@@ -114,14 +114,14 @@ async def in_timeout(when, *moves):
 
 @pytest.mark.parametrize(("moves", "ended_at"), [((3,), 3), ((None, 60, 5), 5), ((6, None), None)])
 async def test_a_timeout_ends_its_block_in_time(moves, ended_at):
-    """A `Timeout` raises `TimeoutError` at its time, which may be set, moved and dropped inside."""
+    """A `Timeout` raises `TimeoutError` at its time, which can be set or moved."""
     timeout = await in_timeout(*moves)
     assert (now(), timeout.is_ended) == (ended_at or 100, ended_at is not None)
     assert timeout.late == 0
 
 
-async def test_a_timeout_that_is_over_is_not_moved():
-    """Once the time is up it stays up."""
+async def test_an_expired_timeout_cannot_be_moved():
+    """Once a timeout has expired, it stays expired."""
 
     async def block():
         with Timeout(1) as timeout:
@@ -136,8 +136,8 @@ async def test_a_timeout_that_is_over_is_not_moved():
     assert now() == 1
 
 
-async def test_a_caller_that_cancels_during_a_timeout_is_obeyed():
-    """A cancellation in the same moment as the end of the time is passed on."""
+async def test_a_cancellation_during_a_timeout_is_passed_on():
+    """A cancellation at the moment of the timeout is passed on."""
 
     async def block():
         with Timeout(now() + 1):

@@ -24,16 +24,16 @@ def tasks_of_clients():
     }
 
 
-def a_poll(client, emulator):
+def poll(client, emulator):
     return client.get_cover_details(emulator.add_job())
 
 
-async def a_poll_that_is_paused(client, emulator):
+async def poll_during_pause(client, emulator):
     client.rate_limiter.pause(0.01)
     await client.get_cover_details(emulator.add_job())
 
 
-async def a_poll_that_waits_for_a_place(client, emulator):
+async def poll_queued_for_a_slot(client, emulator):
     other = asyncio.create_task(client.get_credits())
     try:
         await asyncio.sleep(0)
@@ -42,11 +42,11 @@ async def a_poll_that_waits_for_a_place(client, emulator):
         await other
 
 
-def a_wait(client, emulator):
+def wait_for_cover(client, emulator):
     return client.wait_for_cover(emulator.add_job("generating, success"))
 
 
-def a_wait_in_trouble(client, emulator):
+def wait_with_faults(client, emulator):
     statuses = [
         "missing",
         "500",
@@ -56,51 +56,51 @@ def a_wait_in_trouble(client, emulator):
         "success",
     ]
     task_id = emulator.add_job(CoverScript(statuses=statuses))
-    return client.wait_for_cover(task_id, on_update=a_listener)
+    return client.wait_for_cover(task_id, on_update=on_update)
 
 
-async def a_listener(_):
+async def on_update(_):
     await asyncio.sleep(0)
 
 
-async def polls_at_many(client, emulator):
+async def check_three(client, emulator):
     async with client.check_covers([emulator.add_job() for _ in range(3)]) as outcomes:
         assert len([outcome async for outcome in outcomes]) == 3
 
 
-async def polls_at_some(client, emulator):
+async def check_and_leave_early(client, emulator):
     async with client.check_covers([emulator.add_job() for _ in range(3)]) as outcomes:
         await anext(outcomes)
 
 
-async def waits_for_many(client, emulator):
+async def wait_for_three(client, emulator):
     jobs = [emulator.add_job("generating, success") for _ in range(3)]
-    async with client.wait_for_covers(from_afar(jobs), on_update=a_listener) as outcomes:
+    async with client.wait_for_covers(async_ids(jobs), on_update=on_update) as outcomes:
         assert len([outcome async for outcome in outcomes]) == 3
 
 
-async def from_afar(task_ids):
+async def async_ids(task_ids):
     for task_id in task_ids:
         await asyncio.sleep(0)
         yield task_id
 
 
-def a_request_for_a_cover(client, emulator):
+def submit(client, emulator):
     return client.generate_cover(_a_song(emulator), callback_url=CALLBACK)
 
 
-def a_cover(client, emulator):
+def submit_and_wait(client, emulator):
     emulator.fault(Fault.rate_limited(), endpoint="submit")
     song = _a_song(emulator)
-    return client.generate_and_wait(song, callback_url=CALLBACK, on_task_id=a_listener)
+    return client.generate_and_wait(song, callback_url=CALLBACK, on_task_id=on_update)
 
 
-def the_credits(client, emulator):
+def get_credits(client, emulator):
     emulator.fault(Fault.gateway_page(), endpoint="credit")
     return client.get_credits()
 
 
-async def a_link(client, emulator):
+async def get_link(client, emulator):
     task_id = emulator.add_job("success")
     image = (await client.get_cover_details(task_id)).images[0]
     await client.get_download_url(image)
@@ -113,18 +113,18 @@ def _a_song(emulator):
 
 
 CALLS = {
-    "get_cover_details": a_poll,
-    "get_cover_details, paused": a_poll_that_is_paused,
-    "get_cover_details, without a place": a_poll_that_waits_for_a_place,
-    "wait_for_cover": a_wait,
-    "wait_for_cover, in trouble": a_wait_in_trouble,
-    "check_covers": polls_at_many,
-    "check_covers, left early": polls_at_some,
-    "wait_for_covers": waits_for_many,
-    "generate_cover": a_request_for_a_cover,
-    "generate_and_wait": a_cover,
-    "get_credits": the_credits,
-    "get_download_url": a_link,
+    "get_cover_details": poll,
+    "get_cover_details, paused": poll_during_pause,
+    "get_cover_details, without a place": poll_queued_for_a_slot,
+    "wait_for_cover": wait_for_cover,
+    "wait_for_cover, in trouble": wait_with_faults,
+    "check_covers": check_three,
+    "check_covers, left early": check_and_leave_early,
+    "wait_for_covers": wait_for_three,
+    "generate_cover": submit,
+    "generate_and_wait": submit_and_wait,
+    "get_credits": get_credits,
+    "get_download_url": get_link,
 }
 
 
@@ -144,7 +144,7 @@ async def interrupted(call, moment, wait):
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 async def test_a_call_can_be_cancelled_anywhere(emulator, connect, call):
-    """Cancelled at any of its awaits, a call leaves nothing, and the next one is answered."""
+    """A call cancelled at any await leaves nothing, and the next call succeeds."""
 
     async def begin(moment, wait):
         async with connect(emulator, **NARROW) as client:
@@ -163,7 +163,9 @@ THREE_POLLS = CoverScript(statuses=["generating", "generating", "success"])
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["the one that leads", "one that joins"])
-async def test_companions_are_not_cancelled_along(emulator, connect, which):
+async def test_cancelling_a_wait_does_not_cancel_those_that_share_its_polls(
+    emulator, connect, which
+):
     """One of three waits that share their polls is cancelled anywhere: the others go on.
 
     That one may be the wait that makes the requests for the others, or one that joined.
@@ -212,7 +214,7 @@ async def polls_of(client, task_ids):
 
 
 async def test_closing_can_be_cancelled_anywhere(emulator, connect):
-    """Cancelled at any of its awaits, closing has closed, and ended what was running."""
+    """If `aclose` is cancelled at any await, the client and its calls still end."""
 
     async def begin(moment, wait):
         client = connect(emulator)

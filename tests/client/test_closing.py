@@ -29,8 +29,8 @@ async def endings(*tasks):
 
 
 @every_verb
-async def test_a_closed_client_says_so(emulator, client, call):
-    """After closing, every verb raises, and nothing is sent."""
+async def test_a_closed_client_raises(emulator, client, call):
+    """After closing, every method raises, and nothing is sent."""
     await client.get_credits()
     await client.aclose()
     with pytest.raises(ClientClosedError):
@@ -40,7 +40,7 @@ async def test_a_closed_client_says_so(emulator, client, call):
 
 
 async def test_leaving_the_block_closes(emulator, connect, eventually):
-    """`async with` gives the client itself and closes it, and its connections with it."""
+    """`async with` returns the client, and closes it and its connections."""
     client = connect(emulator)
     async with client as same:
         assert same is client
@@ -58,16 +58,16 @@ async def test_closing_again_does_nothing(client):
     await client.aclose()
 
 
-async def test_closing_before_use(emulator):
-    """A client that was never used is closed without ever having had a session."""
+async def test_an_unused_client_can_be_closed(emulator):
+    """Closing an unused client opens no session."""
     client = CoverClient("a-key", base_url=emulator.url)
     await client.aclose()
     with pytest.raises(ClientClosedError):
         await client.get_credits()
 
 
-def test_a_client_is_made_without_a_loop():
-    """A client may be made before there is an event loop, and closed in the one that comes."""
+def test_a_client_can_be_made_without_a_loop():
+    """A client can be made before its event loop, and closed in it."""
     client = CoverClient("a-key", base_url="http://127.0.0.1:9")
     asyncio.run(client.aclose())
     asyncio.run(client.aclose())
@@ -75,7 +75,7 @@ def test_a_client_is_made_without_a_loop():
 
 @every_verb
 async def test_closing_ends_a_request_in_flight(emulator, client, call, eventually):
-    """A call whose answer does not come ends with the closing, which waits until it has."""
+    """A call without an answer ends at closing, which waits until it has ended."""
     emulator.fault(Fault.stall(), rate=1.0)
     running = asyncio.create_task(call(client))
     await eventually(lambda: emulator.requests)
@@ -88,7 +88,7 @@ async def test_closing_ends_a_request_in_flight(emulator, client, call, eventual
 
 @every_verb
 async def test_closing_ends_a_call_that_waits_for_its_slot(emulator, connect, call, eventually):
-    """A call that was held by its rate limiter ends with the closing, and was certainly not
+    """A call that its rate limiter delays ends, and was certainly not sent.
     taken.
     """
     limiter = RateLimiter.unlimited()
@@ -104,7 +104,7 @@ async def test_closing_ends_a_call_that_waits_for_its_slot(emulator, connect, ca
 
 
 async def test_closing_ends_a_call_that_waits_for_its_turn(emulator, connect, eventually):
-    """A call that has no place in flight yet ends with the closing, like the one that has it."""
+    """A call that waits for a free request slot ends like one in flight."""
     client = connect(emulator, max_concurrent_requests=1)
     emulator.fault(Fault.stall(), rate=1.0)
     running = [asyncio.create_task(client.get_credits()) for _ in range(3)]
@@ -130,8 +130,8 @@ async def test_closing_ends_submits_in_flight_and_those_that_queue(emulator, con
     assert len(emulator.requests) == 2
 
 
-async def test_closing_ends_a_pause_between_tries(emulator, connect, eventually):
-    """A call that rests before its next try ends with the closing; its last try was answered."""
+async def test_closing_ends_a_pause_between_attempts(emulator, connect, eventually):
+    """A call that pauses before its next attempt ends."""
     limiter = RateLimiter.unlimited()
     client = connect(emulator, submit_rate_limiter=limiter)
     emulator.fault(Fault.rate_limited(in_body=False, retry_after=100), rate=1.0)
@@ -143,7 +143,7 @@ async def test_closing_ends_a_pause_between_tries(emulator, connect, eventually)
 
 
 async def test_closing_ends_many_waits_with_their_ids(emulator, client, eventually):
-    """Every wait that runs ends with the closing, and its error says which it was."""
+    """Every running wait ends, and each error has its id."""
     ids = [emulator.add_job(CoverScript(end="never")) for _ in range(20)]
     waits = [asyncio.create_task(client.wait_for_cover(task_id)) for task_id in ids]
     await eventually(lambda: all(map(emulator.poll_count, ids)))
@@ -152,8 +152,10 @@ async def test_closing_ends_many_waits_with_their_ids(emulator, client, eventual
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["owned", "external"])
-async def test_closing_from_within_an_update(emulator, connect, make_session, eventually, external):
-    """A listener closes the client: its own wait and all others end, whosever the session is."""
+async def test_on_update_may_close_the_client(
+    emulator, connect, make_session, eventually, external
+):
+    """Its own wait and all others end, with an own or an external session."""
     client = connect(emulator, session=make_session() if external else None)
     ids = [emulator.add_job(CoverScript(end="never")) for _ in range(3)]
     after = []
@@ -169,8 +171,10 @@ async def test_closing_from_within_an_update(emulator, connect, make_session, ev
     assert after == ["returned"]
 
 
-async def test_closing_while_an_update_swallows_the_cancellation(emulator, client, eventually):
-    """A wait whose listener keeps the end to itself makes no request any more, and ends."""
+async def test_closing_ends_a_wait_whose_on_update_ignores_cancellation(
+    emulator, client, eventually
+):
+    """A wait whose `on_update` ignores the cancellation sends no request and ends."""
     task_id = emulator.add_job(CoverScript(end="never"))
 
     async def swallow(_):
@@ -188,7 +192,7 @@ async def test_closing_while_an_update_swallows_the_cancellation(emulator, clien
     assert (error.task_id, emulator.poll_count(task_id)) == (task_id, 1)
 
 
-async def test_closing_in_the_last_update_does_not_lose_the_cover(emulator, client):
+async def test_closing_in_the_last_on_update_does_not_lose_the_cover(emulator, client):
     """An `on_update` that closes the client at the finished cover does not lose it."""
 
     async def close(_):
@@ -198,8 +202,8 @@ async def test_closing_in_the_last_update_does_not_lose_the_cover(emulator, clie
     assert (await client.wait_for_cover(task_id, on_update=close)).is_success
 
 
-async def test_listeners_may_close_each_other(emulator, client, eventually):
-    """Two listeners close the client at the same time: both waits end, and nothing is left."""
+async def test_two_on_updates_may_close_the_client(emulator, client, eventually):
+    """Both waits end, and nothing is left."""
     ids = [emulator.add_job(CoverScript(end="never")) for _ in range(2)]
     both = asyncio.Barrier(2)
 
@@ -212,8 +216,8 @@ async def test_listeners_may_close_each_other(emulator, client, eventually):
     await eventually(lambda: emulator.open_connections == 0)
 
 
-async def test_a_listener_may_wait_for_somebody_who_closes(emulator, client, eventually):
-    """A listener that awaits the closing in another task is ended by it, the session closed."""
+async def test_on_update_may_await_a_task_that_closes(emulator, client, eventually):
+    """An `on_update` that awaits such a task is ended, and the session is closed."""
 
     async def close(_):
         await asyncio.gather(client.aclose())
@@ -269,8 +273,8 @@ async def test_cancelled_closing_closes_the_session(emulator, client, eventually
     await endings(wait)
 
 
-async def test_who_is_cancelled_while_the_client_closes_is_cancelled(emulator, client, eventually):
-    """A cancellation from outside is not turned into anything else by closing."""
+async def test_a_cancellation_during_closing_stays_a_cancellation(emulator, client, eventually):
+    """Closing does not replace a cancellation from outside by its own error."""
     task_id = emulator.add_job(CoverScript(end="never"))
     wait = asyncio.create_task(client.wait_for_cover(task_id))
     await eventually(lambda: emulator.poll_count(task_id))
@@ -280,8 +284,8 @@ async def test_who_is_cancelled_while_the_client_closes_is_cancelled(emulator, c
         await wait
 
 
-async def test_a_call_within_a_call_ends_too(emulator, client, eventually):
-    """A listener's own call on the same client ends with the closing, and so does its wait."""
+async def test_a_call_within_on_update_ends_at_closing(emulator, client, eventually):
+    """A nested call on the same client ends, and so does its wait."""
     outer, inner = [emulator.add_job(CoverScript(end="never")) for _ in range(2)]
 
     async def wait(_):
@@ -295,8 +299,8 @@ async def test_a_call_within_a_call_ends_too(emulator, client, eventually):
 
 
 @every_verb
-def test_another_event_loop_is_refused(call):
-    """A client that was used in one loop says so in a second one, and nothing is sent."""
+def test_another_event_loop_is_rejected(call):
+    """A client that was used in one loop raises in another and sends nothing."""
     with asyncio.Runner() as first, asyncio.Runner() as second:
         emulator = CoverEmulator()
         first.run(emulator.start())
@@ -313,8 +317,8 @@ def test_another_event_loop_is_refused(call):
         assert len(emulator.requests) == 2
 
 
-def test_a_rate_limiter_moves_on_from_a_closed_event_loop():
-    """A rate limiter that is kept in a module serves one `asyncio.run` after the other."""
+def test_a_module_level_rate_limiter_serves_several_event_loops():
+    """A rate limiter in a module serves one `asyncio.run` after another."""
     rate_limiter = RateLimiter(1000)
     asyncio.run(credits_with(rate_limiter))
     asyncio.run(credits_with(rate_limiter))
@@ -323,8 +327,8 @@ def test_a_rate_limiter_moves_on_from_a_closed_event_loop():
 @pytest.mark.parametrize(
     ("name", "verb"), [("rate_limiter", "get_credits"), ("submit_rate_limiter", "generate_cover")]
 )
-def test_a_rate_limiter_is_refused_on_two_open_event_loops(name, verb):
-    """While its event loop is open, a call in another one says so, and nothing is sent."""
+def test_a_rate_limiter_is_rejected_on_two_open_event_loops(name, verb):
+    """While its loop is open, a call in another one raises and sends nothing."""
     limiter = RateLimiter(1000)
 
     async def use(emulator):

@@ -24,7 +24,7 @@ async def whole(body):
     return b"".join([piece async for piece in body])
 
 
-async def an_image_of(emulator, client, **script):
+async def get_image_url(emulator, client, **script):
     task_id = emulator.add_job(CoverScript(statuses=["success"], images=1, **script))
     [url] = (await client.get_cover_details(task_id)).images
     emulator.requests.clear()
@@ -37,11 +37,11 @@ def redirect(location, status=302):
 
 @pytest.fixture
 async def image(emulator, client):
-    return await an_image_of(emulator, client)
+    return await get_image_url(emulator, client)
 
 
-async def test_an_image(emulator, client, image):
-    """The body comes whole; neither the key nor a cookie went there, and our name did."""
+async def test_an_image_is_downloaded_without_the_key(emulator, client, image):
+    """The body is complete; the host gets our user agent, but no key or cookie."""
     assert (await client.downloader.fetch(image, whole)).startswith(b"\x89PNG")
     [request] = emulator.requests
     assert "Authorization" not in request.headers
@@ -49,20 +49,20 @@ async def test_an_image(emulator, client, image):
     assert request.headers["User-Agent"].startswith("kie-cover-async/")
 
 
-async def test_downloads_are_no_calls(emulator, connect):
-    """They cost nothing of the rate limiter, not even while it is paused."""
+async def test_downloads_use_no_slot_of_the_rate_limiter(emulator, connect):
+    """Downloads run even while the rate limiter is paused."""
     client = connect(emulator, rate_limiter=RateLimiter(1, per=0.05))
-    image = await an_image_of(emulator, client)
+    image = await get_image_url(emulator, client)
     client.rate_limiter.pause(60)
     async with asyncio.timeout(2):
         await client.downloader.fetch(image, whole)
 
 
 async def test_an_external_session_is_not_used(emulator, connect, make_session, monkeypatch):
-    """Whatever the owner's session adds to requests, and whatever proxy there is, is not asked."""
+    """Headers and proxies of an external session do not affect downloads."""
     session = make_session(headers={"X-Mine": "1"}, cookies={"mine": "1"})
     client = connect(emulator, session=session)
-    image = await an_image_of(emulator, client)
+    image = await get_image_url(emulator, client)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     await client.downloader.fetch(image, whole)
     assert not {"X-Mine", "Cookie"}.intersection(emulator.requests[0].headers)
@@ -76,8 +76,8 @@ PASSING = {
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-async def test_what_passes_is_repeated(emulator, client, image, fault):
-    """The next try brings the body, and nothing of the one before is in it."""
+async def test_a_transient_failure_is_retried(emulator, client, image, fault):
+    """The next attempt returns the body without parts of the failed one."""
     emulator.fault(fault, endpoint="image")
     body = await client.downloader.fetch(image, whole)
     assert body == await client.downloader.fetch(image, whole)
@@ -85,8 +85,8 @@ async def test_what_passes_is_repeated(emulator, client, image, fault):
 
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-async def test_what_does_not_pass_ends_it(emulator, client, image, fault):
-    """After as many tries as the policy has, the error says that a later one may do better."""
+async def test_retries_end_after_the_policys_attempts(emulator, client, image, fault):
+    """After the last attempt the error says that a later download may succeed."""
     emulator.fault(fault, endpoint="image", rate=1.0)
     with pytest.raises(DownloadError) as caught:
         await client.downloader.fetch(image, whole, task_id="an-id")
@@ -96,8 +96,8 @@ async def test_what_does_not_pass_ends_it(emulator, client, image, fault):
 
 
 @pytest.mark.parametrize("status", [204, 206, 400, 403, 404, 410])
-async def test_a_refusal_is_not_repeated(emulator, client, image, status):
-    """What the host answers is in the error, and it was asked once."""
+async def test_a_refusal_is_not_retried(emulator, client, image, status):
+    """The error has the host's answer to the only request."""
     emulator.fault(Fault.answer(status), endpoint="image", rate=1.0)
     with pytest.raises(DownloadError, match=f"the host answered {status}") as caught:
         await client.downloader.fetch(image, whole)
@@ -115,9 +115,11 @@ async def seconds_of(call):
 
 @pytest.mark.parametrize("as_date", [False, True])
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_host_has_the_time_it_asks_for(instant_time, emulator, client, status, as_date):
-    """`Retry-After` of an image's host is kept, and calls of the API go on meanwhile."""
-    image = await an_image_of(emulator, client)
+async def test_a_download_waits_for_the_retry_after(
+    instant_time, emulator, client, status, as_date
+):
+    """API calls continue in the meantime."""
+    image = await get_image_url(emulator, client)
     asking = Fault.rate_limited(in_body=False, retry_after=100, as_date=as_date)
     emulator.fault(
         evolve(asking, replacement=evolve(asking.replacement, status=status)), endpoint="image"
@@ -130,8 +132,8 @@ async def test_a_host_has_the_time_it_asks_for(instant_time, emulator, client, s
     assert 99 <= await download < 101
 
 
-async def test_a_host_that_asks_for_too_long_is_not_waited_for(emulator, client, image):
-    """If the host asks for more than the longest pause, the download ends immediately."""
+async def test_a_long_retry_after_ends_a_download(emulator, client, image):
+    """A download ends immediately if the host asks for more than the longest pause."""
     emulator.fault(Fault.answer(503, b"", {"Retry-After": "600"}), endpoint="image")
     with pytest.raises(DownloadError, match=r"answered 503 \(asked to wait 600 s\)") as caught:
         await client.downloader.fetch(image, whole)
@@ -145,9 +147,9 @@ SILENCES = {"from the first": (False, "no answer within"), "midway": (True, "not
 
 @pytest.mark.parametrize(("midway", "reason"), SILENCES.values(), ids=SILENCES)
 async def test_silence_ends_a_download(emulator, connect, midway, reason):
-    """Where nothing comes for as long as a request may take, the download ends."""
+    """A download without data for the request timeout ends."""
     client = connect(emulator, request_timeout=0.1)
-    image = await an_image_of(emulator, client)
+    image = await get_image_url(emulator, client)
     emulator.fault(Fault.stall(midway=midway), endpoint="image", rate=1.0)
     with pytest.raises(DownloadError, match=rf"{reason} 0\.1 s"):
         await client.downloader.fetch(image, whole)
@@ -156,8 +158,8 @@ async def test_silence_ends_a_download(emulator, connect, midway, reason):
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 
 
-async def test_a_slow_image_has_its_time(instant_time, play, connect):
-    """An image that takes longer than a request may, but never pauses so long, is not cut off."""
+async def test_a_slow_image_is_not_cut_off(instant_time, play, connect):
+    """An image may exceed the request timeout if data keeps arriving."""
     pieces = [SLOWEST * b"a"] * 100
     peer = await play([HEAD % (100 * SLOWEST), *(step for each in pieces for step in (1.0, each))])
     client = connect(peer)
@@ -175,15 +177,15 @@ async def test_slow_drip_times_out(instant_time, play, connect):
     assert instant_time.elapsed < 60
 
 
-async def test_a_last_byte_is_not_too_late(instant_time, play, connect):
-    """What was slow and is whole by now has come."""
+async def test_a_slow_image_that_is_complete_is_accepted(instant_time, play, connect):
+    """A slow download that has just completed is not a failure."""
     peer = await play([HEAD % 2, 20.0, b"a", 20.0, b"b"])
     client = connect(peer, request_timeout=30.0)
     assert await client.downloader.fetch(peer.url, whole) == b"ab"
 
 
-async def test_who_reads_has_time(instant_time, play, connect):
-    """What counts is how long the host is waited for, and not who takes long over each piece."""
+async def test_a_slow_receiver_is_not_a_slow_host(instant_time, play, connect):
+    """Only the time spent waiting for the host counts, not that of the receiver."""
     peer = await play([HEAD % 3, 1.0, b"a", 1.0, b"b", 1.0, b"c"])
     client = connect(peer, request_timeout=2.5)
 
@@ -197,8 +199,8 @@ async def test_who_reads_has_time(instant_time, play, connect):
     assert await client.downloader.fetch(peer.url, receive) == b"abc"
 
 
-async def test_a_header_that_drips_ends_a_download(instant_time, play, connect):
-    """A header has the time of a request, in whatever pieces it comes."""
+async def test_a_slow_header_ends_a_download(instant_time, play, connect):
+    """A header must be complete within the request timeout."""
     peer = await play([b"HTTP/1.1 200 OK\r\n", Repeat(b"A: b\r\n", pause=20.0)])
     client = connect(peer, request_timeout=30.0, retry=RetryPolicy(max_attempts=1))
     with pytest.raises(DownloadError, match="no answer within 30 s"):
@@ -207,7 +209,7 @@ async def test_a_header_that_drips_ends_a_download(instant_time, play, connect):
 
 
 async def test_an_error_of_the_receiver_is_passed_on(emulator, client, image):
-    """What the receiver raises is no failure of the download, and is not repeated."""
+    """An error that the receiver raises is passed on and not retried."""
 
     async def receive(body):
         raise OSError("the disk is full")
@@ -217,8 +219,8 @@ async def test_an_error_of_the_receiver_is_passed_on(emulator, client, image):
     assert len(emulator.requests) == 1
 
 
-async def test_a_receiver_may_ask_for_another_try(emulator, client, image):
-    """A `DownloadError` of the receiver's counts like one of the download's own."""
+async def test_a_receiver_may_request_a_retry(emulator, client, image):
+    """A `DownloadError` of the receiver is retried like the download's own."""
     tries = []
 
     async def receive(body):
@@ -232,15 +234,15 @@ async def test_a_receiver_may_ask_for_another_try(emulator, client, image):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_followed(emulator, client, image, status):
-    """Relative or not, and wherever it was meant to lead."""
+    """Relative and absolute redirects with any redirect status are followed."""
     emulator.fault(redirect(image, status), endpoint="image")
     emulator.fault(redirect(image.removeprefix(emulator.image_url), status), endpoint="image")
     assert await client.downloader.fetch(image, whole)
     assert len(emulator.requests) == 3
 
 
-async def test_redirects_have_an_end(emulator, client, image):
-    """The last of as many as are followed brings the image, one more brings nothing."""
+async def test_redirects_are_bounded(emulator, client, image):
+    """The last allowed redirect is followed; one more is an error."""
     emulator.fault(redirect(image), endpoint="image", count=MOST_REDIRECTS)
     assert await client.downloader.fetch(image, whole)
     emulator.fault(redirect(image), endpoint="image", rate=1.0)
@@ -263,8 +265,8 @@ LEADING_ASTRAY = {
 
 
 @pytest.mark.parametrize(("url", "reason"), LEADING_ASTRAY.values(), ids=LEADING_ASTRAY)
-async def test_where_no_download_goes(client, url, reason):
-    """What does not lead to the public internet by https is refused, and not tried again."""
+async def test_a_url_off_the_public_internet_is_rejected(client, url, reason):
+    """A URL that is not https to a public address is rejected and not retried."""
     with pytest.raises(DownloadError, match=reason) as caught:
         await client.downloader.fetch(url, whole)
     assert not caught.value.retryable
@@ -284,21 +286,21 @@ async def test_forbidden_redirect_is_refused(emulator, client, image, url, reaso
     "location",
     ["http://[nowhere", "ftp://127.0.0.1/a", "mailto:me", "https://", "https://xn--/", "//[::1]@"],
 )
-async def test_a_redirect_to_nowhere(emulator, client, image, location):
-    """A redirect that cannot be followed is an error that says so."""
+async def test_an_invalid_redirect_is_an_error(emulator, client, image, location):
+    """The error says that the redirect cannot be followed."""
     emulator.fault(redirect(location), endpoint="image")
     with pytest.raises(DownloadError, match="leads nowhere"):
         await client.downloader.fetch(image, whole)
 
 
-async def test_a_redirect_without_a_location_goes_nowhere(emulator, client, image):
-    """It leads to itself, and so comes to an end."""
+async def test_a_redirect_without_a_location_is_an_error(emulator, client, image):
+    """It redirects to itself until the maximum number of redirects."""
     emulator.fault(Fault.answer(302), endpoint="image", rate=1.0)
     with pytest.raises(DownloadError, match="redirects"):
         await client.downloader.fetch(image, whole)
 
 
-class Names(aiohttp.abc.AbstractResolver):
+class FixedResolver(aiohttp.abc.AbstractResolver):
     """Knows one host, at these addresses."""
 
     def __init__(self, *addresses):
@@ -326,9 +328,9 @@ class Names(aiohttp.abc.AbstractResolver):
     [("127.0.0.1",), ("10.0.0.1", "fe80::1"), ("::1", "127.0.0.1", "192.168.1.1")],
     ids=" and ".join,
 )
-async def test_a_name_that_leads_inside(client, monkeypatch, addresses):
-    """What counts is the address that is connected to, whatever the name looks like."""
-    monkeypatch.setattr(aiohttp.connector, "DefaultResolver", lambda **_: Names(*addresses))
+async def test_a_name_of_a_private_address_is_rejected(client, monkeypatch, addresses):
+    """The address decides, whatever the name looks like."""
+    monkeypatch.setattr(aiohttp.connector, "DefaultResolver", lambda **_: FixedResolver(*addresses))
     with pytest.raises(DownloadError, match="no public address") as caught:
         await client.downloader.fetch("https://example.com/a.png", whole)
     assert not caught.value.retryable
@@ -350,7 +352,9 @@ async def test_fake_address_of_an_allowed_network_is_connected_to(connect, monke
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(Path(__file__).with_name("another.example.pem"))
     proxy = await stack.enter_async_context(RawPeer([[REQUEST]], tls=tls))
-    monkeypatch.setattr(aiohttp.connector, "DefaultResolver", lambda **_: Names("127.0.0.1"))
+    monkeypatch.setattr(
+        aiohttp.connector, "DefaultResolver", lambda **_: FixedResolver("127.0.0.1")
+    )
     client = connect(proxy, allow_image_networks=["127.0.0.0/8"])
     url = f"https://example.com:{URL(proxy.url).port}/a.png"
     with pytest.raises(DownloadError, match="does not trust the host's certificate") as caught:

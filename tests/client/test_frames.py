@@ -65,7 +65,7 @@ async def test_a_wait_passes_seven_frames(client, emulator, frames):
             "CoverClient.wait_for_cover",
             "Poller.wait",
             "Waiter.run",
-            "TaskWatch.next_result",
+            "TaskWatch.next_outcome",
             "PollCoalescer.poll",
             "Transport.send",
             "HttpClient.request",

@@ -44,8 +44,8 @@ async def test_song_is_submitted_and_waited_for(emulator, client):
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_the_id_is_told_before_the_wait_starts(emulator, client, asynchronous):
-    """A plain or an async function notes what was paid for before the first poll."""
+async def test_on_task_id_is_called_before_the_wait(emulator, client, asynchronous):
+    """A plain or async `on_task_id` gets the id before the first poll."""
     noted = []
 
     def note(task_id):
@@ -62,8 +62,8 @@ async def test_the_id_is_told_before_the_wait_starts(emulator, client, asynchron
 
 
 @pytest.mark.parametrize("code", ["400", "409"])
-async def test_a_cover_that_exists_is_waited_for(emulate, connect, code):
-    """Where the song has a cover whose id is told, that one is waited for and nothing paid."""
+async def test_an_existing_cover_is_waited_for(emulate, connect, code):
+    """If the API returns the existing cover's id, it is waited for and nothing paid."""
     emulator = await emulate(duplicates=code, generation_time=0.2)
     client = connect(emulator)
     task_id = await client.generate_cover("song", callback_url=CALLBACK)
@@ -75,8 +75,8 @@ async def test_a_cover_that_exists_is_waited_for(emulate, connect, code):
 
 
 @pytest.mark.parametrize("code", ["400", "409"])
-async def test_a_cover_that_exists_without_an_id_cannot_be_waited_for(emulate, connect, code):
-    """Where the API keeps the id to itself the error is raised, and says there is none."""
+async def test_an_existing_cover_without_an_id_is_an_error(emulate, connect, code):
+    """If the API does not return the existing id, the error says so."""
     emulator = await emulate(duplicates=code, duplicate_reveals_task_id=False)
     task_id = emulator.add_job(music_task_id="song")
     with pytest.raises(CoverAlreadyExistsError) as caught:
@@ -87,7 +87,7 @@ async def test_a_cover_that_exists_without_an_id_cannot_be_waited_for(emulate, c
 
 
 async def test_a_refused_song_is_not_waited_for(emulate, connect):
-    """An error of the asking is raised, and there is no poll."""
+    """An error of the submit is raised, and no poll is sent."""
     emulator = await emulate(unknown_songs=["song"])
     with pytest.raises(InvalidRequestError, match="Original music record does not exist"):
         await connect(emulator).generate_and_wait("song", callback_url=CALLBACK)
@@ -96,7 +96,7 @@ async def test_a_refused_song_is_not_waited_for(emulate, connect):
 
 @pytest.mark.parametrize(("script", "error"), ENDINGS.values(), ids=ENDINGS)
 async def test_every_error_of_the_wait_carries_the_id(emulator, client, script, error):
-    """However the wait ends, the id of what was paid for is in the error and in its text."""
+    """However the wait ends, its error and message have the id."""
     emulator.script_song("song", script)
     noted = []
     with pytest.raises(error) as caught:
@@ -112,7 +112,7 @@ async def test_every_error_of_the_wait_carries_the_id(emulator, client, script, 
 
 
 async def test_closing_during_the_wait_keeps_the_id(emulator, client):
-    """The client is closed while it waits for what was paid for: the error has the id."""
+    """If the client is closed during the wait, the error has the id."""
     noted = []
     emulator.script_song("song", CoverScript(end="never"))
 
@@ -129,7 +129,7 @@ async def test_closing_during_the_wait_keeps_the_id(emulator, client):
 
 
 async def test_closing_before_the_wait_keeps_the_id(emulator, client):
-    """The client is closed between the asking and the waiting: the error has the id."""
+    """If the client is closed between submit and wait, the error has the id."""
     noted = []
 
     async def note(task_id):
@@ -141,8 +141,8 @@ async def test_closing_before_the_wait_keeps_the_id(emulator, client):
     assert [caught.value.task_id] == noted
 
 
-async def test_an_error_of_a_listener_keeps_its_own_id(emulator, client):
-    """An error about another cover, raised by `on_update`, is not renamed: ours is in a note."""
+async def test_an_error_of_on_update_keeps_its_own_id(emulator, client):
+    """An error of another cover keeps its id; a note has the id of this one."""
     noted = []
 
     def fail(_):
@@ -177,8 +177,9 @@ def fail(_):
     [({"on_update": fail}, ZeroDivisionError), ({"schedule": Broken()}, TypeError)],
     ids=["on_update", "schedule"],
 )
-async def test_a_bug_after_paying_is_raised_with_the_id(emulator, client, faulty, error):
-    """What a function of the caller's raises has the id of what was paid for in a note."""
+async def test_a_bug_of_a_hook_has_a_note_with_the_id(emulator, client, faulty, error):
+    """An error of the caller's function has a note with the id that was paid for."""
+    emulator.script_song("song", CoverScript(end="never"))
     noted = []
     with pytest.raises(error) as caught:
         await client.generate_and_wait(
@@ -187,8 +188,8 @@ async def test_a_bug_after_paying_is_raised_with_the_id(emulator, client, faulty
     assert_noted(caught.value, noted)
 
 
-async def test_a_bug_of_who_is_told_the_id(client):
-    """Where noting the id fails, the id is in a note of the error."""
+async def test_an_error_of_on_task_id_has_a_note_with_the_id(client):
+    """If `on_task_id` fails, a note of the error has the id."""
     noted = []
 
     def note(task_id):
@@ -200,8 +201,8 @@ async def test_a_bug_of_who_is_told_the_id(client):
     assert_noted(caught.value, noted)
 
 
-async def test_a_deadline_of_the_callers_knows_the_id(emulator, client):
-    """Who loses patience finds the id on the cancellation that hangs on the timeout."""
+async def test_a_callers_timeout_has_a_note_with_the_id(emulator, client):
+    """The cancellation that caused the TimeoutError has the id."""
     noted = []
     emulator.script_song("song", CoverScript(end="never"))
     with pytest.raises(TimeoutError) as caught:

@@ -67,11 +67,11 @@ REFUSALS = {
 
 @pytest.fixture
 def connect(connect):
-    """As in other tests, with no limit to how often covers are asked for."""
+    """Connect as in other tests, without a rate limit for submits."""
     return partial(connect, submit_rate_limiter=RateLimiter.unlimited())
 
 
-def asked(emulator):
+def submit_requests(emulator):
     return [request for request in emulator.requests if request.endpoint == "generate"]
 
 
@@ -80,25 +80,28 @@ def spent(emulator):
     return (5916.25 - emulator.credits) / 0.25
 
 
-async def test_a_cover_is_asked_for(emulator, client):
-    """The song and the callback are sent, each under the name that the API has for it."""
+async def test_song_and_callback_are_sent(emulator, client):
+    """The song and the callback URL are sent under the API's names."""
     task_id = await client.generate_cover("song", callback_url=CALLBACK)
     assert (await client.get_cover_details(task_id)).parent_task_id == "song"
-    assert json.loads(asked(emulator)[0].body) == {"taskId": "song", "callBackUrl": CALLBACK}
+    assert json.loads(submit_requests(emulator)[0].body) == {
+        "taskId": "song",
+        "callBackUrl": CALLBACK,
+    }
 
 
 @pytest.mark.parametrize("fault", NOT_TAKEN.values(), ids=NOT_TAKEN)
-async def test_a_request_that_was_not_taken_is_repeated(emulator, client, fault):
-    """After a refusal for too many requests the cover is asked for again, and paid for once."""
+async def test_a_rate_limited_submit_is_retried(emulator, client, fault):
+    """After HTTP 429 the submit is retried, and the cover is paid for once."""
     emulator.fault(fault, count=2)
     await client.generate_cover("song", callback_url=CALLBACK)
-    assert [request.fault for request in asked(emulator)] == [fault, fault, None]
+    assert [request.fault for request in submit_requests(emulator)] == [fault, fault, None]
     assert spent(emulator) == 1
 
 
 @pytest.mark.parametrize(("fault", "error"), DOUBTFUL.values(), ids=DOUBTFUL)
-async def test_a_request_that_may_have_been_taken_is_not_repeated(emulator, connect, fault, error):
-    """After one request that left it open whether it was taken, the error says so."""
+async def test_a_submit_that_may_be_accepted_is_not_retried(emulator, connect, fault, error):
+    """After one such request the error says that it may be accepted."""
     client = connect(emulator, submit_timeout=0.3)
     emulator.fault(fault, rate=1.0)
     with pytest.raises(error) as caught:
@@ -106,7 +109,7 @@ async def test_a_request_that_may_have_been_taken_is_not_repeated(emulator, conn
     assert caught.value.maybe_accepted
     assert "may have been accepted" in str(caught.value)
     assert not caught.value.retryable
-    assert len(asked(emulator)) == 1
+    assert len(submit_requests(emulator)) == 1
     assert spent(emulator) == 1
 
 
@@ -117,19 +120,19 @@ async def test_lost_submit_is_not_repeated(emulator, client, fault):
     with pytest.raises(KieCoverError) as caught:
         await client.generate_cover("song", callback_url=CALLBACK)
     assert caught.value.maybe_accepted
-    assert len(asked(emulator)) == 1
+    assert len(submit_requests(emulator)) == 1
     assert spent(emulator) == 0
 
 
 @pytest.mark.parametrize(("code", "error"), REFUSALS.items())
-async def test_a_refusal_is_final_and_cost_nothing(emulator, client, code, error):
-    """What the API did not take for a reason that stays is raised after one request."""
+async def test_a_permanent_refusal_is_raised_and_costs_nothing(emulator, client, code, error):
+    """A permanent refusal is raised after one request."""
     emulator.fault(Fault.answer(200, {"code": code, "msg": "no", "data": None}), rate=1.0)
     with pytest.raises(error) as caught:
         await client.generate_cover("song", callback_url=CALLBACK)
     assert not caught.value.maybe_accepted
     assert not caught.value.retryable
-    assert len(asked(emulator)) == 1
+    assert len(submit_requests(emulator)) == 1
 
 
 async def test_submit_is_repeated_if_no_connection_was_made():
@@ -155,13 +158,13 @@ async def test_submit_is_repeated_if_no_connection_was_made():
         await failed.wait()
         async with CoverEmulator(port=port) as emulator:
             await generating
-            assert len(asked(emulator)) == 1
+            assert len(submit_requests(emulator)) == 1
     assert not plans[0].error.connected
     assert not plans[0].error.maybe_accepted
 
 
-async def test_a_connection_that_cannot_be_made_ends_the_attempts(connect):
-    """After the policy's number of tries the error says that nothing can have been taken."""
+async def test_refused_connections_end_the_attempts(connect):
+    """After the policy's attempts the error says that nothing was accepted."""
     plans = []
     with socket.create_server(("127.0.0.1", 0)) as placeholder:
         nobody = CoverEmulator(port=placeholder.getsockname()[1])
@@ -194,8 +197,8 @@ class Unreachable(aiohttp.BaseConnector):
         ({"request_timeout": 1}, 10),
     ],
 )
-async def test_a_connection_that_takes_for_ever_was_never_made(timeouts, seconds):
-    """A submit that had no connection in the time for it was certainly not taken."""
+async def test_a_connection_timeout_means_that_nothing_was_sent(timeouts, seconds):
+    """A submit without a connection in time was certainly not accepted."""
     async with aiohttp.ClientSession(connector=Unreachable()) as session:
         client = CoverClient(
             "a-key",
@@ -210,8 +213,8 @@ async def test_a_connection_that_takes_for_ever_was_never_made(timeouts, seconds
     assert asyncio.get_running_loop().time() == seconds
 
 
-async def test_a_slow_answer_is_worth_waiting_for(instant_time, cover_emulator, cover_client):
-    """By default a submit has a minute: an answer that is given up is money and an id."""
+async def test_a_submit_waits_a_minute_by_default(instant_time, cover_emulator, cover_client):
+    """Giving up an answer would lose an id that was paid for."""
     cover_emulator.fault(Fault.slow(59.0))
     task_id = await cover_client.generate_cover("song", callback_url=CALLBACK)
     assert task_id in cover_emulator._service.jobs
@@ -223,8 +226,8 @@ async def test_a_slow_answer_is_worth_waiting_for(instant_time, cover_emulator, 
 
 
 @pytest.mark.parametrize("external", [False, True], ids=["owned", "external"])
-async def test_it_goes_out_on_a_connection_of_its_own(emulator, connect, make_session, external):
-    """The connection that reads share is left alone, and none is used for two covers."""
+async def test_a_submit_has_its_own_connection(emulator, connect, make_session, external):
+    """It uses neither the connection of reads nor that of another submit."""
     client = connect(emulator, session=make_session() if external else None)
     for song in ("one", "two"):
         await client.get_credits()
@@ -233,11 +236,14 @@ async def test_it_goes_out_on_a_connection_of_its_own(emulator, connect, make_se
     read, first, read_again, second, read_at_last = [r.connection for r in emulator.requests]
     assert read == read_again == read_at_last
     assert len({read, first, second}) == 3
-    assert [request.headers["Connection"] for request in asked(emulator)] == ["close", "close"]
+    assert [request.headers["Connection"] for request in submit_requests(emulator)] == [
+        "close",
+        "close",
+    ]
 
 
-async def test_a_cancelled_request_is_logged(emulator, client, caplog, eventually):
-    """A submit that is cancelled in flight may be paid for: its song is in the log."""
+async def test_a_cancelled_submit_is_logged(emulator, client, caplog, eventually):
+    """A submit that is cancelled in flight may be paid for: the log has its song."""
     emulator.fault(Fault.stall())
     generating = asyncio.create_task(client.generate_cover("song-17", callback_url=CALLBACK))
     await eventually(lambda: emulator.requests)
@@ -249,9 +255,7 @@ async def test_a_cancelled_request_is_logged(emulator, client, caplog, eventuall
     assert "may have been accepted" in record.getMessage()
 
 
-async def test_cancelling_before_it_is_sent_is_not_worth_a_word(
-    emulator, connect, caplog, eventually
-):
+async def test_cancelling_an_unsent_submit_is_not_logged(emulator, connect, caplog, eventually):
     """A submit that still queued for its slot, and a poll, are cancelled silently."""
     limiter = RateLimiter.unlimited()
     client = connect(emulator, rate_limiter=limiter, submit_rate_limiter=limiter)
@@ -267,7 +271,7 @@ async def test_cancelling_before_it_is_sent_is_not_worth_a_word(
     assert emulator.requests == []
 
 
-async def test_songs_are_paid_for_once_each_whatever_happens(emulate, connect):
+async def test_each_song_is_paid_for_at_most_once_under_faults(emulate, connect):
     """None of fifty concurrent submits, a third of them with faults, is paid for twice."""
     emulator = await emulate(seed=7)
     client = connect(emulator, submit_timeout=2.0)

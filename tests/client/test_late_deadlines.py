@@ -59,13 +59,13 @@ async def FREEZE(_):  # noqa: N802 - it stands among the steps of a script
 
 @pytest.mark.parametrize("said", [CREDITS, LONG_CREDITS], ids=["short", "long"])
 async def test_an_answer_in_the_socket_is_read(play, connect, said):
-    """An answer that came while the loop was blocked past the request's deadline is the answer."""
+    """An answer that arrived while the loop was blocked past the deadline counts."""
     peer = await play([said, BLOCK, SILENCE])
     assert await connect(peer, retry=ONCE, request_timeout=SHORT).get_credits() == 1.5
 
 
 async def test_the_rest_of_a_body_in_the_socket_is_read(play, connect):
-    """The same is true of a body whose beginning was read before."""
+    """This also applies to the rest of a body that was partly read."""
     peer = await play([CREDITS[:-9], 0.05, CREDITS[-9:], BLOCK, SILENCE])
     assert await connect(peer, retry=ONCE, request_timeout=SHORT).get_credits() == 1.5
 
@@ -128,7 +128,7 @@ async def test_a_wait_takes_the_answer_in_the_socket(play, connect):
     assert len(peer.requests) == 1
 
 
-async def test_a_wait_that_was_frozen_polls_once_more(play, connect):
+async def test_a_wait_polls_once_after_a_blocked_loop(play, connect):
     """If a job ended while the loop was blocked past the wait's deadline, the cover is returned."""
     peer = await play([GENERATING, BLOCK, REQUEST, DONE, SILENCE])
     details = await connect(peer, schedule=Never()).wait_for_cover("task", timeout=SHORT)
@@ -136,8 +136,8 @@ async def test_a_wait_that_was_frozen_polls_once_more(play, connect):
     assert len(peer.requests) == 2
 
 
-async def test_a_joined_wait_that_was_frozen_polls_once_more(play, connect):
-    """Waits for the same cover share that poll, too."""
+async def test_joined_waits_share_the_poll_after_a_blocked_loop(play, connect):
+    """Waits for the same cover share that poll."""
     peer = await play([GENERATING, BLOCK, REQUEST, DONE, SILENCE])
     client = connect(peer, schedule=Never())
     waits = [client.wait_for_cover("task", timeout=SHORT) for _ in range(3)]
@@ -153,8 +153,8 @@ LAST_POLLS = {
 
 
 @pytest.mark.parametrize(("said", "error"), LAST_POLLS.values(), ids=LAST_POLLS)
-async def test_the_last_poll_of_a_frozen_wait_ends_it(play, connect, said, error):
-    """Whatever that poll brings ends the wait, at the latest after the time of one request."""
+async def test_the_poll_after_a_blocked_loop_ends_the_wait(play, connect, said, error):
+    """Any result of that poll ends the wait, within the request timeout."""
     peer = await play([GENERATING, BLOCK, REQUEST, said, SILENCE])
     client = connect(peer, schedule=Never(), request_timeout=SHORT)
     loop = asyncio.get_running_loop()
@@ -166,8 +166,10 @@ async def test_the_last_poll_of_a_frozen_wait_ends_it(play, connect, said, error
     assert loop.time() - started < BLOCKED + 2 * SHORT + 0.5
 
 
-async def test_the_last_poll_of_a_frozen_wait_does_not_queue_for_long(instant_time, play, connect):
-    """If the poll cannot be sent in the time of one request, the wait ends without it."""
+async def test_the_poll_after_a_blocked_loop_queues_at_most_one_request_timeout(
+    instant_time, play, connect
+):
+    """If the poll is not sent within the request timeout, the wait ends without it."""
     peer = await play([GENERATING, FREEZE, SILENCE])
     client = connect(peer, schedule=Never(), request_timeout=5.0)
     with pytest.raises(CoverTimeoutError) as caught:
@@ -216,8 +218,8 @@ GRACES = {
 
 
 @pytest.mark.parametrize("script", GRACES.values(), ids=GRACES)
-async def test_a_grace_is_not_over_while_nothing_was_asked(instant_time, play, connect, script):
-    """An answer that was old when it was read does not end a wait; the next one is the cover."""
+async def test_a_grace_does_not_end_without_a_recent_poll(instant_time, play, connect, script):
+    """An outdated answer does not end a wait; the next poll finds the cover."""
     peer = await play([*script, FREEZE, REQUEST, DONE, SILENCE])
     client = connect(peer)
     assert (await client.wait_for_cover("task", not_found_grace=30.0)).is_success
@@ -246,15 +248,15 @@ DOWNLOADS = {
 
 
 @pytest.mark.parametrize("script", DOWNLOADS.values(), ids=DOWNLOADS)
-async def test_what_a_download_has_in_the_socket_is_read(play, connect, script):
-    """An image that came while the loop was blocked is there, and not too slow either."""
+async def test_a_download_reads_what_is_in_the_socket(play, connect, script):
+    """An image that arrived while the loop was blocked is complete, not too slow."""
     peer = await play(script)
     client = connect(peer, retry=ONCE, request_timeout=SHORT)
     assert set(await client.downloader.fetch(peer.url, whole)) == set(IMAGE)
 
 
-async def test_a_download_without_news_ends_after_a_late_deadline(play, connect):
-    """If nothing came while the loop was blocked, the download ends little later."""
+async def test_a_download_without_data_ends_after_a_late_deadline(play, connect):
+    """If nothing arrived while the loop was blocked, the download ends soon after."""
     peer = await play([answer(IMAGE)[:-20], BLOCK, SILENCE])
     client = connect(peer, retry=ONCE, request_timeout=SHORT)
     with pytest.raises(DownloadError, match=r"nothing came for 0\.15 s"):

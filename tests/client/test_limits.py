@@ -57,8 +57,10 @@ async def end(tasks):
 
 
 @vendor_limits
-async def test_a_hundred_checks_at_the_same_time(instant_time, cover_emulator, cover_client):
-    """The vendor's sliding window of ten polls a second refuses none of a client's."""
+async def test_a_hundred_concurrent_checks_are_not_refused(
+    instant_time, cover_emulator, cover_client
+):
+    """The vendor's window of ten polls a second refuses none of them."""
     ids = [cover_emulator.add_job() for _ in range(100)]
     async with cover_client.check_covers(ids) as outcomes:
         assert [outcome.error async for outcome in outcomes] == [None] * 100
@@ -67,8 +69,10 @@ async def test_a_hundred_checks_at_the_same_time(instant_time, cover_emulator, c
 
 
 @vendor_limits
-async def test_a_hundred_waits_at_the_same_time(instant_time, cover_emulator, cover_client):
-    """Until all covers are there, none of their polls is refused."""
+async def test_a_hundred_concurrent_waits_are_not_refused(
+    instant_time, cover_emulator, cover_client
+):
+    """Until all covers are finished, no poll is refused."""
     ids = [cover_emulator.add_job() for _ in range(100)]
     details = await asyncio.gather(*[cover_client.wait_for_cover(task_id) for task_id in ids])
     assert all(cover.is_success for cover in details)
@@ -77,8 +81,10 @@ async def test_a_hundred_waits_at_the_same_time(instant_time, cover_emulator, co
 
 
 @vendor_limits
-async def test_a_hundred_songs_at_the_same_time(instant_time, cover_emulator, cover_client):
-    """The vendor's sliding window of twenty submits in ten seconds refuses none of a client's."""
+async def test_a_hundred_concurrent_submits_are_not_refused(
+    instant_time, cover_emulator, cover_client
+):
+    """The vendor's window of twenty submits in ten seconds refuses none of them."""
     await asyncio.gather(*[submit(cover_client, number) for number in range(100)])
     assert len(times(cover_emulator, "generate")) == 100
     assert cover_emulator.refusals == NO_REFUSALS
@@ -103,8 +109,8 @@ async def test_a_hundred_songs_from_the_submit_to_the_cover(
 
 @pytest.mark.cover_emulator(limits=Limits())
 @pytest.mark.cover_client(rate_limiter=RateLimiter(20), submit_rate_limiter=RateLimiter(40, per=10))
-async def test_a_client_that_asks_too_often_is_refused(instant_time, cover_emulator, cover_client):
-    """So the emulator's window is what the tests above say; its refusals pause, and all goes well.
+async def test_a_client_above_the_limit_is_refused(instant_time, cover_emulator, cover_client):
+    """This shows that the emulator enforces the limit; after a pause all succeed.
 
     Polls and submits are refused each by a window of their own.
     """
@@ -188,7 +194,7 @@ async def test_a_refused_poll_pauses_polls_only(
 
 
 async def test_a_submit_does_not_queue_behind_polls(instant_time, cover_emulator, cover_client):
-    """Two hundred checks have all the places and slots of polls for more than twenty seconds."""
+    """Two hundred checks, which take over twenty seconds, delay no submit."""
     ids = [cover_emulator.add_job() for _ in range(200)]
     checks = await begun(*[cover_client.get_cover_details(task_id) for task_id in ids])
     assert cover_client.rate_limiter.queued == 100
@@ -197,7 +203,7 @@ async def test_a_submit_does_not_queue_behind_polls(instant_time, cover_emulator
 
 
 async def test_a_poll_does_not_queue_behind_submits(instant_time, cover_emulator, cover_client):
-    """A hundred songs have all the places and slots of submits for most of a minute."""
+    """A hundred submits, which take most of a minute, delay no poll."""
     task_id = cover_emulator.add_job()
     submits = await begun(*[submit(cover_client, number) for number in range(100)])
     calls = [cover_client.get_credits(), cover_client.get_cover_details(task_id)]
@@ -208,10 +214,10 @@ async def test_a_poll_does_not_queue_behind_submits(instant_time, cover_emulator
 
 @pytest.mark.parametrize(("stalled", "free"), [("record-info", "generate"), ("generate", "credit")])
 @pytest.mark.cover_client(max_concurrent_requests=1, max_concurrent_submits=1)
-async def test_each_kind_has_places_of_its_own(
+async def test_each_kind_has_its_own_request_slots(
     instant_time, cover_emulator, cover_client, stalled, free
 ):
-    """A request that gets no answer keeps its place, and no request of the other kind waits."""
+    """A request without an answer delays no request of the other kind."""
     cover_emulator.fault(Fault.stall(), endpoint=stalled)
     task_id = cover_emulator.add_job()
     calls = {
@@ -228,7 +234,7 @@ async def test_each_kind_has_places_of_its_own(
 @pytest.mark.cover_client(
     max_concurrent_submits=3, submit_rate_limiter=RateLimiter.unlimited(), submit_timeout=50.0
 )
-async def test_no_more_submits_at_a_time_than_there_are_places(
+async def test_concurrent_submits_do_not_exceed_the_limit(
     instant_time, cover_emulator, cover_client
 ):
     """The fourth one is sent when one of three has its answer."""
@@ -240,8 +246,10 @@ async def test_no_more_submits_at_a_time_than_there_are_places(
 
 
 @pytest.mark.cover_client(rate_limiter=RateLimiter(2), observer=OBSERVED.append)
-async def test_the_place_comes_before_the_slot(instant_time, cover_emulator, cover_client, paused):
-    """The time from a slot to its request does not grow with the queue: no slot becomes old."""
+async def test_concurrency_is_acquired_before_the_rate_slot(
+    instant_time, cover_emulator, cover_client, paused
+):
+    """The time from a slot to its request does not grow with the queue."""
     cover_emulator.fault(Fault.slow(5.0), rate=1.0)
     async with cover_client.check_covers(
         [cover_emulator.add_job() for _ in range(150)]
@@ -317,8 +325,8 @@ LIMITERS = {"rate_limiter": RateLimiter(2), "submit_rate_limiter": RateLimiter(2
 
 
 @pytest.mark.parametrize("schedule", [ExponentialSchedule(), AdaptiveSchedule()])
-def test_kept_in_a_module_over_several_event_loops(schedule):
-    """Limiters and a schedule that a module keeps serve each `asyncio.run`, one after the other."""
+def test_module_level_limiters_serve_several_event_loops(schedule):
+    """Limiters and a schedule in a module serve one `asyncio.run` after another."""
 
     async def covers():
         settings = {**LIMITERS, "schedule": schedule}
@@ -341,8 +349,8 @@ def test_kept_in_a_module_over_several_event_loops(schedule):
             assert runner.run(covers()) == pytest.approx([0, 0.5, 1], abs=0.01)
 
 
-def test_on_two_open_event_loops():
-    """A client says which limiter is in use elsewhere, and no request is sent, nor a place lost."""
+def test_a_limiter_in_use_by_another_loop_is_named():
+    """The error names the limiter; no request is sent, and no request slot is lost."""
     limiter = RateLimiter(20)
 
     async def use() -> None:

@@ -52,8 +52,8 @@ async def test_a_single_call_leaves_within_two_slots(cover_emulator, cover_clien
 
 
 @pytest.mark.cover_client(rate_limiter=RateLimiter(2))
-async def test_who_runs_out_of_time_polls_first(cover_emulator, cover_client):
-    """A wait does not miss its cover behind the polls of others that have more time."""
+async def test_waits_close_to_their_deadline_poll_first(cover_emulator, cover_client):
+    """A wait does not miss its cover behind polls of waits with more time."""
     ids = [cover_emulator.add_job(CoverScript(end="never")) for _ in range(300)]
     waits = asyncio.create_task(one_by_one(cover_client, ids, None))
     await asyncio.sleep(200)

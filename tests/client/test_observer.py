@@ -36,7 +36,7 @@ def of_kind(kind, events):
 
 
 async def test_every_request_is_an_event(emulator, connect):
-    """It says what was asked and how, how long it took, and what came of it."""
+    """Its event has the request, its duration and its result."""
     events = []
     client = connect(emulator, observer=events.append)
     emulator.fault(Fault.slow(0.1), endpoint="credit")
@@ -270,7 +270,7 @@ async def test_waits_of_every_call_start_and_finish(emulator, connect):
 
 
 async def test_a_wait_that_cannot_begin_is_not_an_event(emulator, connect):
-    """A bad id and a closed client are errors of the call, of which no wait began."""
+    """An invalid id or a closed client raises without a wait's events."""
     events = []
     client = connect(emulator, observer=events.append)
     with pytest.raises(InvalidTaskIdError):
@@ -281,8 +281,8 @@ async def test_a_wait_that_cannot_begin_is_not_an_event(emulator, connect):
     assert events == []
 
 
-async def test_several_observers(emulator, connect, caplog):
-    """Every observer gets every event, in the same order, even if another one fails."""
+async def test_every_observer_gets_every_event(emulator, connect, caplog):
+    """The order is the same for all, even if one of them fails."""
 
     def fail(event):
         raise ValueError("the observer's own mistake")
@@ -320,8 +320,8 @@ async def test_a_cancelled_request_is_not_an_event(emulator, connect):
     assert events == []
 
 
-async def test_an_observer_that_fails_costs_nothing(emulator, connect, caplog):
-    """What an observer raises is logged, and the cover comes all the same."""
+async def test_a_failing_observer_does_not_lose_the_cover(emulator, connect, caplog):
+    """The observer's error is logged, and the cover is returned."""
 
     def fail(event):
         raise ValueError("the observer's own mistake")

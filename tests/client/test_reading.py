@@ -36,8 +36,8 @@ PASSING = {
 }
 
 
-async def test_a_poll_brings_the_record(emulator, client):
-    """One poll brings the details as the API has them."""
+async def test_a_poll_returns_the_record(emulator, client):
+    """One poll returns the details as the API has them."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]), music_task_id="song")
     details = await client.get_cover_details(task_id)
     assert (details.task_id, details.parent_task_id) == (task_id, "song")
@@ -45,15 +45,15 @@ async def test_a_poll_brings_the_record(emulator, client):
     assert [image.startswith(emulator.image_url) for image in details.images] == [True, True]
 
 
-async def test_a_failed_cover_is_a_good_poll(emulator, client):
-    """A single poll of a failed job raises nothing: it was asked how far the job is."""
+async def test_polling_a_failed_job_does_not_raise(emulator, client):
+    """A single poll of a failed job returns its record."""
     details = await client.get_cover_details(emulator.add_job(CoverScript(statuses=["failure"])))
     assert details.state is CoverState.GENERATE_COVER_FAILED
     assert details.error_message == "Cover generation failed"
 
 
-async def test_an_unknown_id_is_not_found_at_once(emulator, client):
-    """A single poll does not wait for a record to appear, and the error names the id."""
+async def test_an_unknown_id_is_not_found_immediately(emulator, client):
+    """A single poll has no grace, and its error names the id."""
     with pytest.raises(TaskNotFoundError) as caught:
         await client.get_cover_details("nobody")
     assert caught.value.task_id == "nobody"
@@ -77,12 +77,12 @@ async def test_refused_key_is_not_retried(emulate, connect):
 
 
 async def test_credits_have_decimals(emulator, client):
-    """The balance is the number that the API has."""
+    """The balance is the API's number."""
     assert await client.get_credits() == emulator.credits == 5916.25
 
 
-async def test_a_fresh_link_to_an_image(emulator, client):
-    """A link is given for the vendor's own image, and refused for any other."""
+async def test_a_download_link_is_only_for_the_vendors_images(emulator, client):
+    """The API refuses a link for any other image."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
     image = (await client.get_cover_details(task_id)).images[0]
     assert (await client.get_download_url(image)).startswith(f"{image}?expires=")
@@ -90,8 +90,8 @@ async def test_a_fresh_link_to_an_image(emulator, client):
         await client.get_download_url("https://elsewhere.example/image.png")
 
 
-async def test_every_request_says_who_asks(emulator, client):
-    """Each verb sends the key, the content type the API asks for, our user agent, no cookie."""
+async def test_every_request_has_key_and_user_agent(emulator, client):
+    """Each method sends the key, the content type and our user agent, no cookie."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
     details = await client.get_cover_details(task_id)
     await client.get_download_url(details.images[0])
@@ -105,14 +105,14 @@ async def test_every_request_says_who_asks(emulator, client):
         assert "Cookie" not in request.headers
 
 
-async def test_the_user_agent_can_be_another(emulator, connect):
-    """Some hosts refuse odd user agents, so it can be chosen."""
+async def test_the_user_agent_can_be_set(emulator, connect):
+    """Some hosts refuse unusual user agents, so it can be chosen."""
     await connect(emulator, user_agent="Mozilla/5.0").get_credits()
     assert emulator.requests[0].headers["User-Agent"] == "Mozilla/5.0"
 
 
 async def test_reads_share_one_connection(emulator, client):
-    """Calls one after the other go over the same connection, whichever they are."""
+    """Consecutive calls of any kind use the same connection."""
     task_id = emulator.add_job()
     for _ in range(3):
         await client.get_cover_details(task_id)
@@ -122,15 +122,15 @@ async def test_reads_share_one_connection(emulator, client):
 
 
 @pytest.mark.parametrize("task_id", ODD_IDS)
-async def test_an_id_reaches_the_server_as_it_is(emulator, client, task_id):
-    """Whatever characters an id has, the server sees the same ones, in one parameter."""
+async def test_an_id_reaches_the_server_unchanged(emulator, client, task_id):
+    """Whatever characters an id has, the server gets the same ones in one parameter."""
     emulator.add_job(CoverScript(statuses=["success"]), task_id=task_id)
     assert (await client.get_cover_details(task_id)).task_id == task_id
     assert dict(emulator.requests[0].query) == {"taskId": task_id}
 
 
-async def test_the_record_of_another_is_refused(emulator, connect):
-    """A record that is not the one asked for is an unreadable answer."""
+async def test_the_record_of_another_id_is_rejected(emulator, connect):
+    """A record with another id is an unreadable answer."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
     emulator.fault(Fault.replace("data.taskId", "another"))
     with pytest.raises(InvalidResponseError, match="another"):
@@ -138,8 +138,8 @@ async def test_the_record_of_another_is_refused(emulator, connect):
 
 
 @pytest.mark.parametrize(("fault", "error"), PASSING.values(), ids=PASSING)
-async def test_a_passing_fault_is_repeated(emulator, client, fault, error):
-    """A read goes on after a fault that passes, and brings its value."""
+async def test_a_transient_fault_is_retried(emulator, client, fault, error):
+    """A read continues after a transient fault and returns its value."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
     emulator.fault(fault, count=2)
     assert (await client.get_cover_details(task_id)).is_success
@@ -147,8 +147,8 @@ async def test_a_passing_fault_is_repeated(emulator, client, fault, error):
 
 
 @pytest.mark.parametrize(("fault", "error"), PASSING.values(), ids=PASSING)
-async def test_a_lasting_fault_ends_the_attempts(emulator, client, fault, error):
-    """After four tries, the policy's number, the fault is raised as the error that it is."""
+async def test_a_permanent_fault_ends_the_attempts(emulator, client, fault, error):
+    """After the policy's four attempts the fault is raised as its error."""
     task_id = emulator.add_job(CoverScript(statuses=["success"]))
     emulator.fault(fault, rate=1.0)
     with pytest.raises(error) as caught:
@@ -162,7 +162,7 @@ async def test_a_lasting_fault_ends_the_attempts(emulator, client, fault, error)
 
 @pytest.mark.parametrize("midway", [False, True])
 async def test_a_stall_ends_with_the_request_timeout(emulator, connect, midway):
-    """The time for a request counts its body too, and is one try's, not the call's."""
+    """The timeout includes the body, and each attempt has its own."""
     client = connect(
         emulator, request_timeout=0.2, retry=RetryPolicy(max_attempts=2, initial_delay=0.01)
     )
@@ -184,8 +184,8 @@ async def test_a_retry_after_that_is_too_long_is_not_waited_for(emulator, client
 
 
 @pytest.mark.parametrize("as_date", [False, True])
-async def test_a_retry_after_holds_every_call(emulator, client, as_date):
-    """For as long as the server names, in either notation, no request at all is sent."""
+async def test_a_retry_after_pauses_every_call(emulator, client, as_date):
+    """No request is sent for that time, which is seconds or a date."""
     emulator.fault(Fault.rate_limited(in_body=False, retry_after=1, as_date=as_date))
     await asyncio.gather(client.get_credits(), _later(client.get_credits()))
     refused, *others = [request.received for request in emulator.requests]
@@ -200,7 +200,7 @@ async def _later(call):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_refused(emulator, emulate, client, status):
-    """No redirect is followed, so the key is not carried to where it leads."""
+    """No redirect is followed, so the key is not sent to its target."""
     elsewhere = await emulate()
     headers = {"Location": f"{elsewhere.url}/api/v1/chat/credit"}
     emulator.fault(Fault.answer(status, b"", headers), count=2)
@@ -214,7 +214,7 @@ async def test_a_redirect_is_refused(emulator, emulate, client, status):
 
 
 async def test_an_answer_is_cut_off_at_one_mebibyte(emulator, connect):
-    """What is as long as the cap is read, and what is one byte longer is no JSON any more."""
+    """A body of the maximum size is read; one byte more is an unreadable answer."""
     client = connect(emulator, retry=RetryPolicy(max_attempts=1))
     wrapping = len(b'{"code":200,"data":1.5,"msg":""}')
     fits = b'{"code":200,"data":1.5,"msg":"%s"}' % (b"x" * (MIB - wrapping))

@@ -121,7 +121,7 @@ async def errors_of(*calls):
 
 @pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
 async def test_an_echo_of_the_key_is_hidden(route, emulator, secretive, echo):
-    """Wherever a server repeats the key, no error and no log line repeats it."""
+    """If a server repeats the key, no error and no log line shows it."""
     asyncio.get_running_loop().set_debug(True)
     events = []
     client = secretive(emulator, observer=events.append)
@@ -142,7 +142,7 @@ async def test_an_echo_of_the_key_is_hidden(route, emulator, secretive, echo):
 
 
 async def test_a_failure_that_names_the_key_is_hidden(emulator, secretive):
-    """Nor is it in the error of a job that failed, or that never ended."""
+    """The key is masked in the error of a failed or unfinished job, too."""
     client = secretive(emulator)
     failed = emulator.add_job(CoverScript(statuses=["failure"], error_message=KEY, error_code=KEY))
     with pytest.raises(CoverFailedError) as caught:
@@ -156,8 +156,8 @@ async def test_a_failure_that_names_the_key_is_hidden(emulator, secretive):
 
 
 @pytest.mark.parametrize("line", [f"{KEY}\r\n", f"HTTP/1.1 200 OK\r\n{KEY}\r\n"])
-async def test_an_echo_that_is_no_http_is_hidden(play, secretive, line):
-    """What aiohttp says about bytes that it cannot read does not repeat them with the key."""
+async def test_an_echo_in_invalid_http_is_hidden(play, secretive, line):
+    """aiohttp's error about bytes that it cannot parse does not show the key."""
     server = await play([line.encode() + b"\r\n"])
     [error] = await errors_of(secretive(server).get_credits())
     assert isinstance(error, KieCoverError)
@@ -170,7 +170,7 @@ HEADERS = f"HTTP/1.1 500 Oops\r\ncf-ray: {KEY}\r\nX-Echo: {KEY}\r\nContent-Lengt
 @pytest.mark.parametrize("ending", [[], [SILENCE], [RESET]], ids=["end", "silence", "reset"])
 @pytest.mark.parametrize("status", [200, 407, 500])
 async def test_an_echo_in_a_broken_answer_is_hidden(play, secretive, status, ending):
-    """An answer that repeats the key and breaks off in its body leaves no trace of it."""
+    """An answer that repeats the key and breaks off leaves no trace of it."""
     said = HEADERS.replace("500 Oops", f"{status} So") + KEY
     client = secretive(await play([said.encode(), *ending]))
     errors = await errors_of(
@@ -196,7 +196,7 @@ async def test_a_cancellation_in_a_body_shows_no_key(play, secretive, eventually
 
 
 async def test_a_connection_that_fails_shows_no_key(emulator, secretive):
-    """If no server listens, the error shows nothing of the request."""
+    """If no server listens, the error has no trace of the request."""
     client = secretive(emulator)
     await emulator.aclose()
     for error in await errors_of(
@@ -208,7 +208,7 @@ async def test_a_connection_that_fails_shows_no_key(emulator, secretive):
 
 
 async def test_ending_a_call_shows_no_key(emulator, secretive, eventually):
-    """A call that is closed, cancelled or refused says nothing of the key either."""
+    """A call that is closed, cancelled or refused does not show the key."""
     client = secretive(emulator, request_timeout=5.0, submit_timeout=5.0)
     emulator.fault(Fault.stall(), rate=1.0)
     calls = [
@@ -227,8 +227,8 @@ async def test_ending_a_call_shows_no_key(emulator, secretive, eventually):
     assert not [text for error in errors for text in texts(error) if shows_the_key(text)]
 
 
-async def test_a_caller_who_loses_patience_shows_no_key(emulator, secretive):
-    """A timeout of the caller's own hangs on a cancellation, whose frames held the request."""
+async def test_a_callers_timeout_shows_no_key(emulator, secretive):
+    """The cancellation that caused it has no frames with the request."""
     client = secretive(emulator, request_timeout=5.0, submit_timeout=5.0)
     emulator.fault(Fault.stall(), rate=1.0)
     for call in (client.get_credits, partial(client.generate_cover, "song", callback_url=CALLBACK)):
@@ -263,21 +263,21 @@ async def fail(session, context, params):
     raise RuntimeError("mine")
 
 
-async def fail_of_something(session, context, params):
+async def fail_with_cause(session, context, params):
     try:
         return {}["one"]
     except KeyError as error:
         raise LookupError("mine") from error
 
 
-async def fail_of_much(session, context, params):
+async def fail_with_group(session, context, params):
     try:
         return {}["one"]
     except KeyError as error:
         raise ExceptionGroup("mine", [error, ZeroDivisionError("two")])  # noqa: B904
 
 
-@pytest.mark.parametrize("failing", [fail, fail_of_something, fail_of_much])
+@pytest.mark.parametrize("failing", [fail, fail_with_cause, fail_with_group])
 @pytest.mark.parametrize("signal", ["on_request_start", "on_request_end"])
 async def test_tracing_that_fails_shows_no_key(emulator, secretive, make_session, failing, signal):
     """What the owner of an external session raises is passed on, and tells why it has no
@@ -307,7 +307,7 @@ async def test_a_failure_after_a_failure_shows_no_key(emulator, secretive, make_
 
 
 def test_a_session_of_another_event_loop_shows_no_key():
-    """aiohttp's error where a session was made in another event loop says nothing of the key."""
+    """aiohttp's error about a session of another loop does not show the key."""
 
     async def external():
         return aiohttp.ClientSession()
@@ -328,8 +328,8 @@ def test_a_session_of_another_event_loop_shows_no_key():
         runner.run(session.close())
 
 
-async def test_nothing_that_holds_the_key_shows_it(emulator, secretive):
-    """No object on the way to the key has it in its repr."""
+async def test_no_repr_shows_the_key(emulator, secretive):
+    """No object that holds the key has it in its repr."""
     client = secretive(emulator)
     await client.get_credits()
     transport = client._transport
@@ -341,8 +341,8 @@ async def test_nothing_that_holds_the_key_shows_it(emulator, secretive):
 
 @pytest.mark.parametrize("again", [copy.deepcopy, pickle.dumps], ids=["copied", "pickled"])
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used"])
-async def test_the_key_is_in_no_pickle(emulator, secretive, used, again):
-    """A client is not copied with all that is in it, and says so before it has come to the key."""
+async def test_a_client_cannot_be_pickled(emulator, secretive, used, again):
+    """Pickling a client raises before it reaches the key."""
     client = secretive(emulator)
     if used:
         await client.get_credits()
@@ -350,8 +350,8 @@ async def test_the_key_is_in_no_pickle(emulator, secretive, used, again):
         again(client)
 
 
-async def test_a_placeholder_for_a_key_harms_no_answer(emulator):
-    """A key so short that it occurs in ordinary words is not looked for in answers."""
+async def test_a_very_short_key_is_not_masked(emulator):
+    """A key so short that it occurs in ordinary words is not masked in answers."""
     async with CoverClient("a", base_url=emulator.url) as client:
         task_id = emulator.add_job(CoverScript(statuses=["success"]), task_id="a-cat")
         assert (await client.get_cover_details(task_id)).is_success

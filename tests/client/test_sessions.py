@@ -62,8 +62,8 @@ async def test_an_external_session_is_left_as_it_was(emulator, connect, make_ses
         assert answer.status == 404
 
 
-async def test_an_external_session_brings_its_own_headers(emulator, connect, make_session):
-    """The owner's headers are sent too, but ours are what the API asks for."""
+async def test_an_external_session_adds_its_headers(emulator, connect, make_session):
+    """The owner's headers are sent, except where the API needs ours."""
     session = make_session(
         headers={"X-Mine": "1", "Authorization": "Basic mine", "Content-Type": "text/plain"}
     )
@@ -124,10 +124,10 @@ ODD_HABITS = {
 
 
 @pytest.mark.parametrize("habits", ODD_HABITS.values(), ids=ODD_HABITS)
-async def test_the_habits_of_a_session_do_not_matter(
+async def test_the_settings_of_a_session_do_not_matter(
     emulator, connect, make_session, monkeypatch, habits
 ):
-    """However its owner has set the session up, every verb works and errors are ours."""
+    """With any session settings, every method works and raises our own errors."""
     monkeypatch.setenv("NETRC", "/dev/null")
     habits = dict(habits)
     if jar := habits.pop("cookie_jar_class", None):
@@ -147,8 +147,8 @@ async def test_only_a_jar_that_wants_them_keeps_cookies(emulator, connect, make_
     assert ("Cookie" in emulator.requests[1].headers) == external
 
 
-async def test_a_session_that_its_owner_closed_is_no_more(emulator, connect, make_session):
-    """When the owner closes the session, every verb says that there is nothing left to use."""
+async def test_a_session_closed_by_its_owner_is_an_error(emulator, connect, make_session):
+    """After the owner has closed the session, every method raises."""
     session = make_session()
     client = connect(emulator, session=session)
     await client.get_credits()
@@ -168,10 +168,8 @@ async def test_a_session_that_its_owner_closed_is_no_more(emulator, connect, mak
         await client.get_credits()
 
 
-async def test_an_owner_may_close_in_the_middle_of_a_wait(
-    emulator, connect, make_session, eventually
-):
-    """The wait whose session goes away ends with the id, and not at its deadline."""
+async def test_closing_the_session_ends_a_running_wait(emulator, connect, make_session, eventually):
+    """The wait ends with its id, before its deadline."""
     session = make_session()
     client = connect(emulator, session=session)
     task_id = emulator.add_job(CoverScript(end="never"))
@@ -183,8 +181,8 @@ async def test_an_owner_may_close_in_the_middle_of_a_wait(
     assert caught.value.task_id == task_id
 
 
-async def test_a_session_with_credentials_is_refused_at_once(emulator, make_session):
-    """A session that would send its own credentials cannot carry the key."""
+async def test_a_session_with_credentials_is_rejected_immediately(emulator, make_session):
+    """A session that sends its own credentials cannot send the key."""
     with pytest.warns(DeprecationWarning, match="auth"):
         session = make_session(auth=aiohttp.BasicAuth("me", "my-password"))
     with pytest.raises(ValueError, match="session must have no auth") as caught:
@@ -216,8 +214,8 @@ async def test_credentials_in_a_netrc_file_are_named(emulator, connect, make_ses
     assert caplog.records == []
 
 
-async def test_an_error_of_a_sessions_tracing_is_passed_on(emulator, connect, make_session, caplog):
-    """It is not taken for a clash of credentials; a paid request may have been accepted then."""
+async def test_a_tracing_error_is_passed_on(emulator, connect, make_session, caplog):
+    """It is not mistaken for a credential conflict; a submit may be accepted then."""
 
     async def fail(session, context, params):
         raise ValueError("no such label")
@@ -243,8 +241,8 @@ async def test_an_error_of_a_sessions_tracing_is_passed_on(emulator, connect, ma
     ("pool", "most"),
     [({"limit": 2}, 2), ({"limit": 0, "limit_per_host": 1}, 1), ({"limit": 0}, 6)],
 )
-async def test_a_pool_bounds_what_is_in_flight(emulate, connect, make_session, pool, most):
-    """No more requests than the pool has connections, and none loses its time in the queue."""
+async def test_a_pool_bounds_concurrent_requests(emulate, connect, make_session, pool, most):
+    """Requests never exceed the pool's connections, and none times out in the queue."""
     emulator = await emulate(latency=0.15)
     session = make_session(connector=aiohttp.TCPConnector(**pool))
     client = connect(
@@ -298,8 +296,8 @@ async def test_a_call_that_is_cancelled_in_a_body_leaves_no_connection(
     assert peer.connections == 2
 
 
-async def test_the_client_bounds_what_is_in_flight(emulate, connect):
-    """No more requests than `max_concurrent_requests` are under way, and none loses its time in the
+async def test_max_concurrent_requests_bounds_concurrency(emulate, connect):
+    """Requests never exceed the setting, and none times out in the queue.
     queue.
     """
     emulator = await emulate(latency=0.15)
@@ -317,8 +315,8 @@ def _most_at_once(emulator, latency):
     )
 
 
-async def test_the_password_of_a_proxy_is_not_told(make_session):
-    """A proxy that refuses is named by its answer, not by its URL; nothing was ever asked."""
+async def test_the_password_of_a_proxy_is_not_shown(make_session):
+    """The error shows a refusing proxy's answer, not its URL."""
 
     async def refuse(reader, writer):
         await reader.readuntil(b"\r\n\r\n")

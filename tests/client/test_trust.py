@@ -75,7 +75,7 @@ def refusal(connect):
 
 
 @every_call
-async def test_a_certificate_that_nobody_vouches_for(impostor, refusal, call):
+async def test_an_untrusted_certificate_is_rejected(impostor, refusal, call):
     """The key is not sent to a host whose certificate cannot be verified."""
     peer = await impostor(ANOTHER)
     reason = await refusal(call, peer)
@@ -85,8 +85,8 @@ async def test_a_certificate_that_nobody_vouches_for(impostor, refusal, call):
 
 
 @every_call
-async def test_a_certificate_for_another_host(impostor, refusal, trusting, call):
-    """Nor to one whose certificate is good, but another's."""
+async def test_a_certificate_for_another_host_is_rejected(impostor, refusal, trusting, call):
+    """The key is not sent to a host with another host's certificate."""
     peer = await impostor(ANOTHER)
     reason = await refusal(call, peer, session=trusting(ANOTHER))
     assert "not valid for '127.0.0.1'" in reason
@@ -95,8 +95,8 @@ async def test_a_certificate_for_another_host(impostor, refusal, trusting, call)
 
 
 @every_call
-async def test_a_certificate_that_has_expired(impostor, refusal, trusting, call):
-    """Nor to one whose certificate is too old: by the clock of this machine, which may be wrong."""
+async def test_an_expired_certificate_is_rejected(impostor, refusal, trusting, call):
+    """The error mentions this machine's clock, which may be wrong."""
     peer = await impostor(EXPIRED)
     reason = await refusal(call, peer, session=trusting(EXPIRED))
     assert "certificate has expired" in reason
@@ -105,8 +105,10 @@ async def test_a_certificate_that_has_expired(impostor, refusal, trusting, call)
 
 
 @every_call
-async def test_a_certificate_with_another_fingerprint(impostor, refusal, make_session, call):
-    """Nor to one that does not have the certificate which the owner of the session pinned."""
+async def test_a_certificate_with_another_fingerprint_is_rejected(
+    impostor, refusal, make_session, call
+):
+    """The owner of an external session may pin a certificate."""
     peer = await impostor(ANOTHER)
     pinned = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(bytes(32)))
     assert "fingerprint" in await refusal(call, peer, session=make_session(connector=pinned))
@@ -114,8 +116,8 @@ async def test_a_certificate_with_another_fingerprint(impostor, refusal, make_se
 
 
 @every_call
-async def test_a_port_without_tls(stack, refusal, call):
-    """An https URL of a server that speaks plain http ends a call with its first attempt."""
+async def test_a_port_without_tls_ends_a_call(stack, refusal, call):
+    """An https URL of a server that speaks plain http ends the first attempt."""
     peer = await stack.enter_async_context(RawPeer.of([b"HTTP/1.1 400 Bad Request\r\n\r\n"]))
     peer.url = peer.url.replace("http", "https")
     assert "check the scheme" in await refusal(call, peer)
@@ -142,8 +144,8 @@ def refusing(play):
         ("https", 403, "name that host in no_proxy"),
     ],
 )
-async def test_a_proxy_that_refuses(refusing, refusal, make_session, call, case):
-    """A proxy that wants a login, or allows no connection to the API, is asked once."""
+async def test_a_refusing_proxy_is_asked_once(refusing, refusal, make_session, call, case):
+    """A proxy that wants a login or forbids the API is asked once."""
     scheme, status, remedy = case
     proxy, server = await refusing(status), SimpleNamespace(url=f"{scheme}://127.0.0.1:9")
     reason = await refusal(call, server, session=make_session(proxy=proxy.url))
@@ -153,8 +155,8 @@ async def test_a_proxy_that_refuses(refusing, refusal, make_session, call, case)
 
 
 @pytest.mark.parametrize("steps", [[], [SILENCE]], ids=["end", "silence"])
-async def test_a_proxy_that_refuses_and_breaks_off(play, refusal, make_session, steps):
-    """The status alone says that a login is wanted, whatever becomes of the page below it."""
+async def test_a_proxys_status_counts_without_its_body(play, refusal, make_session, steps):
+    """The status alone shows that a login is required."""
     head = b"HTTP/1.1 407 So\r\nContent-Encoding: gzip\r\nContent-Length: 99\r\n\r\n"
     proxy, server = await play([head, b"<html>", *steps]), SimpleNamespace(url="http://127.0.0.1:9")
     session = make_session(proxy=proxy.url)
@@ -164,8 +166,8 @@ async def test_a_proxy_that_refuses_and_breaks_off(play, refusal, make_session, 
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_proxy_in_passing_trouble(refusing, connect, make_session, status):
-    """A proxy that may answer otherwise in a moment is asked again."""
+async def test_a_transient_proxy_error_is_retried(refusing, connect, make_session, status):
+    """A proxy with a transient error is asked again."""
     proxy, server = await refusing(status), SimpleNamespace(url="https://127.0.0.1:9")
     client = connect(server, session=make_session(proxy=proxy.url))
     with pytest.raises(TransportError) as caught:
@@ -174,8 +176,8 @@ async def test_a_proxy_in_passing_trouble(refusing, connect, make_session, statu
     assert len(proxy.requests) == 4
 
 
-async def test_a_handshake_that_breaks(connect, play):
-    """TLS that ends in an alert of the server's may succeed the next time."""
+async def test_a_broken_handshake_is_retried(connect, play):
+    """A handshake that ends in a TLS alert may succeed the next time."""
     peer = await play()
     peer.url = peer.url.replace("http", "https")
     peer.scripts = [[b"\x15\x03\x01\x00\x02\x02\x28"]]
@@ -186,18 +188,18 @@ async def test_a_handshake_that_breaks(connect, play):
 
 
 @pytest.mark.parametrize("tls", [False, unverifying()], ids=["False", "a context"])
-async def test_an_external_session_that_verifies_nothing(
+async def test_an_unverified_external_session_is_logged(
     emulator, connect, make_session, caplog, tls
 ):
-    """What a session's owner has switched off stays so, and a warning says what that means."""
+    """The session is used as its owner set it up, and a warning states the risk."""
     connect(emulator, session=make_session(connector=aiohttp.TCPConnector(ssl=tls)))
     [record] = caplog.records
     assert (record.levelno, record.name) == (logging.WARNING, "kie_cover_async.settings")
     assert "does not verify TLS certificates" in record.getMessage()
 
 
-async def test_an_external_session_that_verifies(emulator, connect, make_session, caplog):
-    """Of a session that verifies certificates, by whatever authorities, nothing is said."""
+async def test_a_verified_external_session_is_not_logged(emulator, connect, make_session, caplog):
+    """A session that verifies certificates by any authority is not reported."""
     connect(emulator, session=make_session())
     connect(
         emulator,
@@ -208,8 +210,10 @@ async def test_an_external_session_that_verifies(emulator, connect, make_session
 
 
 @every_call
-async def test_the_environment_leads_nobody_astray(emulator, connect, monkeypatch, tmp_path, call):
-    """Neither a proxy nor credentials of the environment's have a part in the client's requests."""
+async def test_proxies_and_credentials_of_the_environment_are_ignored(
+    emulator, connect, monkeypatch, tmp_path, call
+):
+    """A proxy or credentials in the environment do not affect the requests."""
     (tmp_path / "netrc").write_text("default login me password other\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("http_proxy", "https_proxy", "all_proxy"):

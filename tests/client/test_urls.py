@@ -44,7 +44,7 @@ def test_a_post_about_a_task_has_no_query():
 )
 def test_an_id_cannot_leave_its_place(task_id):
     """Whatever characters an id has, it is the one value of the one query parameter."""
-    sent = urlsplit(str(http_client("https://h").url_of(SUNO.poll(task_id))))
+    sent = urlsplit(str(http_client("https://h").url_of(SUNO.poll_request(task_id))))
     assert sent.path == "/api/v1/suno/cover/record-info"
     assert parse_qsl(sent.query, strict_parsing=True) == [("taskId", task_id)]
     assert sent.fragment == ""

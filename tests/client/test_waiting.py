@@ -64,8 +64,8 @@ def fixed(seconds):
 
 
 @pytest.mark.parametrize(("fault", "times", "_"), FAULTS.values(), ids=FAULTS)
-async def test_a_wait_survives(emulator, connect, fault, times, _):
-    """A fault in the middle of a wait costs it a poll, and it returns the cover."""
+async def test_a_wait_survives_each_fault(emulator, connect, fault, times, _):
+    """A fault in the middle costs a poll, and the wait returns the cover."""
     client = connect(emulator, request_timeout=STALL)
     task_id = emulator.add_job(CoverScript(statuses=["generating", *[fault] * times, "success"]))
     details = await client.wait_for_cover(task_id, timeout=30)
@@ -74,8 +74,8 @@ async def test_a_wait_survives(emulator, connect, fault, times, _):
     assert met == [None, *[fault] * times, None]
 
 
-async def test_a_wait_hears_states_beside_odd_images(emulator, connect):
-    """A job that runs goes on, one that failed has failed, and a success has images in a moment."""
+async def test_unreadable_images_do_not_hide_the_state(emulator, connect):
+    """The state of a job is read even if its images cannot be."""
     client = connect(emulator)
     places, none = (Fault.replace("data.response", odd) for odd in ({"images": [None, ""]}, []))
     statuses = [("pending", none), ("generating", places), ("success", places), "success"]
@@ -87,8 +87,8 @@ async def test_a_wait_hears_states_beside_odd_images(emulator, connect):
         await client.wait_for_cover(task_id, timeout=30)
 
 
-async def test_a_wait_survives_all_of_it(emulator, connect):
-    """All the faults in a row, and the record not there in the beginning, do not end a wait."""
+async def test_a_wait_survives_all_faults_in_a_row(emulator, connect):
+    """Neither all faults in a row nor a missing record at first end a wait."""
     client = connect(emulator, request_timeout=STALL)
     faults = [
         fault
@@ -120,7 +120,7 @@ async def test_deadline_holds_under_every_fault(emulator, connect, fault, _, err
 
 @pytest.mark.parametrize("fault", [Fault.stall(), Fault.stall(midway=True), Fault.slow(3)])
 async def test_the_deadline_cuts_a_request_short(emulator, client, fault):
-    """A request that has time left of its own is cancelled when the wait's time is up."""
+    """A request with time left is cancelled at the wait's deadline."""
     task_id = emulator.add_job()
     emulator.fault(fault, rate=1.0)
     started = now()
@@ -140,8 +140,8 @@ async def test_refused_key_ends_a_wait_immediately(emulator, client):
     assert emulator.poll_count(task_id) == 2
 
 
-async def test_a_failed_job_is_told_within_one_interval(emulator, client):
-    """The wait for a job that fails ends at the next poll, not at its deadline."""
+async def test_a_failed_job_ends_the_wait_within_one_interval(emulator, client):
+    """The wait ends at the next poll, not at its deadline."""
     task_id = emulator.add_job(CoverScript(seconds=0.3, end="failure"))
     started = now()
     with pytest.raises(CoverFailedError, match="Cover generation failed") as caught:
@@ -150,8 +150,8 @@ async def test_a_failed_job_is_told_within_one_interval(emulator, client):
     assert 0.3 <= now() - started < 0.3 + 0.2 + 0.25
 
 
-async def test_a_wait_of_no_time_is_one_poll(emulator, client):
-    """With a timeout of 0 the wait ends after its poll, with what that brought."""
+async def test_a_timeout_of_zero_is_one_poll(emulator, client):
+    """With a timeout of 0 the wait ends with the result of its poll."""
     task_id = emulator.add_job(CoverScript(statuses=["generating", "success"]))
     with pytest.raises(CoverTimeoutError) as caught:
         await client.wait_for_cover(task_id, timeout=0)
@@ -160,15 +160,15 @@ async def test_a_wait_of_no_time_is_one_poll(emulator, client):
     assert emulator.poll_count(task_id) == 2
 
 
-async def test_a_wait_for_ever_has_no_deadline(emulator, client):
-    """With no timeout the wait goes on until the job has ended."""
+async def test_without_a_timeout_a_wait_has_no_deadline(emulator, client):
+    """With no timeout the wait continues until the job has ended."""
     task_id = emulator.add_job(CoverScript(seconds=0.2))
     assert (await client.wait_for_cover(task_id, timeout=None)).is_success
 
 
 @pytest.mark.parametrize("grace", [0, 0.3])
-async def test_an_unknown_id_is_found_out_after_the_grace(emulator, client, grace):
-    """No record within the grace means "not yet", and after it "not at all"."""
+async def test_an_unknown_id_is_an_error_after_the_grace(emulator, client, grace):
+    """No record means "not yet" within the grace, and "not found" after it."""
     started = now()
     with pytest.raises(TaskNotFoundError) as caught:
         await client.wait_for_cover("nobody", not_found_grace=grace)
@@ -194,7 +194,7 @@ async def test_on_update_is_called_after_every_poll(emulator, client):
 
 
 async def test_ten_waits_cost_the_polls_of_one(emulator, client):
-    """Waits for one id, each with its own deadline and schedule, poll together."""
+    """Waits for one id share polls, whatever their deadlines and schedules."""
     statuses = ["missing", *["generating"] * 6, "success"]
     task_id = emulator.add_job(CoverScript(statuses=statuses))
     waits = [
@@ -206,7 +206,7 @@ async def test_ten_waits_cost_the_polls_of_one(emulator, client):
 
 
 async def test_each_wait_keeps_its_own_deadline(emulator, client):
-    """Of ten waits that poll together every one ends in its own time, with its own error."""
+    """Waits that share polls end at their own deadlines with their own errors."""
     task_id = emulator.add_job(CoverScript(end="never"))
     started, waited = now(), []
 
@@ -224,8 +224,8 @@ async def test_each_wait_keeps_its_own_deadline(emulator, client):
 
 
 @pytest.mark.parametrize("in_flight", [True, False], ids=["polling", "resting"])
-async def test_cancelling_some_harms_no_other(emulate, connect, in_flight):
-    """Half of the waits are cancelled, the one whose request it is among them; the rest succeed."""
+async def test_cancelling_some_waits_does_not_affect_the_others(emulate, connect, in_flight):
+    """Even the wait that sent the request in flight may be cancelled."""
     emulator = await emulate(latency=0.1)
     client = connect(emulator, schedule=fixed(0.3))
     task_id = emulator.add_job(CoverScript(statuses=["generating", "generating", "success"]))
@@ -239,8 +239,8 @@ async def test_cancelling_some_harms_no_other(emulate, connect, in_flight):
     assert emulator.poll_count(task_id) == 3
 
 
-async def test_a_listener_that_fails_ends_its_own_wait(emulator, client):
-    """What `on_update` raises comes out of that wait, and the others of the id go on."""
+async def test_an_error_of_on_update_ends_its_own_wait(emulator, client):
+    """The error is raised from that wait; others for the same id continue."""
     task_id = emulator.add_job(CoverScript(statuses=["generating", "generating", "success"]))
 
     def fail(_):

@@ -28,18 +28,24 @@ def texts() -> Iterator[str]:
                 yield node.value
 
 
-TEXTS = [*texts()]
-# The literal parts of all texts; a part of two words identifies a message.
-PARTS = {part.strip(" ;:,.(") for text in TEXTS for part in PLACEHOLDER.split(text)}
-PHRASES = [part for part in PARTS if " " in part and len(part) > 6]
+@pytest.fixture(scope="module")
+def package_texts() -> list[str]:
+    return [*texts()]
+
+
+@pytest.fixture(scope="module")
+def phrases(package_texts) -> list[str]:
+    """Return the literal parts of all texts that identify a message: those of two words or more."""
+    parts = {part.strip(" ;:,.(") for text in package_texts for part in PLACEHOLDER.split(text)}
+    return [part for part in parts if " " in part and len(part) > 6]
 
 
 @pytest.mark.parametrize("quoted", QUOTED)
-def test_quoted_message_exists(quoted):
+def test_quoted_message_exists(quoted, package_texts, phrases):
     """Each message in a heading has words that a text of the package has, too."""
     pieces = [piece.strip() for piece in re.split(r"…|: |; ", quoted)]
-    assert any(phrase in quoted for phrase in PHRASES) or any(
-        piece in text for piece in pieces if len(piece) > 9 for text in TEXTS
+    assert any(phrase in quoted for phrase in phrases) or any(
+        piece in text for piece in pieces if len(piece) > 9 for text in package_texts
     )
 
 

@@ -94,7 +94,7 @@ def test_the_signature_is_the_vendors(task_id, signature):
     assert headers["X-Webhook-Signature"] == signature
 
 
-async def test_signed_by_the_servers_clock(start, receiver):
+async def test_callbacks_are_signed_by_the_servers_clock(start, receiver):
     """The timestamp is that of the emulated server, whose clock may be wrong."""
     caller = await start(callback_key="a-key", clock_offset=-86_400)
     caller.emulator.add_job(AT_ONCE, callback_url=receiver.url)
@@ -451,8 +451,8 @@ async def test_a_restart_repeats_cut_off_attempts(start, receiver, instant_time)
     await asyncio.sleep(17)
     await caller.emulator.start()
     await asyncio.sleep(100)
-    told = [(each.task_id, round(each.sent - begin)) for each in caller.emulator.callbacks]
-    assert sorted(told) == sorted([(done, 1), (cut_off, 20), (due, 20), (later, 60)])
+    sent = [(each.task_id, round(each.sent - begin)) for each in caller.emulator.callbacks]
+    assert sorted(sent) == sorted([(done, 1), (cut_off, 20), (due, 20), (later, 60)])
 
 
 async def test_a_thousand_callbacks_share_100_connections(caller, receiver):

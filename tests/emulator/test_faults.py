@@ -65,7 +65,7 @@ async def test_server_error_by_status(caller):
     assert (status, json.loads(body)["code"]) == (503, 503)
 
 
-async def test_empty_server_error(caller):
+async def test_a_server_error_may_have_no_body(caller):
     """A server error may be an HTTP status without a body."""
     fault = Fault.server_error(in_envelope=False, empty=True)
     status, headers, body = await credit(caller, fault)
@@ -84,7 +84,7 @@ async def test_a_gateway_page_is_html(caller, status):
 @pytest.mark.parametrize(
     ("body", "sent"), [(b"\xff", b"\xff"), ("é", "é".encode()), ({"a": None}, b'{"a":null}')]
 )
-async def test_any_other_answer(caller, body, sent):
+async def test_any_answer_can_be_given(caller, body, sent):
     """Bytes, str or any JSON may be answered, with any status and headers."""
     fault = Fault.answer(403, body, {"X-Odd": "1"})
     status, headers, received = await credit(caller, fault)
@@ -116,7 +116,7 @@ async def test_reset_of_a_get_is_repeated_by_aiohttp(caller):
         await credit(caller)
 
 
-async def test_reset_midway(caller):
+async def test_a_reset_midway_follows_the_headers(caller):
     """A reset midway comes after the headers."""
     caller.emulator.fault(Fault.reset(midway=True))
     async with caller.session.get(caller.emulator.url + CREDIT, headers=KEY) as answer:
@@ -146,7 +146,7 @@ async def test_a_stall_sends_nothing(caller):
     await caller.eventually(lambda: caller.emulator.open_connections == 0)
 
 
-async def test_stall_midway(caller):
+async def test_a_stall_midway_sends_half_the_body(caller):
     """A stall midway comes after the headers and half of the body."""
     caller.emulator.fault(Fault.stall(midway=True))
     url = caller.emulator.url + CREDIT
@@ -164,7 +164,7 @@ async def test_a_slow_answer_is_late(caller):
     assert asyncio.get_running_loop().time() - begin >= 0.05
 
 
-async def test_truncated_json(caller):
+async def test_truncated_json_is_half_the_answer(caller):
     """Truncated JSON is its first half in a complete answer."""
     _, _, body = await credit(caller, Fault.truncated_json())
     assert body == b'{"code":200,"msg":"su'
@@ -208,7 +208,7 @@ def test_removed_field_leaves_no_trace():
     assert Fault.remove("msg").apply_to(answer, 0.0).body == b'{"code":200}'
 
 
-async def test_fault_in_a_script(caller):
+async def test_a_script_may_contain_a_fault(caller):
     """A status may be a fault, which changes the answer to that poll."""
     spoilt = ("success", Fault.replace("data.response.images", "none"))
     task_id = caller.emulator.add_job(CoverScript(statuses=["429", spoilt, "success"]))
@@ -249,7 +249,7 @@ async def test_accepted_although_the_answer_is_lost(caller, fault):
 
 @pytest.mark.parametrize("midway", [False, True])
 @pytest.mark.parametrize("accepted", [False, True])
-async def test_reset_of_generate(caller, midway, accepted):
+async def test_reset_of_a_submit_may_accept_it(caller, midway, accepted):
     """A reset may come before or after the job was created; the next request shows which."""
     caller.emulator.fault(Fault.reset(midway=midway, accepted=accepted))
     with pytest.raises(aiohttp.ClientError):
@@ -257,7 +257,7 @@ async def test_reset_of_generate(caller, midway, accepted):
     assert (await caller.generate("song"))["code"] == (400 if accepted else 200)
 
 
-async def test_stall_of_generate(caller):
+async def test_a_stalled_submit_is_accepted(caller):
     """A stalled submit is accepted as well."""
     caller.emulator.fault(Fault.stall())
     body = {"taskId": "song", "callBackUrl": "x"}
@@ -269,7 +269,7 @@ async def test_stall_of_generate(caller):
 
 
 @pytest.mark.parametrize("fault", [Fault.rate_limited(), Fault.answer(body={"code": 455})])
-async def test_rate_limited_generate_is_not_accepted(caller, fault):
+async def test_a_rate_limited_submit_is_not_accepted(caller, fault):
     """A refused submit creates nothing, so repeating it is free."""
     caller.emulator.fault(fault)
     await caller.generate("song")
@@ -291,7 +291,7 @@ async def test_faults_can_be_cleared(caller):
     assert (await caller.get(CREDIT))["code"] == 200
 
 
-async def test_fault_of_an_unknown_path(caller):
+async def test_faults_without_an_endpoint_affect_any_path(caller):
     """Faults without an endpoint happen on any path."""
     caller.emulator.fault(Fault.server_error())
     assert (await caller.get("/elsewhere"))["code"] == 500
@@ -309,7 +309,7 @@ def plan(**settings):
     return made
 
 
-def struck(made, *requests):
+def affected(made, *requests):
     return [made.choose(*request) is not None for request in requests]
 
 
@@ -323,25 +323,25 @@ def test_an_image_has_no_fields(fault):
 def test_a_fault_may_be_for_one_endpoint():
     """A fault of one endpoint does not affect the others."""
     requests = [("credit", None), ("generate", "a"), ("generate", "a")]
-    assert struck(plan(endpoint="generate"), *requests) == [False, True, False]
+    assert affected(plan(endpoint="generate"), *requests) == [False, True, False]
 
 
 def test_a_fault_may_be_for_one_id():
     """A fault of one id does not affect the others."""
     requests = [("record-info", "b"), ("record-info", "a"), ("record-info", "a")]
-    assert struck(plan(task_id="a"), *requests) == [False, True, False]
+    assert affected(plan(task_id="a"), *requests) == [False, True, False]
 
 
 def test_a_fault_affects_images_only_by_name():
     """A fault affects images only if it names their endpoint."""
-    assert struck(plan(), ("image", "a"), ("credit", None)) == [False, True]
-    assert struck(plan(endpoint="image"), ("credit", None), ("image", "a")) == [False, True]
+    assert affected(plan(), ("image", "a"), ("credit", None)) == [False, True]
+    assert affected(plan(endpoint="image"), ("credit", None), ("image", "a")) == [False, True]
 
 
 def test_a_fault_may_skip_requests():
     """The first matching requests may be skipped; others do not count."""
     requests = [("credit", None), ("generate", "a"), ("credit", None), ("credit", None)]
-    assert struck(plan(endpoint="credit", after=2), *requests) == [False, False, False, True]
+    assert affected(plan(endpoint="credit", after=2), *requests) == [False, False, False, True]
 
 
 def test_skipped_requests_may_have_other_faults():
@@ -355,11 +355,11 @@ def test_skipped_requests_may_have_other_faults():
 def test_a_rate_affects_that_share():
     """A rate affects about that share of all requests, determined by the seed alone."""
     requests = [("credit", None)] * 2000
-    first = struck(plan(rate=0.05), *requests)
+    first = affected(plan(rate=0.05), *requests)
     assert first.count(True) == pytest.approx(100, abs=40)
-    assert first == struck(plan(rate=0.05), *requests)
+    assert first == affected(plan(rate=0.05), *requests)
 
 
 def test_a_count_bounds_a_rate():
     """A count bounds how many requests a rate affects."""
-    assert struck(plan(rate=0.5, count=3), *[("credit", None)] * 100).count(True) == 3
+    assert affected(plan(rate=0.5, count=3), *[("credit", None)] * 100).count(True) == 3

@@ -52,7 +52,7 @@ async def images_of(caller, **script):
     return (await caller.record(task_id))["data"]["response"]["images"]
 
 
-async def test_images_of_a_cover(start):
+async def test_images_are_on_the_second_origin(start):
     """A cover's images are on the second origin, with a length, of the configured size."""
     caller = await start(image_size=10)
     bodies = []
@@ -94,7 +94,7 @@ async def test_image_requests_are_recorded_and_may_have_faults(caller):
     assert [(request.endpoint, request.task_id) for request in seen] == [("image", task_id)] * 2
 
 
-async def test_truncated_image(caller):
+async def test_a_truncated_image_is_half_the_image(caller):
     """A truncated image is a complete HTTP answer with half of the image."""
     [url] = await images_of(caller, images=1)
     caller.emulator.fault(Fault.truncated_json(), endpoint="image")

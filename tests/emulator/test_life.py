@@ -91,7 +91,7 @@ async def read(session, url):
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_closing_while_a_client_connects(caller, turns):
+async def test_a_connecting_client_does_not_delay_closing(caller, turns):
     """A client that connects during closing does not delay it."""
     caller.emulator.fault(Fault.stall(), rate=1.0)
     port = int(caller.emulator.url.rpartition(":")[2])
@@ -194,7 +194,7 @@ async def test_requests_need_not_be_kept(start):
     assert caller.emulator.poll_count("a") == 1
 
 
-async def test_age_of_a_job(start):
+async def test_age_of_a_job_is_by_the_loops_clock(start):
     """A job's age is measured on the loop's clock."""
     caller = await start(generation_time=60, visible_after=10)
     ages = [caller.emulator.add_job(age=age) for age in (0, 11, 61)]

@@ -115,7 +115,7 @@ async def test_a_refused_poll_uses_up_no_status(start):
     assert caller.emulator.poll_count(task_id) == 2 + caller.emulator.refusals["polls"]
 
 
-async def test_which_requests_do_not_count(start):
+async def test_wrong_keys_images_and_lost_requests_do_not_count(start):
     """Wrong keys, unknown paths, images and lost requests do not count."""
     caller = await start(limits=Limits(polls=(1, 1000.0)), api_key="a-key", price=0)
     emulator, session = caller.emulator, caller.session

@@ -53,7 +53,7 @@ async def test_bad_submit_is_refused(caller, body, code):
 
 
 async def test_second_cover_of_a_song_is_refused_on_either_route(caller):
-    """What the vendor's Market answers was never shown: it is as on the Suno route."""
+    """The refusal is that of the Suno route: the Market's own was never recorded."""
     task_id = (await create(caller))["data"]["taskId"]
     for answer in (await create(caller), await caller.generate()):
         assert (answer["code"], answer["data"]) == (400, {"taskId": task_id})
@@ -108,8 +108,8 @@ async def test_success_may_come_before_its_images(caller):
     assert (data["state"], data["resultJson"], data.get("response")) == ("success", "", None)
 
 
-async def test_failure_says_why(caller):
-    """The script's code and message, and nothing else about the end."""
+async def test_failure_has_code_and_message(caller):
+    """A failed record has the script's code and message only."""
     script = CoverScript(statuses="failure", error_code="524", error_message="timeout.")
     data = await data_of(caller, script)
     assert (data["state"], data["failCode"], data["failMsg"]) == ("fail", "524", "timeout.")

@@ -21,10 +21,10 @@ IMAGE = "https://tempfile.aiquickdraw.com/s/1753958521_6c1b3015141849d1a9bf17b73
 RAY = "9a0b1c2d3e4f-FRA"
 
 CALLS: dict[str, Request[Any]] = {
-    "record-info": SUNO.poll(TASK),
-    "generate": SUNO.submit("73d6128b3523a0079df10da9471017c8", "https://example.com/hook"),
-    "recordInfo": MARKET.poll(TASK),
-    "createTask": MARKET.submit("73d6128b3523a0079df10da9471017c8", None),
+    "record-info": SUNO.poll_request(TASK),
+    "generate": SUNO.submit_request("73d6128b3523a0079df10da9471017c8", "https://example.com/hook"),
+    "recordInfo": MARKET.poll_request(TASK),
+    "createTask": MARKET.submit_request("73d6128b3523a0079df10da9471017c8", None),
     "credit": get_credits(),
     "download-url": download_url(IMAGE),
 }

@@ -67,7 +67,7 @@ def leaked_state(client: Any) -> dict[str, int]:
         "timer of the rate limiter": int(client.rate_limiter._timer is not None),
         "timer of the submits": int(transport.submits.limiter._timer is not None),
         "running": len(transport.open_calls._scopes),
-        "in flight": len(coalescer._in_flight),
+        "in flight": len(coalescer._open_polls),
         "watching": len(coalescer.watchers),
         "connections": len(session.connector._acquired) if session else 0,
     }

@@ -11,11 +11,14 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+
+_finished = count(1)
 
 
 def open_sockets() -> set[tuple[int, int]]:
@@ -69,7 +72,17 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
             yield
 
 
-def pytest_collection_finish() -> None:
-    # What is there before the first test needs no second look: this makes each collection short.
+def ignore_existing_objects() -> None:
+    """Exclude what is alive now from later collections, which therefore stay short."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    ignore_existing_objects()
+
+
+def pytest_runtest_logfinish() -> None:
+    # pytest and the libraries keep more objects with each test.
+    if next(_finished) % 20 == 0:
+        ignore_existing_objects()

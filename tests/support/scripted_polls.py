@@ -72,7 +72,7 @@ class FakeTransport:
         request_timeout: float = 10.0,
     ) -> None:
         self._answer = answer
-        self.polls = Throttle(rate_limiter or RateLimiter.unlimited(), ConcurrencyLimiter(10_000))
+        self.polls = Throttle(ConcurrencyLimiter(10_000), rate_limiter or RateLimiter.unlimited())
         self.observers = tuple(observers)
         self.http_client = SimpleNamespace(timeout=SharedTimeout(request_timeout))
         self.slots: list[float] = []

@@ -1,4 +1,4 @@
-"""What must be true of the result for any input, from Hypothesis or from a fuzzer."""
+"""Inputs for Hypothesis, and the properties that hold for any input, also for a fuzzer's."""
 
 import io
 import json
@@ -82,7 +82,7 @@ def check_market_record(record: dict[str, Any]) -> None:
 
 
 def _has_ended(record: dict[str, Any]) -> bool:
-    """Whether its `state` says so; without one, only a success can be known."""
+    """Return whether the job has ended; a record without a `state` only tells a success."""
     if state := str(record.get("state") or "").strip():
         return state.lower() in ("success", "fail")
     return record.get("successFlag") in (1, "1") or record.get("status") == "SUCCESS"

@@ -264,7 +264,7 @@ async def test_async(cover_client):
     monkeypatch.setenv("PYTHONPATH", str(Path(_kie_cover_async_pytest.__file__).parent))
     result = tests.runpytest_subprocess("-p", PLUGIN, "-p", "no:asyncio", "-p", "no:anyio")
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(['*pip install "kie-cover-async[[]testing]"*'])
+    result.stdout.fnmatch_lines(['*pip install "pytest-asyncio>=1.4"*'])
 
 
 def test_late_instant_time_fails_with_a_hint(outcomes):

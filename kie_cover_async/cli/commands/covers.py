@@ -282,10 +282,9 @@ async def generate(
 
 
 def _require_callback_url(song: str, callback_url: str | None, route: str | None) -> None:
-    """Raise `UsageError` if a submit on this route needs a callback URL and there is none."""
-    submit = resolve_route(route).submit
+    """Raise `UsageError` if the route requires a callback URL and none is given."""
     try:
-        submit(song, callback_url)
+        resolve_route(route).submit_request(song, callback_url)
     except ValueError:
         raise output.UsageError(
             "--callback-url must be given, used or not; only --route market needs none"
