@@ -16,7 +16,7 @@ from kie_cover_async.validation import short_repr
 
 from .ids import NotAnId, parse_id
 from .output import FAILED, INTERRUPTED, say, usage_errors, wants_json
-from .process import in_daemon_threads
+from .process import in_daemon_threads, woken_by_signals
 from .records import report_error
 
 Work = TypeVar("Work", bound=Callable[..., Coroutine[Any, Any, int]])
@@ -92,7 +92,7 @@ def command(help_text: str, *, example: str, text_in_pipes: bool = False) -> Cal
 
 def _run(work: Coroutine[Any, Any, int], *, as_json: bool) -> NoReturn:
     try:
-        code = asyncio.run(in_daemon_threads(work, say))
+        code = asyncio.run(_in_loop(work))
     except KeyboardInterrupt:
         code = INTERRUPTED
     except KieCoverError as error:
@@ -101,6 +101,11 @@ def _run(work: Coroutine[Any, Any, int], *, as_json: bool) -> NoReturn:
         say(f"kie-cover: {error}")
         code = FAILED
     raise typer.Exit(code)
+
+
+async def _in_loop(work: Coroutine[Any, Any, int]) -> int:
+    with woken_by_signals():
+        return await in_daemon_threads(work, say)
 
 
 def _read_ids(given: Any) -> Any:

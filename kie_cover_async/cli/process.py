@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -16,6 +16,8 @@ T = TypeVar("T")
 _TERMINATION = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # Seconds before a line says that an address is still being looked up.
 _LOOKUP_NOTICE_AFTER = 1.0
+# Bytes, one for each signal; the rest is read later.
+_MAX_SIGNALS = 4096
 
 
 @contextmanager
@@ -59,6 +61,7 @@ def suspended_by_ctrl_z(
         yield
         return
     loop = asyncio.get_running_loop()
+    wakeup = signal.set_wakeup_fd(-1)
 
     def stop() -> None:
         before()
@@ -73,6 +76,37 @@ def suspended_by_ctrl_z(
         yield
     finally:
         loop.remove_signal_handler(number)
+        # asyncio has replaced that of `woken_by_signals`, and removed its own.
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+
+
+@contextmanager
+def woken_by_signals() -> Iterator[None]:
+    """Let each signal wake the event loop, so that its handler runs immediately.
+
+    A signal that comes just before the loop sleeps, or in another thread, does not end the sleep;
+    its handler would run at the loop's next event. asyncio prevents that for the signals of
+    `loop.add_signal_handler` only, and Ctrl-C is not one of them.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    reading, writing = socket.socketpair()
+    with reading, writing:
+        reading.setblocking(False)
+        writing.setblocking(False)
+        try:
+            loop.add_reader(reading, reading.recv, _MAX_SIGNALS)
+        except NotImplementedError:  # on Windows, where the loop always does this itself
+            yield
+            return
+        before = signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(reading)
 
 
 async def in_daemon_threads(work: Awaitable[T], say: Callable[[str], object]) -> T:

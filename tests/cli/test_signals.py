@@ -1,11 +1,17 @@
+import asyncio
 import os
 import signal
 import sys
+from threading import Timer
 
 import pytest
 
 from kie_cover_async.cli.output import INTERRUPTED
-from kie_cover_async.cli.process import suspended_by_ctrl_z, termination_as_interrupt
+from kie_cover_async.cli.process import (
+    suspended_by_ctrl_z,
+    termination_as_interrupt,
+    woken_by_signals,
+)
 from kie_cover_async.emulator import CoverScript
 
 SHOWN, HIDDEN, UP = "\x1b[?25h", "\x1b[?25l", "\x1b[1A"
@@ -115,3 +121,82 @@ def test_ignored_ctrl_z_stays_ignored():
         os.kill(os.getpid(), signal.SIGTSTP)
         assert signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN
     signal.signal(signal.SIGTSTP, before)
+
+
+@pytest.fixture
+def sent_while_asleep():
+    """Return a function that sends SIGUSR1, in a way that does not end the sleep of the loop, and
+    waits for its handler."""
+    received = asyncio.Event()
+
+    async def sent_while_asleep():
+        received.clear()
+        # A signal that another thread gets does not interrupt the system call of this one.
+        Timer(0.02, signal.raise_signal, [signal.SIGUSR1]).start()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await asyncio.wait_for(received.wait(), 10)
+        assert loop.time() < begun + 5
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: received.set())
+    yield sent_while_asleep
+    signal.signal(signal.SIGUSR1, before)
+
+
+async def test_signal_wakes_a_sleeping_loop(sent_while_asleep):
+    """Its handler runs although the loop has no other event."""
+    with woken_by_signals():
+        await sent_while_asleep()
+        await sent_while_asleep()
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+async def test_signal_wakes_a_sleeping_loop_after_the_view_has_ended(sent_while_asleep):
+    """asyncio uses the same mechanism for Ctrl-Z, and removes it afterwards."""
+    with woken_by_signals():
+        with suspended_by_ctrl_z(before=pytest.fail, after=pytest.fail):
+            await sent_while_asleep()
+        await sent_while_asleep()
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+async def test_loop_that_cannot_watch_sockets_is_left_alone(monkeypatch):
+    """The one of Windows can be woken by signals already."""
+
+    def add_reader(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "add_reader", add_reader)
+    with woken_by_signals():
+        assert signal.set_wakeup_fd(-1) == -1
+
+
+async def test_other_threads_are_left_alone():
+    """Python allows this in the main thread only."""
+
+    async def use():
+        with woken_by_signals():
+            pass
+
+    await asyncio.to_thread(asyncio.run, use())
+
+
+async def test_ctrl_c_that_comes_just_before_the_loop_sleeps_ends_the_command(started):
+    """Here another thread gets it, which has the same effect."""
+    before = (
+        "import os, signal, threading\n"
+        "def interrupt():\n"
+        "    os.read(0, 1)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "threading.Thread(target=interrupt, daemon=True).start()"
+    )
+    reading, writing = os.pipe()
+    arguments = ("listen", "--port", "0")
+    async with started(*arguments, before=before, stdin=reading, KIE_API_KEY="") as command:
+        os.close(reading)
+        await command.message("is not confirmed: KIE_API_KEY has no key.\n")
+        os.write(writing, b"!")
+        os.close(writing)
+        async with asyncio.timeout(5):
+            ended = await command.end()
+    assert ended.code == INTERRUPTED
