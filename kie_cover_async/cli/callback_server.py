@@ -13,6 +13,7 @@ from aiohttp import web
 from attrs import frozen
 from yarl import URL
 
+from kie_cover_async.callbacks import CallbackInbox
 from kie_cover_async.callbacks.signature import is_key
 from kie_cover_async.callbacks.web import BoundedLog, Receive, callback_routes
 from kie_cover_async.validation import is_http_url, short_repr
@@ -85,6 +86,21 @@ def is_callback_path(path: str) -> bool:
         return False
     # A URL drops dots that stand for folders, and what UTF-8 cannot encode.
     return URL.build(scheme="http", host="h", path=path).path == path
+
+
+@asynccontextmanager
+async def callback_inbox(address: Address | None) -> AsyncIterator[CallbackInbox | None]:
+    """Open an inbox for callbacks to this address, or none.
+
+    Raises `UsageError` if the address cannot be bound, or for a key that cannot sign.
+    """
+    if address is None:
+        yield None
+        return
+    keys = callback_keys()
+    inbox = CallbackInbox(keys or None)
+    async with callback_server(inbox.receive, address, is_signed=bool(keys)):
+        yield inbox
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from contextlib import (
     nullcontext,
 )
 from math import inf
+from pathlib import Path
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -27,6 +28,7 @@ from kie_cover_async.api import Request, Response, parse_response
 from kie_cover_async.api.records import shape_of
 from kie_cover_async.api.responses import parse_body
 from kie_cover_async.archive import CoverArchive
+from kie_cover_async.archive.database import NAME
 from kie_cover_async.settings import (
     API_KEY_VARIABLE,
     is_loopback,
@@ -35,7 +37,14 @@ from kie_cover_async.settings import (
     resolve_route,
 )
 from kie_cover_async.transport import HttpClient
-from kie_cover_async.validation import URL_ERRORS, is_http_url, validate_number
+from kie_cover_async.validation import (
+    URL_ERRORS,
+    Network,
+    is_http_url,
+    parse_networks,
+    validate_http_url,
+    validate_number,
+)
 
 from .output import UsageError, usage_errors
 
@@ -61,10 +70,15 @@ async def open_client(base_url: str | None, **settings: Any) -> AsyncIterator[Co
 
 
 @asynccontextmanager
-async def open_archive(folder: str) -> AsyncIterator[CoverArchive]:
-    """Open the archive in the folder of `--out`; raises `UsageError` if that is impossible."""
+async def open_archive(folder: str, *, create: bool = True) -> AsyncIterator[CoverArchive]:
+    """Open the archive in the folder of `--out`; raises `UsageError` if that is impossible.
+
+    It is also raised if there is no archive and none must be created.
+    """
     if not folder:
         raise UsageError("--out must name a folder, not ''")
+    if not create and not has_archive(folder):
+        raise UsageError(f"--out {folder}: there is no {NAME} in this folder")
     async with AsyncExitStack() as stack:
         try:
             archive = await stack.enter_async_context(CoverArchive(folder))
@@ -73,7 +87,12 @@ async def open_archive(folder: str) -> AsyncIterator[CoverArchive]:
         yield archive
 
 
-def rate_limiter_for(rate: float | None) -> RateLimiter | None:
+def has_archive(folder: str) -> bool:
+    """Return whether the folder has the record of an archive."""
+    return Path(folder, NAME).exists()
+
+
+def rate_limiter_for(rate: float | None, option: str = "--rate") -> RateLimiter | None:
     """Return a limiter for so many requests per second; `None` means the client's default.
 
     Raises `UsageError` unless the rate is positive; it may be `inf` or below one.
@@ -83,8 +102,8 @@ def rate_limiter_for(rate: float | None) -> RateLimiter | None:
     if rate == inf:
         return RateLimiter.unlimited()
     with usage_errors():
-        validate_number("--rate", rate, above=0)
-        validate_number("--rate", rate, at_least=_MIN_RATE)
+        validate_number(option, rate, above=0)
+        validate_number(option, rate, at_least=_MIN_RATE)
         requests = max(1, round(rate))
         return RateLimiter(requests, per=requests / rate)
 
@@ -96,6 +115,30 @@ def timeout_seconds(timeout: float) -> float | None:
     with usage_errors():
         validate_number("--timeout", timeout, at_least=0)
     return timeout
+
+
+def image_networks(given: list[str] | None) -> tuple[Network, ...]:
+    """Parse `--allow-image-network`; raises `UsageError`."""
+    with usage_errors():
+        return parse_networks("--allow-image-network", given or ())
+
+
+def validate_callback_url(callback_url: str | None, route: str | None) -> None:
+    """Raise `UsageError` if it is not a URL, or if it is missing and the route requires one."""
+    with usage_errors():
+        if callback_url is not None:
+            validate_http_url("--callback-url", callback_url)
+    try:
+        resolve_route(route).submit_request("any song", callback_url)
+    except ValueError:
+        raise UsageError(
+            "--callback-url must be given, used or not; only --route market needs none"
+        ) from None
+
+
+def serves_this_machine(base_url: str | None) -> bool:
+    """Return whether the API is on this machine, as an emulator is; raises `UsageError`."""
+    return is_loopback(_resolve_url(base_url).host or "")
 
 
 async def fetch_raw(
@@ -180,10 +223,14 @@ def _resolve(base_url: str | None) -> tuple[URL, str]:
             f"no API key: get one at https://kie.ai/api-key, then: export {API_KEY_VARIABLE}=..."
         )
     with usage_errors():
-        url = resolve_base_url(
+        return _resolve_url(base_url), resolve_api_key(None)
+
+
+def _resolve_url(base_url: str | None) -> URL:
+    with usage_errors():
+        return resolve_base_url(
             base_url, allow_http=False, name="--base-url", http_is="accepted for loopback only"
         )
-        return url, resolve_api_key(None)
 
 
 def _proxied_session(url: URL) -> AbstractAsyncContextManager[ClientSession | None]:

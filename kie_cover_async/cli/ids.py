@@ -1,4 +1,4 @@
-"""Task ids from arguments, a file or stdin, read no sooner than they are used."""
+"""Ids of covers or songs from arguments, a file or stdin, read no sooner than they are used."""
 
 import asyncio
 import json
@@ -24,6 +24,19 @@ _CHUNK_BYTES = 1 << 16
 _MAX_LINE_BYTES = 1 << 20
 # No id begins like this, and JSON does; jq prints a keyword for a missing member.
 _JSON_STARTS, _JSON_KEYWORDS = ("{", "[", '"'), {"null", "true", "false"}
+
+
+@frozen
+class IdKind:
+    """What ids are of: the plural for messages, and the members of a JSON object that have one."""
+
+    plural: str
+    members: tuple[str, ...]
+
+
+COVERS = IdKind("ids", ("taskId",))
+# As this command writes it, then as records of covers have it. `taskId` is the id of a cover.
+SONGS = IdKind("songs", ("song", "parentTaskId", "music_task_id"))
 
 
 class NoIdsError(UsageError):
@@ -52,7 +65,7 @@ class _File:
 
 @contextmanager
 def open_ids(
-    arguments: Sequence[str], file: str | None
+    arguments: Sequence[str], file: str | None, kind: IdKind = COVERS
 ) -> Iterator[AsyncGenerator[list[Any], None]]:
     """Open the ids of the arguments, in which `-` stands for stdin, and then of the file.
 
@@ -64,9 +77,10 @@ def open_ids(
         raise UsageError("--file must name a file, not ''")
     sources = [*((name, name == STDIN) for name in arguments), *([(file, True)] if file else [])]
     with ExitStack() as stack:
-        yield _batches(
-            [stack.enter_context(_open(name)) if is_file else name for name, is_file in sources]
-        )
+        opened = [
+            stack.enter_context(_open(name)) if is_file else name for name, is_file in sources
+        ]
+        yield _batches(opened, kind)
 
 
 def are_available(arguments: Sequence[str], file: str | None) -> bool:
@@ -95,7 +109,7 @@ def _open(name: str) -> Iterator[_File]:
         os.close(descriptor)
 
 
-async def _batches(sources: Sequence[str | _File]) -> AsyncGenerator[list[Any], None]:
+async def _batches(sources: Sequence[str | _File], kind: IdKind) -> AsyncGenerator[list[Any], None]:
     empty = []
     for is_argument, group in groupby(sources, lambda source: isinstance(source, str)):
         if is_argument:
@@ -105,26 +119,26 @@ async def _batches(sources: Sequence[str | _File]) -> AsyncGenerator[list[Any], 
             count = 0
             async with aclosing(_lines(file)) as batches:
                 async for lines in batches:
-                    found = _ids_in(lines)
+                    found = _ids_in(lines, kind)
                     count += len(found)
                     yield found
             if not count:
                 empty.append(file.name)
     if empty:
-        error = NoIdsError(f"no ids in {' and '.join(empty)}")
+        error = NoIdsError(f"no {kind.plural} in {' and '.join(empty)}")
         if len(empty) == len(sources):
             raise error
         say(f"kie-cover: {error}")
 
 
-def _ids_in(lines: Iterable[bytes]) -> list[Any]:
+def _ids_in(lines: Iterable[bytes], kind: IdKind) -> list[Any]:
     # Windows marks a text as UTF-8, and two such files may have been concatenated.
     stripped = (line.removeprefix(BOM_UTF8).strip() for line in lines)
-    return [parse_id(line.decode(errors="surrogateescape")) for line in stripped if line]
+    return [parse_id(line.decode(errors="surrogateescape"), kind) for line in stripped if line]
 
 
-def parse_id(text: str) -> Any:
-    """Return the text, or the id in its JSON: a string, a `taskId`, a `data.taskId`.
+def parse_id(text: str, kind: IdKind = COVERS) -> Any:
+    """Return the text, or the id in its JSON: a string, or for a cover `taskId` or `data.taskId`.
 
     Return a `NotAnId` for other JSON and for bytes that are not UTF-8; the client rejects it like
     any other invalid id.
@@ -136,18 +150,19 @@ def parse_id(text: str) -> Any:
     if not text.startswith(_JSON_STARTS) and text not in _JSON_KEYWORDS:
         return text
     try:
-        found = _id_in(json.loads(text))
+        found = _id_in(json.loads(text), kind.members)
     except (ValueError, RecursionError):
         return NotAnId(text, "unreadable JSON")
-    return found if isinstance(found, str) else NotAnId(text, "JSON without a string taskId")
+    missing = f"JSON without a string {kind.members[0]}"
+    return found if isinstance(found, str) else NotAnId(text, missing)
 
 
-def _id_in(document: Any) -> Any:
+def _id_in(document: Any, members: Sequence[str]) -> Any:
     if not isinstance(document, dict):
         return document
-    if "taskId" not in document and isinstance(document.get("data"), dict):
+    if not document.keys() & {*members} and isinstance(document.get("data"), dict):
         document = document["data"]
-    return document.get("taskId")
+    return next((document[member] for member in members if member in document), None)
 
 
 async def _lines(file: _File) -> AsyncGenerator[list[bytes], None]:

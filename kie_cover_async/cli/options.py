@@ -14,7 +14,7 @@ from kie_cover_async.archive import DamagedRecordError
 from kie_cover_async.settings import resolve_route
 from kie_cover_async.validation import short_repr
 
-from .ids import NotAnId, parse_id
+from .ids import COVERS, IdKind, NotAnId, parse_id
 from .output import FAILED, INTERRUPTED, say, usage_errors, wants_json
 from .process import in_daemon_threads, woken_by_signals
 from .records import report_error
@@ -108,17 +108,17 @@ async def _in_loop(work: Coroutine[Any, Any, int]) -> int:
         return await in_daemon_threads(work, say)
 
 
-def _read_ids(given: Any) -> Any:
+def _read_ids(given: Any, kind: IdKind) -> Any:
     """Return the id or ids of an argument; raise `BadParameter` for JSON without an id.
 
     JSON keywords are rejected because `--json true`, for example, would make an id of `true`.
     """
     if isinstance(given, (list, tuple)):
-        return [*map(_read_ids, given)]
-    task_id = None if given is None else parse_id(given)
-    if isinstance(task_id, NotAnId):
-        raise typer.BadParameter(f"an id is expected, not {short_repr(task_id)}")
-    return task_id
+        return [_read_ids(each, kind) for each in given]
+    found = None if given is None else parse_id(given, kind)
+    if isinstance(found, NotAnId):
+        raise typer.BadParameter(f"an id is expected, not {short_repr(found)}")
+    return found
 
 
 def _validate_route(given: str | None) -> str | None:
@@ -128,9 +128,13 @@ def _validate_route(given: str | None) -> str | None:
     return given
 
 
-def id_argument(metavar: str, help_text: str) -> Any:
+def id_argument(metavar: str, help_text: str, kind: IdKind = COVERS) -> Any:
     """Return a typer argument for ids, which may be written as JSON."""
-    return typer.Argument(metavar=metavar, help=help_text, callback=_read_ids)
+
+    def read(given: Any) -> Any:
+        return _read_ids(given, kind)
+
+    return typer.Argument(metavar=metavar, help=help_text, callback=read)
 
 
 def option(metavar: str, help_text: str, **bounds: Any) -> Any:
@@ -152,6 +156,14 @@ Rate = Annotated[
 ]
 Port = Annotated[int, option("PORT", "0 picks a free one.", min=0, max=65535)]
 Out = Annotated[str, option("FOLDER", "The folder for the images.")]
+Listen = Annotated[str | None, option("HOST:PORT", "Receive callbacks there; a /path may follow.")]
+AllowImageNetwork = Annotated[
+    list[str] | None,
+    option(
+        "NETWORK",
+        "Also fetch images from these non-public addresses: for example 198.18.0.0/15.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON lines on a terminal too.")]
 BaseUrl = Annotated[
     str | None,

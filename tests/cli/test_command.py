@@ -174,7 +174,8 @@ def test_json_argument_without_an_id_is_rejected(typed, arguments):
     """It may be a value that was meant for a flag."""
     code, out, err = typed(*arguments)
     assert (code, out) == (USAGE, "")
-    assert "an id is expected, not JSON without a string taskId: " in err
+    member = "song" if "generate" in arguments else "taskId"
+    assert f"an id is expected, not JSON without a string {member}: " in err
 
 
 @pytest.mark.parametrize("command", ["get", "check", "wait"])

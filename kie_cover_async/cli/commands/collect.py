@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, contextmanager
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,10 +27,10 @@ from kie_cover_async import (
     validation,
 )
 from kie_cover_async.archive import ArchivedCover, CoverArchive, is_final
-from kie_cover_async.callbacks import CallbackInbox
 from kie_cover_async.cli import options, output, progress, records
-from kie_cover_async.cli.callback_server import Address, callback_keys, callback_server
+from kie_cover_async.cli.callback_server import Address, callback_inbox
 from kie_cover_async.cli.client import (
+    image_networks,
     open_archive,
     open_client,
     rate_limiter_for,
@@ -80,29 +80,21 @@ async def collect(
     timeout: Annotated[
         float, options.option("SECONDS", "Time for each cover; inf for no limit.")
     ] = 900.0,
-    listen: Annotated[
-        str | None, options.option("HOST:PORT", "Receive callbacks there; a /path may follow.")
-    ] = None,
-    allow_image_network: Annotated[
-        list[str] | None,
-        options.option(
-            "NETWORK",
-            "Also fetch images from these non-public addresses: for example 198.18.0.0/15.",
-        ),
-    ] = None,
+    listen: options.Listen = None,
+    allow_image_network: options.AllowImageNetwork = None,
     route: options.Route = None,
     base_url: options.BaseUrl = None,
     as_json: options.Json = False,
 ) -> int:
     rate_limiter, seconds = rate_limiter_for(rate), timeout_seconds(timeout)
     _require_ids_or_folder(task_ids, file, out)
-    with output.usage_errors():
-        networks = validation.parse_networks("--allow-image-network", allow_image_network or ())
+    networks = image_networks(allow_image_network)
+    address = None if listen is None else Address.parse("--listen", listen)
     view = CollectView()
     observers = [view.on_event, progress.FailureLog().on_event]
     with output.warnings_only(), _summarizing(view), open_ids(task_ids or (), file) as batches:
         async with (
-            _inbox(listen) as inbox,
+            callback_inbox(address) as inbox,
             open_client(
                 base_url,
                 route=route,
@@ -213,19 +205,6 @@ def _exit_reason(failure: Exception, view: CollectView) -> Exception:
     if isinstance(failure, output.OutputLost) and (view.pending or not view.is_complete):
         return output.OutputLost(output.FAILED)
     return failure
-
-
-@asynccontextmanager
-async def _inbox(listen: str | None) -> AsyncIterator[CallbackInbox | None]:
-    """Receive callbacks at the address of `--listen`, if it is given."""
-    if listen is None:
-        yield None
-        return
-    keys = callback_keys()
-    inbox = CallbackInbox(keys or None)
-    address = Address.parse("--listen", listen)
-    async with callback_server(inbox.receive, address, is_signed=bool(keys)):
-        yield inbox
 
 
 @define

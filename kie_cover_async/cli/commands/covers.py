@@ -20,11 +20,16 @@ from kie_cover_async import (
     unstructure_details,
 )
 from kie_cover_async.cli import options, output, progress, records
-from kie_cover_async.cli.client import fetch_raw, open_client, rate_limiter_for, timeout_seconds
-from kie_cover_async.cli.ids import STDIN, open_ids
+from kie_cover_async.cli.client import (
+    fetch_raw,
+    open_client,
+    rate_limiter_for,
+    timeout_seconds,
+    validate_callback_url,
+)
+from kie_cover_async.cli.ids import SONGS, STDIN, open_ids
 from kie_cover_async.events import Observer
-from kie_cover_async.settings import resolve_route
-from kie_cover_async.validation import validate_http_url, validate_task_id
+from kie_cover_async.validation import validate_task_id
 
 Begin = Callable[[CoverClient, AsyncIterator[str]], OutcomeStream]
 
@@ -252,7 +257,7 @@ def _say_summary(view: OutcomesView) -> None:
     example="generate 5c79be8e0a6a4bd0 --callback-url https://example.com/done",
 )
 async def generate(
-    music_task_id: Annotated[str, options.id_argument("SONG", "The music task's id.")],
+    music_task_id: Annotated[str, options.id_argument("SONG", "The music task's id.", SONGS)],
     *,
     callback_url: Annotated[
         str | None,
@@ -265,10 +270,7 @@ async def generate(
     as_json: options.Json = False,
 ) -> int:
     validate_task_id("SONG", music_task_id)
-    if callback_url is not None:
-        with output.usage_errors():
-            validate_http_url("--callback-url", callback_url)
-    _require_callback_url(music_task_id, callback_url, route)
+    validate_callback_url(callback_url, route)
     async with open_client(base_url, route=route) as client:
         task_id = await client.generate_cover(music_task_id, callback_url=callback_url)
     # On stderr too, in case stdout is lost: the cover has been paid for.
@@ -279,16 +281,6 @@ async def generate(
     else:
         output.emit(output.one_line(task_id))
     return output.DONE
-
-
-def _require_callback_url(song: str, callback_url: str | None, route: str | None) -> None:
-    """Raise `UsageError` if the route requires a callback URL and none is given."""
-    try:
-        resolve_route(route).submit_request(song, callback_url)
-    except ValueError:
-        raise output.UsageError(
-            "--callback-url must be given, used or not; only --route market needs none"
-        ) from None
 
 
 @options.command("Print the remaining credits of the account.", example="credits")
