@@ -6,7 +6,7 @@ twice unless a person says so.
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from secrets import token_hex
@@ -182,6 +182,18 @@ class Ledger(Protocol):
             limit: How many songs at most.
             due: Only songs that are not postponed to a later time.
         """
+
+    async def counts(self) -> Mapping[SongState, int]:
+        """Return how many songs are in each state, by one cheap statement."""
+
+    async def callback_secrets(self) -> tuple[str, ...]:
+        """Return the secrets of the songs' callback URLs, the newest first; create the first one.
+
+        `callbacks.SongCallbackUrls` makes URLs by the newest one, and accepts those of the others.
+        """
+
+    async def rotate_callback_secret(self) -> str:
+        """Create a secret for new callback URLs, and return it; earlier ones stay accepted."""
 
     async def settle(
         self,

@@ -16,7 +16,7 @@ from .locking import BUSY_TIMEOUT, ClaimantLock, operational_errors
 NAME = "covers.sqlite3"
 _FILES = (NAME, f"{NAME}-wal", f"{NAME}-shm")
 
-_VERSION = 2
+_VERSION = 3
 # Seconds since 1970.
 NOW = "(julianday('now') - 2440587.5) * 86400.0"
 # The first id of a song that may still succeed.
@@ -63,6 +63,11 @@ _SCHEMA = (
     )
     """,
     "CREATE INDEX IF NOT EXISTS song_tasks_by_task ON song_tasks (task_id)",
+    """
+    CREATE TABLE IF NOT EXISTS callback_secrets (
+        number INTEGER PRIMARY KEY, secret TEXT NOT NULL, added_at REAL NOT NULL
+    )
+    """,
     # A trigger, so that no statement on `tasks` can leave the song behind.
     f"""
     CREATE TRIGGER IF NOT EXISTS songs_follow_tasks AFTER UPDATE OF state ON tasks
@@ -91,6 +96,7 @@ COLUMNS = {
         "due_at, reason, added_at, changed_at"
     ),
     "song_tasks": "music_task_id, task_id, is_wrong",
+    "callback_secrets": "number, secret, added_at",
 }
 _NEW_COLUMNS = ("route", "origin")
 _VERSION_1 = {

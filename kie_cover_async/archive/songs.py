@@ -3,7 +3,8 @@
 Its trigger on `tasks` makes a song kept or failed in the transaction that saves or fails its cover.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from secrets import token_urlsafe
 from typing import Any, Protocol, TypeVar
 
 from kie_cover_async.ledger import Api, Claim, SettlementError, Song, SongState, describe_claimant
@@ -81,6 +82,9 @@ UPDATE songs SET state = ?, reason = ?, changed_at = {NOW} WHERE music_task_id =
 """  # noqa: S608
 # A wanted song runs on any client, and what is known of its ids is in `song_tasks`.
 _FORGET_ID = "UPDATE songs SET task_id = NULL, route = NULL, origin = NULL WHERE music_task_id = ?"
+_COUNTS = "SELECT state, count(*) FROM songs GROUP BY state"
+_SECRETS = "SELECT secret FROM callback_secrets ORDER BY number DESC"
+_ADD_SECRET = f"INSERT INTO callback_secrets (secret, added_at) VALUES (?, {NOW})"  # noqa: S608
 
 
 class Query(Protocol):
@@ -218,6 +222,29 @@ class SqliteLedger:
 
         return await self._query(page)
 
+    async def counts(self) -> Mapping[SongState, int]:
+        """Return how many songs are in each state; see `Ledger`."""
+        rows = await self._query(lambda database: database.execute(_COUNTS).fetchall())
+        return dict.fromkeys(SongState, 0) | {SongState(state): count for state, count in rows}
+
+    async def callback_secrets(self) -> tuple[str, ...]:
+        """Return the secrets of the songs' callback URLs, the newest first; see `Ledger`."""
+
+        def read(database: ArchiveDatabase) -> tuple[str, ...]:
+            with database.durable_transaction():
+                return _secrets(database) or (_add_secret(database),)
+
+        return await self._query(read)
+
+    async def rotate_callback_secret(self) -> str:
+        """Create a secret for new callback URLs; see `Ledger`."""
+
+        def rotate(database: ArchiveDatabase) -> str:
+            with database.durable_transaction():
+                return _add_secret(database)
+
+        return await self._query(rotate)
+
     async def settle(
         self,
         music_task_id: str,
@@ -321,6 +348,20 @@ def _parse_song(row: Sequence[Any], other_ids: Sequence[tuple[Any]]) -> Song:
         api=parse_api(song, task_api) or parse_api(song, own_api),
         details=None if details is None else parse_details(facts["task_id"], details),
     )
+
+
+def _secrets(database: ArchiveDatabase) -> tuple[str, ...]:
+    secrets = tuple(secret for (secret,) in database.execute(_SECRETS).fetchall())
+    for secret in secrets:
+        is_usable = isinstance(secret, str) and secret.isprintable()
+        require(is_usable, "callback_secrets", "secret", "(not shown here)")
+    return secrets
+
+
+def _add_secret(database: ArchiveDatabase) -> str:
+    secret = token_urlsafe(32)
+    database.execute(_ADD_SECRET, secret)
+    return secret
 
 
 def _shorten(reason: str) -> str:

@@ -14,12 +14,16 @@ from kie_cover_async.api.callback import CoverCallback, parse_callback
 from kie_cover_async.validation import validate_number, validate_task_id
 
 from .signature import DEFAULT_TOLERANCE, Headers, Keys, parse_keys, verify_task_id
+from .song_urls import SongTokens
 from .web import callback_routes
 
 # Seconds. Callbacks come seconds before their wait; the vendor repeats them within minutes.
 _RETENTION = 3600.0
 _MAX_IDS = 10_000
 _MAX_CONTENTS = 4
+
+# Called with the task id, and with the song if the callback came at the song's own URL.
+UnknownListener = Callable[[str, str | None], object]
 
 _log = logging.getLogger(__name__)
 
@@ -63,18 +67,29 @@ class CallbackInbox:
         self.fallback_poll_interval: float = fallback_poll_interval
         self._recent = RecentCallbacks()
         self._listeners: dict[str, dict[object, Callable[[], object]]] = {}
-        self._unknown_listeners: dict[object, Callable[[str], object]] = {}
-        self._unknown: deque[str] = deque(maxlen=_MAX_IDS)
+        self._unknown_listeners: dict[object, UnknownListener] = {}
+        self._unknown: deque[tuple[str, str | None]] = deque(maxlen=_MAX_IDS)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
         signed = "unsigned" if self._keyring is None else "signed"
         return f"<CallbackInbox of {signed} callbacks, {len(self._listeners)} ids awaited>"
 
-    def receive(self, headers: Headers, body: bytes | str | Mapping[str, Any]) -> CoverCallback:
+    def receive(
+        self,
+        headers: Headers,
+        body: bytes | str | Mapping[str, Any],
+        music_task_id: str | None = None,
+    ) -> CoverCallback:
         """Receive a callback as it was posted, in any framework, and wake the waits for its id.
 
         A repeated callback with the same content wakes nothing.
+
+        Args:
+            headers: A mapping or an iterable of pairs; names in any case, `str` or `bytes`.
+            body: The body as it was posted, or already parsed as JSON.
+            music_task_id: The song at whose own URL it was posted, as `SongCallbackUrls.song_of`
+                returns it; it is passed on to the listeners for unknown ids.
 
         Raises:
             InvalidResponseError: The body has no task id.
@@ -85,20 +100,22 @@ class CallbackInbox:
         if self._keyring is not None:
             verify_task_id(callback.task_id, headers, self._keyring, tolerance=self._tolerance)
         # Deduplicated by content: the vendor repeats a callback that was not answered.
-        if self._recent.is_duplicate(callback.task_id, hash(callback), loop.time()):
+        content = hash((callback, music_task_id))
+        if self._recent.is_duplicate(callback.task_id, content, loop.time()):
             _log.debug("callback for %s was repeated: dropped", callback.task_id)
         else:
-            self._notify_listeners(callback.task_id)
+            self._notify_listeners(callback.task_id, music_task_id)
         return callback
 
-    def notify(self, task_id: str) -> None:
+    def notify(self, task_id: str, music_task_id: str | None = None) -> None:
         """Wake the waits for this id, for example after a callback that reached another process.
 
         Call it in the event loop; from another thread by `loop.call_soon_threadsafe`.
+        `music_task_id` is as in `receive`.
         """
         validate_task_id("task_id", task_id)
         self._recent.add(task_id, self._bound_loop().time())
-        self._notify_listeners(task_id)
+        self._notify_listeners(task_id, music_task_id)
 
     def subscribe(self, task_id: str, listener: Callable[[], object]) -> Callable[[], object]:
         """Call `listener` at each callback for this id, and now if there already was one.
@@ -120,29 +137,33 @@ class CallbackInbox:
 
         return unsubscribe
 
-    def subscribe_unknown(self, listener: Callable[[str], object]) -> Callable[[], object]:
+    def subscribe_unknown(self, listener: UnknownListener) -> Callable[[], object]:
         """Call `listener` with the id of each callback for which there is no other subscription.
 
-        It is also called for those that came when there was no such listener. Return the function
+        The second argument is the song at whose own URL the callback came, or `None`. The listener
+        is also called for callbacks that came when there was no such listener. Return the function
         that unsubscribes. `make_covers` subscribes by itself.
         """
         self._bound_loop()
         token = object()
         self._unknown_listeners[token] = listener
         while self._unknown:
-            listener(self._unknown.popleft())
+            listener(*self._unknown.popleft())
 
         return partial(self._unknown_listeners.pop, token, None)
 
-    def routes(self, path: str) -> list[web.RouteDef]:
+    def routes(self, path: str, song_urls: SongTokens | None = None) -> list[web.RouteDef]:
         """Return the routes for `app.add_routes(inbox.routes("/callbacks/…"))` of aiohttp.web.
 
         A callback is answered with 200, one with a bad signature with 401, an unreadable body with
         400, one of more than 64 KiB with 413, and one that does not arrive in time with 408.
-        """
-        return callback_routes(path, self.receive)
 
-    def _notify_listeners(self, task_id: str) -> None:
+        With `song_urls`, a `SongCallbackUrls`, callbacks are also received at each song's own URL,
+        below `path`. One with a wrong token is answered with 404.
+        """
+        return callback_routes(path, self.receive, song_urls)
+
+    def _notify_listeners(self, task_id: str, music_task_id: str | None) -> None:
         listeners = [*self._listeners.get(task_id, {}).values()]
         _log.debug("callback for %s: %d are waiting", task_id, len(listeners))
         for listener in listeners:
@@ -150,9 +171,9 @@ class CallbackInbox:
         if listeners:
             return
         for unknown_listener in [*self._unknown_listeners.values()]:
-            unknown_listener(task_id)
+            unknown_listener(task_id, music_task_id)
         if not self._unknown_listeners:
-            self._unknown.append(task_id)
+            self._unknown.append((task_id, music_task_id))
 
     def _bound_loop(self) -> asyncio.AbstractEventLoop:
         try:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +12,8 @@ from aiohttp import web
 
 from kie_cover_async.cancel_scope import Timeout
 from kie_cover_async.errors import InvalidResponseError, SignatureError
+
+from .song_urls import SongTokens
 
 _log = logging.getLogger(__name__)
 
@@ -21,21 +24,51 @@ _BODY_TIMEOUT = 10.0
 # Seconds in which a message is logged once.
 _LOG_PERIOD = 30.0
 
-Receive = Callable[[Any, bytes], object]
+# Called with the headers and the body, and with the song if there are `song_urls`.
+Receive = Callable[..., object]
 
 
-def callback_routes(path: str, receive: Receive) -> list[web.RouteDef]:
-    """Return the one route to which callbacks are posted."""
+def callback_routes(
+    path: str, receive: Receive, song_urls: SongTokens | None = None
+) -> list[web.RouteDef]:
+    """Return the route to which callbacks are posted, and that of the songs' own URLs.
+
+    Args:
+        path: The path; that of a song's URL has the song's token as one more part.
+        receive: Called with the headers, the body, and at a song's own URL with the song.
+        song_urls: Knows the tokens; `None` is for a route without them.
+    """
     log = BoundedLog(_log)
 
     async def handle(request: web.Request) -> web.Response:
-        status = await _status(request, receive, log)
-        response = web.Response(status=status, text=status.phrase)
-        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            response.force_close()
-        return response
+        return _response(await _status(request, receive, log))
 
-    return [web.post(path, handle)]
+    routes = [web.post(path, handle)]
+    if song_urls is not None:
+        handle_song = partial(_answer_song, receive, song_urls, log)
+        routes.append(web.post(f"{path.rstrip('/')}/{{token}}", handle_song))
+    return routes
+
+
+async def _answer_song(
+    receive: Receive, song_urls: SongTokens, log: "BoundedLog", request: web.Request
+) -> web.Response:
+    song = song_urls.song_of(request.match_info["token"])
+    if song is None:
+        log.info("callback refused: the token at the end of its URL is wrong")
+        return _response(HTTPStatus.NOT_FOUND)
+
+    def receive_song(headers: object, body: bytes) -> object:
+        return receive(headers, body, song)
+
+    return _response(await _status(request, receive_song, log))
+
+
+def _response(status: HTTPStatus) -> web.Response:
+    response = web.Response(status=status, text=status.phrase)
+    if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        response.force_close()
+    return response
 
 
 async def _status(request: web.Request, receive: Receive, log: "BoundedLog") -> HTTPStatus:

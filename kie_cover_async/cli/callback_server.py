@@ -15,6 +15,7 @@ from yarl import URL
 
 from kie_cover_async.callbacks import CallbackInbox
 from kie_cover_async.callbacks.signature import is_key
+from kie_cover_async.callbacks.song_urls import SongTokens
 from kie_cover_async.callbacks.web import BoundedLog, Receive, callback_routes
 from kie_cover_async.validation import is_http_url, short_repr
 
@@ -105,14 +106,21 @@ async def callback_inbox(address: Address | None) -> AsyncIterator[CallbackInbox
 
 @asynccontextmanager
 async def callback_server(
-    receive: Receive, address: Address, *, is_signed: bool, until: str = ""
+    receive: Receive,
+    address: Address,
+    *,
+    is_signed: bool,
+    until: str = "",
+    song_urls: SongTokens | None = None,
 ) -> AsyncIterator[URL]:
     """Pass callbacks on to *receive*; say and yield the callback URL.
+
+    With `song_urls`, callbacks to each song's own URL are also passed on, with the song.
 
     Raises `UsageError` if the address cannot be bound.
     """
     app = web.Application()
-    app.add_routes(callback_routes(address.path, receive))
+    app.add_routes(callback_routes(address.path, receive, song_urls))
     app.on_response_prepare.append(_close_connection)
     # An unreadable request costs one line on stderr, not a traceback.
     log = BoundedLog(logging.getLogger(LOGGER_NAME))

@@ -22,6 +22,7 @@ from kie_cover_async.errors import (
 )
 from kie_cover_async.ledger import Ledger, Song, SongOutcome, SongState
 from kie_cover_async.models import CoverDetails
+from kie_cover_async.polling import OnUpdate
 from kie_cover_async.retry import RetryPolicy
 
 from .submit import SubmitState
@@ -62,6 +63,9 @@ class SongJob:
         callback_url: As in `CoverClient.generate_cover`; or a function that returns the URL for a
             song's id.
         timeout: Seconds of one wait for a cover.
+        on_update: Called with the details after every poll of a wait, as in
+            `CoverClient.wait_for_cover`.
+        max_submits: Never have more new jobs than this accepted or in doubt.
         callback_timeout: Seconds for which a song in doubt is followed, since a callback may name
             its id; the owner of the job passes callbacks to `confirm`.
         retry: How often connecting is tried, and the pauses between the attempts.
@@ -72,13 +76,17 @@ class SongJob:
     images: ImageStore
     callback_url: CallbackUrl = None
     timeout: float | None = 900.0
+    on_update: OnUpdate | None = None
+    max_submits: int | None = None
     callback_timeout: float = 0.0
     retry: RetryPolicy = RetryPolicy()
     stopped_by: KieCoverError | None = field(default=None, init=False)
     submits: SubmitState = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.submits = SubmitState(client=self.client, ledger=self.ledger)
+        self.submits = SubmitState(
+            client=self.client, ledger=self.ledger, max_submits=self.max_submits
+        )
 
     async def run(self, music_task_id: str) -> SongOutcome:
         """Take a song of the ledger as far as possible, and return what came of it.
@@ -96,7 +104,7 @@ class SongJob:
             if self._is_followed(song):
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _MAX_FOLLOW_INTERVAL)
-            elif song.state is SongState.WANTED and not (error or self.submits.stopped_by):
+            elif song.state is SongState.WANTED and not (error or self.submits.is_over):
                 error = await self._submit(music_task_id)
             elif song.task_id not in waited_for and self._can_finish(song):
                 waited_for.add(song.task_id)
@@ -111,14 +119,19 @@ class SongJob:
             raise LookupError(f"song {music_task_id} is not in the ledger")
         return song
 
-    async def confirm(self, task_id: str) -> Song | None:
-        """Poll an id that a callback has named, and store it for the song that its record names."""
+    async def confirm(self, task_id: str, music_task_id: str | None = None) -> Song | None:
+        """Poll an id that a callback has named, and store it for its song.
+
+        That is the song that the record names. If it names none, it is `music_task_id`, the song
+        at whose own URL the callback came. Return the song, or `None` if it is unknown.
+        """
         details = await self.client.get_cover_details(task_id)
-        if details.parent_task_id is None:
+        song = details.parent_task_id or music_task_id
+        if song is None:
             return None
         is_confirmed = not details.state.is_failure
         return await self.ledger.record_id(
-            details.parent_task_id, task_id, self.client.api, is_confirmed=is_confirmed
+            song, task_id, self.client.api, is_confirmed=is_confirmed
         )
 
     def stop(self, error: KieCoverError) -> None:
@@ -172,7 +185,9 @@ class SongJob:
         try:
             details = song.details
             if details is None or details.task_id != task_id or not details.is_success:
-                details = await self.client.wait_for_cover(task_id, timeout=self.timeout)
+                details = await self.client.wait_for_cover(
+                    task_id, timeout=self.timeout, on_update=self.on_update
+                )
             if not await self._is_parent_wrong(song, details):
                 await self.images.save(self.client, details)
                 await self.ledger.keep(task_id)

@@ -15,8 +15,15 @@ from kie_cover_async.client import CoverClient
 from kie_cover_async.errors import InvalidTaskIdError, KieCoverError
 from kie_cover_async.ledger import Ledger, Song, SongOutcome, SongState
 from kie_cover_async.models import CoverDetails
+from kie_cover_async.polling import OnUpdate
 from kie_cover_async.retry import RetryPolicy
-from kie_cover_async.validation import is_one_word, short_repr, validate_number, validate_task_id
+from kie_cover_async.validation import (
+    is_one_word,
+    short_repr,
+    validate_callable,
+    validate_number,
+    validate_task_id,
+)
 
 from .job import CallbackUrl, SongJob
 
@@ -44,8 +51,10 @@ class RunStoppedError(RuntimeError):
 class CallbackSource(Protocol):
     """Receives callbacks; `kie_cover_async.callbacks.CallbackInbox` is one."""
 
-    def subscribe_unknown(self, listener: Callable[[str], object]) -> Callable[[], object]:
-        """Call the listener with the ids of callbacks that no wait expects."""
+    def subscribe_unknown(
+        self, listener: Callable[[str, str | None], object]
+    ) -> Callable[[], object]:
+        """Call the listener with the ids of callbacks that no wait expects, and their songs."""
 
 
 @frozen
@@ -74,7 +83,7 @@ class SongQueue:
         self, job: SongJob, songs: Songs | None, places: int, inbox: CallbackSource | None
     ) -> None:
         self._job = job
-        self._songs = _wanted_songs(job.ledger) if songs is None else songs
+        self._songs = _wanted_songs(job) if songs is None else songs
         self._inbox = inbox
         self._half = max(1, places // 2)
         self._seen: set[str] = set()
@@ -123,15 +132,15 @@ class SongQueue:
                     task.cancel()
                 await asyncio.wait([coming, *self._confirming])
 
-    def _on_callback(self, task_id: str) -> None:
-        task = asyncio.create_task(self._confirm(task_id))
+    def _on_callback(self, task_id: str, music_task_id: str | None) -> None:
+        task = asyncio.create_task(self._confirm(task_id, music_task_id))
         self._confirming.add(task)
         task.add_done_callback(self._confirming.discard)
         task.add_done_callback(lambda _: self._has_changed.set())
 
-    async def _confirm(self, task_id: str) -> None:
+    async def _confirm(self, task_id: str, music_task_id: str | None) -> None:
         try:
-            song = await self._job.confirm(task_id)
+            song = await self._job.confirm(task_id, music_task_id)
         except KieCoverError as error:
             _log.warning("the callback for cover %s could not be confirmed: %s", task_id, error)
             return
@@ -229,11 +238,8 @@ class SongStream:
         self._pool.drop()
 
     async def _stopped(self, error: KieCoverError) -> RunStoppedError:
-        wanted, submitted = [
-            sum([1 async for _ in _pages(self._job.ledger, state)])
-            for state in (SongState.WANTED, SongState.SUBMITTED)
-        ]
-        return RunStoppedError(error, wanted, submitted)
+        counts = await self._job.ledger.counts()
+        return RunStoppedError(error, counts[SongState.WANTED], counts[SongState.SUBMITTED])
 
 
 def make_covers(
@@ -244,7 +250,9 @@ def make_covers(
     callback_url: CallbackUrl = None,
     inbox: CallbackSource | None = None,
     max_running_jobs: int = 100,
+    max_submits: int | None = None,
     timeout: float | None = 900.0,
+    on_update: OnUpdate | None = None,
     retry: RetryPolicy = RetryPolicy(),
 ) -> SongStream:
     """Make the covers of songs, keep their images, and yield a `SongOutcome` for each song.
@@ -254,7 +262,7 @@ def make_covers(
 
     Songs that were submitted before are always finished, those of earlier inputs, too. Songs that
     are kept, failed or in doubt yield their outcome immediately; `archive.ledger.settle` ends a
-    doubt. A song has one outcome, and another one only if a callback ends its doubt later.
+    doubt. A song has one outcome, and another one only if a callback settles it later.
 
     Args:
         client: Submits and polls.
@@ -263,12 +271,18 @@ def make_covers(
             all songs of the ledger that are wanted.
         callback_url: As in `CoverClient.generate_cover`; or a function that returns the URL for a
             song's id. The suno route requires one.
-        inbox: Receives the callbacks. One of an unknown id is polled once, which may end a doubt.
-            A song that is in doubt since less than five minutes is therefore yielded later.
+        inbox: Receives the callbacks. One of an unknown id is polled once, which may end a doubt:
+            of the song that the record names, or else of the song at whose own URL it came. A song
+            that is in doubt since less than five minutes is therefore yielded later.
         max_running_jobs: How many songs are submitted and waited for at the same time. The vendor
             allows about 100 running jobs.
+        max_submits: In this run never have more new jobs than this accepted or in doubt. Songs of
+            the input beyond it are noted as wanted, and their outcomes say so. Without input, no
+            more songs are read then.
         timeout: Seconds of each wait, as in `CoverClient.wait_for_cover`. After that the song stays
             submitted, and the next call waits for it again.
+        on_update: Called with the details after every poll of a wait, as in
+            `CoverClient.wait_for_cover`.
         retry: How often connecting is tried, and the pauses between the attempts.
 
     Raises:
@@ -280,12 +294,17 @@ def make_covers(
     ):
         raise TypeError(f"songs must be an iterable of ids, not {short_repr(songs)}")
     validate_number("max_running_jobs", max_running_jobs, at_least=1, whole=True)
+    if max_submits is not None:
+        validate_number("max_submits", max_submits, at_least=0, whole=True)
+    validate_callable("on_update", on_update)
     job = SongJob(
         client=client,
         ledger=archive.ledger,
         images=ArchiveImages(archive),
         callback_url=callback_url,
         timeout=timeout,
+        on_update=on_update,
+        max_submits=max_submits,
         callback_timeout=0.0 if inbox is None else _CALLBACK_TIMEOUT,
         retry=retry,
     )
@@ -315,8 +334,10 @@ async def _pages(
         position = page[-1].position
 
 
-async def _wanted_songs(ledger: Ledger) -> AsyncGenerator[str, None]:
-    async for song in _pages(ledger, SongState.WANTED):
+async def _wanted_songs(job: SongJob) -> AsyncGenerator[str, None]:
+    async for song in _pages(job.ledger, SongState.WANTED):
+        if job.submits.is_over:
+            return
         yield song.music_task_id
 
 

@@ -39,21 +39,30 @@ class SubmitState:
     """What the submits of one run share.
 
     `stopped_by` is the refusal after which no song is submitted any more. `can_claim` is cleared
-    while an id is not stored yet.
+    while an id is not stored yet. At most `max_submits` new jobs are accepted or in doubt.
     """
 
     client: CoverClient
     ledger: Ledger
+    max_submits: int | None = None
     stopped_by: KieCoverError | None = None
     can_claim: asyncio.Event = Factory(asyncio.Event)
     _attempts: "set[SubmitAttempt]" = Factory(set)
     _unstored: "set[SubmitAttempt]" = Factory(set)
+    _new_jobs: int = 0
+    _has_ended: asyncio.Event = Factory(asyncio.Event)
     _has_accepted: bool = False
     _refusal: tuple[int, str] | None = None
     _refused: list[str] = Factory(list)
 
     def __attrs_post_init__(self) -> None:
         self.can_claim.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no song is submitted any more, because of a refusal or of `max_submits`."""
+        is_limited = self.max_submits is not None and self._new_jobs >= self.max_submits
+        return is_limited or self.stopped_by is not None
 
     def stop(self, error: KieCoverError) -> None:
         """Submit no more songs because of this refusal."""
@@ -70,7 +79,8 @@ class SubmitState:
         its end is waited for; a second cancellation abandons it, and the song is in doubt.
         """
         await self.can_claim.wait()
-        if self.stopped_by is not None:
+        await self._wait_for_place()
+        if self.is_over:
             return self.stopped_by
         attempt = SubmitAttempt(self, music_task_id, callback_url)
         attempt.task = task = asyncio.create_task(attempt.run())
@@ -90,7 +100,16 @@ class SubmitState:
             raise
         finally:
             self._attempts.discard(attempt)
+            self._new_jobs += attempt.may_have_job
+            self._has_ended.set()
         return None if task.cancelled() else task.result()
+
+    async def _wait_for_place(self) -> None:
+        """Wait while the attempts that run may have all the jobs that `max_submits` leaves."""
+        limit = self.max_submits
+        while limit is not None and self._new_jobs < limit <= self._new_jobs + len(self._attempts):
+            self._has_ended.clear()
+            await self._has_ended.wait()
 
     async def record_id(self, attempt: "SubmitAttempt", task_id: str) -> Song | None:
         """Store the id of a song before anything else, and repeat that until it is stored."""
@@ -151,10 +170,11 @@ class SubmitAttempt:
     def __init__(self, state: SubmitState, music_task_id: str, callback_url: str | None) -> None:
         self.music_task_id: str = music_task_id
         self.is_stopped: bool = False
+        # Whether there may be a new job: it was accepted, or is in doubt.
+        self.may_have_job: bool = False
         self._state = state
         self._callback_url = callback_url
         self._claiming: asyncio.Task[Claim | None] | None = None
-        self._may_be_sent = False
 
     def stop(self) -> None:
         """Send nothing, unless that has begun: then the answer is still waited for."""
@@ -199,7 +219,7 @@ class SubmitAttempt:
         age = max(loop.time() - begun_at, time.time() - begun_at_wall)
         if not is_claimed or self.is_stopped or age > _MAX_CLAIM_AGE:
             raise _NotSentError
-        self._may_be_sent = True
+        self.may_have_job = True
 
     async def _record_id(self, task_id: str) -> None:
         song = await self._state.record_id(self, task_id)
@@ -209,15 +229,17 @@ class SubmitAttempt:
 
     @property
     def _state_if_unknown(self) -> SongState:
-        return SongState.IN_DOUBT if self._may_be_sent else SongState.WANTED
+        return SongState.IN_DOUBT if self.may_have_job else SongState.WANTED
 
     async def _on_error(self, error: KieCoverError) -> KieCoverError | None:
         if isinstance(error, CoverAlreadyExistsError) and error.existing_task_id is not None:
+            self.may_have_job = False
             await self._record_id(error.existing_task_id)
             return None
         is_unknown = error.maybe_accepted or isinstance(error, CoverAlreadyExistsError)
         refuse = self._state.refuse
         state = self._state_if_unknown if is_unknown else refuse(self.music_task_id, error)
+        self.may_have_job = state is SongState.IN_DOUBT
         await self._release(state, str(error))
         await self._state.take_back_refusals()
         if isinstance(error, ClientClosedError):

@@ -107,6 +107,7 @@ async def test_an_older_folder_is_upgraded(client, opened, cover):
     with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection:
         connection.executescript("""
             DROP TABLE songs; DROP TABLE song_tasks; DROP TRIGGER songs_follow_tasks;
+            DROP TABLE callback_secrets;
             ALTER TABLE tasks DROP COLUMN route; ALTER TABLE tasks DROP COLUMN origin;
             PRAGMA user_version = 1;
         """)
@@ -117,6 +118,27 @@ async def test_an_older_folder_is_upgraded(client, opened, cover):
         assert (await archive.ledger.record_id("s", "a", SUNO)).state is SongState.KEPT
         assert (await archive.verify()).ok
         await archive.aclose()
+
+
+async def test_a_folder_without_secrets_is_upgraded(opened):
+    """A record of version 2 keeps its songs and gets a table of secrets."""
+    archive = await opened()
+    await archive.ledger.want(["s"])
+    await archive.aclose()
+    with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection:
+        connection.executescript("DROP TABLE callback_secrets; PRAGMA user_version = 2;")
+    archive = await opened()
+    assert len(await archive.ledger.callback_secrets()) == 1
+    assert [song.music_task_id async for song in archive.songs()] == ["s"]
+
+
+async def test_an_unreadable_secret_is_an_error_that_does_not_show_it(archive, ledger):
+    """Any program can write to the file."""
+    with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection, connection:
+        connection.execute("INSERT INTO callback_secrets VALUES (1, ?, 0)", (b"secret text",))
+    with pytest.raises(DamagedRecordError, match=": secret of ") as caught:
+        await ledger.callback_secrets()
+    assert "secret text" not in str(caught.value)
 
 
 async def test_commits_of_claims_and_ids_are_durable(archive, ledger):

@@ -321,9 +321,9 @@ async def test_a_record_of_a_later_version_is_refused(opened):
     await archive.aclose()
     path = archive.folder / "covers.sqlite3"
     with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 3")
+        connection.execute("PRAGMA user_version = 4")
     connection.close()
-    with pytest.raises(ValueError, match=re.escape(f"{path} is a record of version 3")):
+    with pytest.raises(ValueError, match=re.escape(f"{path} is a record of version 4")):
         await opened()
 
 

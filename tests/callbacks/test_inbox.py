@@ -269,13 +269,22 @@ async def test_callbacks_of_unknown_ids_are_passed_on():
     """A listener for unknown ids gets those that came before it, and no subscribed ones."""
     inbox = CallbackInbox()
     inbox.notify("early")
-    ids = []
-    unsubscribe = inbox.subscribe_unknown(ids.append)
+    received = []
+    unsubscribe = inbox.subscribe_unknown(lambda *each: received.append(each))
     inbox.subscribe("known", list)
     inbox.notify("known")
-    inbox.notify("late")
+    inbox.notify("late", "song-a")
     unsubscribe()
-    inbox.notify("later")
-    assert ids == ["early", "late"]
-    inbox.subscribe_unknown(ids.append)
-    assert ids == ["early", "late", "later"]
+    inbox.receive({}, body(), "song-b")
+    assert received == [("early", None), ("late", "song-a")]
+    inbox.subscribe_unknown(lambda *each: received.append(each))
+    assert received[2:] == [(TASK, "song-b")]
+
+
+async def test_callback_at_another_songs_url_is_another_callback(inbox):
+    """The same content at two URLs notifies twice, and once more at the plain one."""
+    received = []
+    inbox.subscribe_unknown(lambda *each: received.append(each))
+    for song in ("a", "b", "a", None):
+        inbox.receive({}, body(), song)
+    assert received == [(TASK, "a"), (TASK, "b"), (TASK, None)]

@@ -9,7 +9,7 @@ import time
 import pytest
 from aiohttp import ClientSession, web
 
-from kie_cover_async.callbacks import CallbackInbox, sign_callback
+from kie_cover_async.callbacks import CallbackInbox, SongCallbackUrls, sign_callback
 from kie_cover_async.callbacks import web as routes_of_web
 
 TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
@@ -26,9 +26,9 @@ class CallbackServer:
         self.notified = []
         inbox.subscribe(TASK, lambda: self.notified.append(TASK))
 
-    async def start(self, **settings):
+    async def start(self, song_urls=None, **settings):
         app = web.Application(**settings)
-        app.add_routes(self.inbox.routes("/callbacks/a-long-secret"))
+        app.add_routes(self.inbox.routes("/callbacks/a-long-secret", song_urls))
         self.runner = web.AppRunner(app)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", 0).start()
@@ -288,3 +288,60 @@ async def test_a_refusal_is_logged_without_secrets(server, caplog):
         f"callback refused: callback signature does not match; task {TASK}",
         "callback refused, it cannot be read at $.data.taskId",
     ]
+
+
+class TestSongUrls:
+    """Callbacks at the songs' own URLs."""
+
+    @pytest.fixture
+    def song_urls(self):
+        return SongCallbackUrls("http://127.0.0.1/callbacks/a-long-secret", ["s" * 32])
+
+    @pytest.fixture
+    async def server(self, song_urls):
+        async with ClientSession() as caller:
+            server = CallbackServer(CallbackInbox(), caller)
+            await server.start(song_urls)
+            yield server
+        await server.runner.cleanup()
+
+    @pytest.fixture
+    async def unknown(self, server):
+        unknown = []
+        server.inbox.subscribe_unknown(lambda *each: unknown.append(each))
+        return unknown
+
+    async def test_a_callback_brings_its_song(self, server, song_urls, unknown):
+        """The listener for unknown ids gets the song of the URL, and none from the plain one."""
+        body, plain = BODY.replace(TASK, "new"), server.url
+        for song in ("song a?", "b/ä"):
+            server.url = f"{plain}/{song_urls(song.replace(' ', '')).rpartition('/')[2]}"
+            assert await server.post(body) == (200, "OK")
+        server.url = plain
+        assert await server.post(body) == (200, "OK")
+        assert unknown == [("new", "songa?"), ("new", "b/ä"), ("new", None)]
+        assert not server.notified
+
+    async def test_a_callback_still_wakes_the_wait_for_its_id(self, server, song_urls, unknown):
+        """An id that is awaited is not unknown."""
+        server.url += f"/{song_urls('a').rpartition('/')[2]}"
+        assert await server.post(BODY) == (200, "OK")
+        assert (server.notified, unknown) == ([TASK], [])
+
+    @pytest.mark.parametrize("token", ["x", "YQ.x", "%80"])
+    async def test_a_wrong_token_is_answered_with_404(self, server, unknown, token, caplog):
+        """Nothing is notified, and the log does not show the token."""
+        caplog.set_level(logging.INFO)
+        server.url += f"/{token}"
+        assert await server.post(BODY) == (404, "Not Found")
+        assert (server.notified, unknown) == ([], [])
+        assert "the token at the end of its URL is wrong" in caplog.text
+
+    async def test_a_wrong_body_is_answered_as_at_the_plain_url(self, server, song_urls):
+        """The token does not replace the other checks."""
+        server.url += f"/{song_urls('a').rpartition('/')[2]}"
+        assert await server.post(b"{}") == (400, "Bad Request")
+
+    async def test_without_song_urls_there_is_no_such_route(self, server):
+        """The plain inbox serves one path."""
+        assert len(server.inbox.routes("/callbacks")) == 1

@@ -21,8 +21,8 @@ async def run(begin, inbox):
     return await begin(inbox=inbox)
 
 
-def call_back(inbox, task_id):
-    inbox.receive({}, json.dumps({"data": {"taskId": task_id}}))
+def call_back(inbox, task_id, song=None):
+    inbox.receive({}, json.dumps({"data": {"taskId": task_id}}), song)
 
 
 async def test_callback_instead_of_the_answer_ends_the_doubt(emulator, run, inbox, eventually):
@@ -90,3 +90,41 @@ async def test_stream_that_ends_stops_receiving(emulator, run, inbox, eventually
     call_back(inbox, "1" * 32)
     await asyncio.sleep(0.05)
     assert emulator.poll_count("1" * 32) == 0
+
+
+@pytest.fixture
+async def doubtful(emulator, run):
+    """The ids of the jobs of two songs in doubt."""
+    emulator.fault(Fault.reset(), endpoint="submit", count=2)
+    assert await run.states(["a", "b"]) == {"a": "in_doubt", "b": "in_doubt"}
+    return dict(emulator._service.songs)
+
+
+async def test_callback_at_the_songs_own_url_is_enough_without_a_parent(
+    emulator, run, inbox, doubtful
+):
+    """If the record names no parent, the song of the URL is kept; a plain callback is not."""
+    emulator.fault(Fault.remove("data.parentTaskId"), endpoint="poll", rate=1.0)
+    call_back(inbox, doubtful["a"], "a")
+    call_back(inbox, doubtful["b"])
+    assert await run.states([], inbox=inbox) == {"a": "kept"}
+    assert await run.state("b") == "in_doubt"
+
+
+async def test_parent_of_the_record_wins_over_the_song_of_the_url(emulator, run, inbox, doubtful):
+    """A callback at the URL of another song settles its own, and the other stays as it is."""
+    before = await run.ledger.find("b")
+    call_back(inbox, doubtful["a"], "b")
+    assert await run.states([], inbox=inbox) == {"a": "kept"}
+    assert await run.ledger.find("b") == before
+
+
+async def test_callback_alone_changes_no_state(emulator, run, inbox, doubtful, eventually):
+    """Until a poll has confirmed it, the song stays in doubt."""
+    emulator.fault(Fault.stall(), endpoint="poll", rate=1.0)
+    call_back(inbox, doubtful["a"], "a")
+    async with run.stream([], inbox=inbox) as stream:
+        waiting = asyncio.ensure_future(anext(stream))
+        await eventually(lambda: emulator.poll_count(doubtful["a"]))
+        assert await run.state("a") == "in_doubt"
+        waiting.cancel()

@@ -296,6 +296,23 @@ class LedgerContract:
                 after = page[-1].position
             assert found == expected
 
+    async def test_songs_are_counted_by_state(self, ledger, opened):
+        """Every state has a number, and songs of other processes are included."""
+        assert await ledger.counts() == dict.fromkeys(SongState, 0)
+        await (await opened()).want(["a", "b", "c"])
+        await ledger.claim("b", SUNO)
+        assert await ledger.counts() == dict.fromkeys(SongState, 0) | {WANTED: 2, SUBMITTING: 1}
+
+    async def test_callback_secrets_stay(self, ledger, opened):
+        """The first one is created when it is needed, and every process has the same ones."""
+        [secret] = await ledger.callback_secrets()
+        assert len(secret) >= 32
+        other = await opened()
+        assert await other.callback_secrets() == (secret,)
+        newest = await other.rotate_callback_secret()
+        assert newest != secret
+        assert await ledger.callback_secrets() == (newest, secret)
+
     @pytest.mark.parametrize("state", all_but(SUBMITTING))
     async def test_a_person_names_the_id(self, ledger, in_state, state):
         """An id that a poll has shown is accepted, even if it failed before."""
