@@ -1,10 +1,12 @@
 """Songs in, covers kept: jobs that continue after a crash at any moment.
 
 `job` runs one song as often as needed and submits it once; it knows the protocols of the ledger and
-of the image store. `submit` is one attempt of its submit. `stream` runs many songs.
+of the image store. `submit` is one attempt of its submit. `stream` runs many songs. `settlement`
+stores an id that a person names.
 """
 
 from .job import ImageStore, SongJob
+from .settlement import settle_song
 from .stream import RunStoppedError, SongStream, make_covers
 
 __all__ = [
@@ -13,4 +15,5 @@ __all__ = [
     "SongJob",
     "SongStream",
     "make_covers",
+    "settle_song",
 ]

@@ -282,7 +282,7 @@ async def test_callbacks_of_unknown_ids_are_passed_on():
 
 
 async def test_callback_at_another_songs_url_is_another_callback(inbox):
-    """The same content at two URLs notifies twice, and once more at the plain one."""
+    """The same content at two URLs notifies twice; at the plain one it is a third callback."""
     received = []
     inbox.subscribe_unknown(lambda *each: received.append(each))
     for song in ("a", "b", "a", None):
