@@ -15,7 +15,7 @@ from .output import ASCII_SIGNS, FAILED, INTERRUPTED, OutputLost, emit, lost, sa
 from .process import termination_as_interrupt
 
 # The help lists the commands in this order; a new one needs its module's name here.
-for _module in ("demo", "covers", "collect", "listen", "emulator"):
+for _module in ("demo", "covers", "make", "songs", "collect", "listen", "emulator"):
     import_module(f"{__package__}.commands.{_module}")
 
 

@@ -74,6 +74,10 @@ class Address:
             )
         return cls(host, port, path)
 
+    def url(self, port: int) -> URL:
+        """Return the callback URL for a client on this machine."""
+        return URL.build(scheme="http", host=self.host, port=port, path=self.path)
+
 
 def is_callback_host(host: str) -> bool:
     """Return whether a callback URL can have this host."""
@@ -90,8 +94,10 @@ def is_callback_path(path: str) -> bool:
 
 
 @asynccontextmanager
-async def callback_inbox(address: Address | None) -> AsyncIterator[CallbackInbox | None]:
-    """Open an inbox for callbacks to this address, or none.
+async def callback_inbox(
+    address: Address | None, song_urls: SongTokens | None = None
+) -> AsyncIterator[CallbackInbox | None]:
+    """Open an inbox for callbacks to this address, or none; `song_urls` as in `callback_server`.
 
     Raises `UsageError` if the address cannot be bound, or for a key that cannot sign.
     """
@@ -100,7 +106,8 @@ async def callback_inbox(address: Address | None) -> AsyncIterator[CallbackInbox
         return
     keys = callback_keys()
     inbox = CallbackInbox(keys or None)
-    async with callback_server(inbox.receive, address, is_signed=bool(keys)):
+    server = callback_server(inbox.receive, address, is_signed=bool(keys), song_urls=song_urls)
+    async with server:
         yield inbox
 
 
@@ -134,7 +141,7 @@ async def callback_server(
         except OSError as error:
             place = f"{address.host}, port {address.port}"
             raise UsageError(f"cannot listen on {place}: {error.strerror}") from None
-        url = URL.build(scheme="http", host=address.host, port=port, path=address.path)
+        url = address.url(port)
         say(f"Callbacks are received at {url}{until}.")
         if not is_signed:
             say(f"Anyone can send them: {CALLBACK_KEY_VARIABLE} has no key.")

@@ -1,7 +1,7 @@
 """What options and the environment open: the client, its rate limiter, the archive."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -46,6 +46,7 @@ from kie_cover_async.validation import (
     validate_number,
 )
 
+from .ids import COVERS, IdKind
 from .output import UsageError, usage_errors
 
 _RAW_TIMEOUT = 30.0
@@ -61,7 +62,7 @@ async def open_client(base_url: str | None, **settings: Any) -> AsyncIterator[Co
 
     Raises `UsageError` for a missing or invalid key, base URL or proxy.
     """
-    url, key = _resolve(base_url)
+    url, key = resolve_api(base_url)
     async with (
         _proxied_session(url) as session,
         CoverClient(key, base_url=url, session=session, **settings) as client,
@@ -85,6 +86,15 @@ async def open_archive(folder: str, *, create: bool = True) -> AsyncIterator[Cov
         except (OSError, TypeError, ValueError) as error:
             raise UsageError(f"--out {folder}: {error}") from None
         yield archive
+
+
+def require_ids_or_folder(
+    arguments: Sequence[str] | None, file: str | None, folder: str, kind: IdKind = COVERS
+) -> None:
+    """Raise `UsageError` if there are no ids, and no folder whose archive may have some."""
+    if not (arguments or file or Path(folder).is_dir()):
+        ids = kind.plural
+        raise UsageError(f"no {ids}, and no folder {folder} to continue with: give some {ids}")
 
 
 def has_archive(folder: str) -> bool:
@@ -123,7 +133,9 @@ def image_networks(given: list[str] | None) -> tuple[Network, ...]:
         return parse_networks("--allow-image-network", given or ())
 
 
-def validate_callback_url(callback_url: str | None, route: str | None) -> None:
+def validate_callback_url(
+    callback_url: str | None, route: str | None, options: str = "--callback-url"
+) -> None:
     """Raise `UsageError` if it is not a URL, or if it is missing and the route requires one."""
     with usage_errors():
         if callback_url is not None:
@@ -132,13 +144,8 @@ def validate_callback_url(callback_url: str | None, route: str | None) -> None:
         resolve_route(route).submit_request("any song", callback_url)
     except ValueError:
         raise UsageError(
-            "--callback-url must be given, used or not; only --route market needs none"
+            f"{options} must be given, used or not; only --route market needs none"
         ) from None
-
-
-def serves_this_machine(base_url: str | None) -> bool:
-    """Return whether the API is on this machine, as an emulator is; raises `UsageError`."""
-    return is_loopback(_resolve_url(base_url).host or "")
 
 
 async def fetch_raw(
@@ -149,7 +156,7 @@ async def fetch_raw(
     The shape is `None` unless the client cannot make sense of the answer's JSON. Raises
     `TransportError` if there is no answer.
     """
-    url, key = _resolve(base_url)
+    url, key = resolve_api(base_url)
     request = resolve_route(route).poll_request(task_id)
     async with _proxied_session(url) as session:
         http_client = HttpClient(
@@ -217,20 +224,17 @@ def _is_http(proxy: str) -> bool:
     return proxy.startswith("http://") and is_http_url(proxy)
 
 
-def _resolve(base_url: str | None) -> tuple[URL, str]:
+def resolve_api(base_url: str | None) -> tuple[URL, str]:
+    """Return the API's URL and the key; raises `UsageError`."""
     if not os.environ.get(API_KEY_VARIABLE):
         raise UsageError(
             f"no API key: get one at https://kie.ai/api-key, then: export {API_KEY_VARIABLE}=..."
         )
     with usage_errors():
-        return _resolve_url(base_url), resolve_api_key(None)
-
-
-def _resolve_url(base_url: str | None) -> URL:
-    with usage_errors():
-        return resolve_base_url(
+        url = resolve_base_url(
             base_url, allow_http=False, name="--base-url", http_is="accepted for loopback only"
         )
+        return url, resolve_api_key(None)
 
 
 def _proxied_session(url: URL) -> AbstractAsyncContextManager[ClientSession | None]:

@@ -19,6 +19,8 @@ from .output import UsageError, say
 
 STDIN = "-"
 
+Batches = AsyncGenerator[list[Any], None]
+
 _CHUNK_BYTES = 1 << 16
 # As much as is read of an API answer.
 _MAX_LINE_BYTES = 1 << 20
@@ -66,7 +68,7 @@ class _File:
 @contextmanager
 def open_ids(
     arguments: Sequence[str], file: str | None, kind: IdKind = COVERS
-) -> Iterator[AsyncGenerator[list[Any], None]]:
+) -> Iterator[Batches]:
     """Open the ids of the arguments, in which `-` stands for stdin, and then of the file.
 
     They come in batches, each as soon as it can be read; without any source there are none.

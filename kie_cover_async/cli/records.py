@@ -19,6 +19,7 @@ from kie_cover_async import (
     KieCoverError,
     unstructure_details,
 )
+from kie_cover_async.ledger import Song, SongState
 
 from .output import FAILED, USAGE, OutputLost, emit_json, one_line, say
 
@@ -32,6 +33,12 @@ _STYLES = {
     "pending": "",
     "not done": "yellow",
     "saved before": "dim",
+    "wanted": "",
+    "submitting": "cyan",
+    "submitted": "cyan",
+    "generating": "cyan",
+    "in doubt": "yellow",
+    "kept": "green",
 }
 
 _HINTS: dict[type[KieCoverError], str] = {
@@ -102,6 +109,37 @@ def state_or_error(outcome: CoverOutcome) -> str:
     if outcome.error is not None:
         return type(outcome.error).__name__
     return outcome.result().state.value
+
+
+def song_fields(song: Song) -> dict[str, Any]:
+    """Return what the ledger says of a song as JSON."""
+    return {
+        "song": song.music_task_id,
+        "state": song.state.value,
+        "task_id": song.task_id,
+        "reason": song.reason,
+    }
+
+
+def song_text(song: Song, rest: object) -> Text:
+    """Return a line of text about a song: its id, its state, and the rest."""
+    return cover_text(song.music_task_id, state_words(song.state), rest)
+
+
+def state_words(state: SongState) -> str:
+    """Return the state of a song as text."""
+    return state.replace("_", " ")
+
+
+def error_words(error: Exception) -> dict[str, Any]:
+    """Return the class and the message of an error as JSON."""
+    return {"error": type(error).__name__, "message": str(error)}
+
+
+def song_error_fields(given: object, song: Song | None, error: Exception) -> dict[str, Any]:
+    """Return the error about a song as JSON, with what the ledger says of it if it is known."""
+    known = {"song": str(given), "state": None} if song is None else song_fields(song)
+    return known | error_words(error)
 
 
 def style_of(word: str) -> str:

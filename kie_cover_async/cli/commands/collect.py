@@ -4,10 +4,9 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from math import inf
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -34,9 +33,10 @@ from kie_cover_async.cli.client import (
     open_archive,
     open_client,
     rate_limiter_for,
+    require_ids_or_folder,
     timeout_seconds,
 )
-from kie_cover_async.cli.ids import NoIdsError, are_available, open_ids
+from kie_cover_async.cli.ids import Batches, NoIdsError, are_available, open_ids
 
 # Covers that are saved at the same time; the archive limits downloads.
 _WORKERS = 16
@@ -87,7 +87,7 @@ async def collect(
     as_json: options.Json = False,
 ) -> int:
     rate_limiter, seconds = rate_limiter_for(rate), timeout_seconds(timeout)
-    _require_ids_or_folder(task_ids, file, out)
+    require_ids_or_folder(task_ids, file, out)
     networks = image_networks(allow_image_network)
     address = None if listen is None else Address.parse("--listen", listen)
     view = CollectView()
@@ -121,11 +121,6 @@ async def collect(
                         await asyncio.wait([adding])
                     Workers(client, archive, results).start(group, queue.done, outcomes)
     return output.DONE if view.is_complete else output.FAILED
-
-
-def _require_ids_or_folder(task_ids: list[str] | None, file: str | None, out: str) -> None:
-    if not (task_ids or file or Path(out).is_dir()):
-        raise output.UsageError(f"no ids, and no folder {out} to continue with: give some ids")
 
 
 class CollectView(progress.CoversView):
@@ -278,7 +273,7 @@ class CoverQueue:
         while (task_id := await self._waiting.get()) is not None:
             yield task_id
 
-    async def add(self, batches: AsyncGenerator[list[str], None]) -> None:
+    async def add(self, batches: Batches) -> None:
         """Add all ids to the archive, and to the queue those that must be collected.
 
         Raises `UsageError` if they cannot be read, or if there are none and nothing is pending.
