@@ -94,7 +94,8 @@ def outcome_text(outcome: CoverOutcome) -> Text:
 
 def cover_text(task_id: str, word: str, rest: object) -> Text:
     """Return a line of text about a cover: its id, a coloured word, and the rest."""
-    return Text.assemble(f"{one_line(task_id)}  ", (word, style_of(word)), f"  {one_line(rest)}")
+    end = f"  {one_line(rest)}".rstrip()
+    return Text.assemble(f"{one_line(task_id)}  ", (word, style_of(word)), end)
 
 
 def _summary(outcome: CoverOutcome) -> object:

@@ -19,7 +19,8 @@ from kie_cover_async.emulator import CoverScript, Fault
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))[
     "project"
 ]
-COMMANDS = ["demo", "get", "check", "wait", "generate", "credits", "collect", "listen", "emulator"]
+COMMANDS = ["demo", "get", "check", "wait", "generate", "credits", "make", "songs", "settle"]
+COMMANDS += ["collect", "listen", "emulator"]
 
 
 @pytest.fixture
@@ -120,6 +121,15 @@ def test_version_is_that_of_the_package(typed):
         "collect an-id --timeout=-1",
         "collect an-id --listen 8080",
         "collect --out /nowhere",
+        "make a-song",
+        "make a-song --callback-url nowhere",
+        "make a-song --callback-url http://x --limit -1",
+        "make a-song --callback-url http://x --submit-rate 0",
+        "make --out /nowhere --callback-url http://x",
+        "songs --out /nowhere",
+        "songs --state lost",
+        "settle a-song --give-up --out /nowhere",
+        "settle a-song",
         "emulator --port -1",
         "emulator --fault-rate 2",
         "emulator --failure-rate 0.6 --stuck-rate 0.6",
@@ -143,6 +153,8 @@ def test_usage_error_exits_with_2_and_writes_nothing_to_stdout(typed, arguments)
         "generate a-song",
         "credits",
         "collect an-id",
+        "make a-song",
+        "settle a-song --task-id an-id",
         "listen",
         "demo",
     ],
@@ -166,6 +178,7 @@ def test_unknown_route_is_rejected_by_every_verb(typed, monkeypatch, command):
         ["wait", "--json", "true"],
         ["collect", "--retry-failed", "false"],
         ["generate", "null", "--callback-url", "http://x"],
+        ["make", "a-song", '{"taskId": "an-id"}'],
         ["get", '{"id":"an-id"}'],
         ["check", "an-id", '["an-id"]'],
     ],
@@ -174,7 +187,7 @@ def test_json_argument_without_an_id_is_rejected(typed, arguments):
     """It may be a value that was meant for a flag."""
     code, out, err = typed(*arguments)
     assert (code, out) == (USAGE, "")
-    member = "song" if "generate" in arguments else "taskId"
+    member = "song" if {"generate", "make"} & {*arguments} else "taskId"
     assert f"an id is expected, not JSON without a string {member}: " in err
 
 

@@ -56,11 +56,11 @@ def _table(found: Sequence[Song]) -> Iterator[Text]:
     *widths, _ = (max(map(len, column)) for column in zip(header, *rows, strict=True))
     yield Text(_padded(header, widths), "dim")
     for music_task_id, state, *rest in rows:
-        yield Text.assemble(
-            f"{music_task_id:<{widths[0]}}  ",
-            (f"{state:<{widths[1]}}", records.style_of(state)),
-            f"  {_padded(rest, widths[2:])}".rstrip(),
-        )
+        line = Text(f"{music_task_id:<{widths[0]}}  ")
+        line.append(f"{state:<{widths[1]}}", records.style_of(state))
+        line.append(f"  {_padded(rest, widths[2:])}")
+        line.rstrip()
+        yield line
 
 
 def _row(song: Song) -> tuple[str, ...]:
