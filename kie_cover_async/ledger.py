@@ -77,6 +77,18 @@ class Song:
 
 
 @frozen(kw_only=True)
+class Candidate:
+    """An id that a callback has named, and that no poll has confirmed yet.
+
+    `music_task_id` is the song at whose own URL the callback came, or `None`.
+    """
+
+    task_id: str
+    api: Api
+    music_task_id: str | None = None
+
+
+@frozen(kw_only=True)
 class SongOutcome:
     """What one run knows of a song in the end.
 
@@ -108,9 +120,9 @@ class SettlementError(ValueError):
 class Ledger(Protocol):
     """Stores songs. Each method is one transaction, by the clock of the store.
 
-    A method whose guard fails changes nothing. A power failure does not undo what `claim` and
-    `record_id` have returned. `find`, `page` and `settle` first put songs in doubt whose claimant
-    is dead.
+    A method whose guard fails changes nothing. A power failure does not undo what `claim`,
+    `record_id` and `add_candidate` have returned. `find`, `page` and `settle` first put songs in
+    doubt whose claimant is dead.
     """
 
     async def want(self, music_task_ids: Iterable[str]) -> list[str]:
@@ -194,6 +206,15 @@ class Ledger(Protocol):
 
     async def rotate_callback_secret(self) -> str:
         """Create a secret for new callback URLs, and return it; earlier ones stay accepted."""
+
+    async def add_candidate(self, candidate: Candidate) -> None:
+        """Store an id that a callback has named, until `remove_candidate`; this changes no song."""
+
+    async def candidates(self, api: Api) -> list[Candidate]:
+        """Return the candidates of this API. They are forgotten after three days."""
+
+    async def remove_candidate(self, candidate: Candidate) -> None:
+        """Forget a candidate, since a poll has confirmed or refuted it."""
 
     async def settle(
         self,

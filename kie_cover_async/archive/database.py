@@ -68,6 +68,14 @@ _SCHEMA = (
         number INTEGER PRIMARY KEY, secret TEXT NOT NULL, added_at REAL NOT NULL
     )
     """,
+    # The song is empty if a callback came at a URL of no song.
+    """
+    CREATE TABLE IF NOT EXISTS candidates (
+        task_id TEXT NOT NULL, music_task_id TEXT NOT NULL, route TEXT NOT NULL,
+        origin TEXT NOT NULL, added_at REAL NOT NULL,
+        UNIQUE (task_id, music_task_id, route, origin)
+    )
+    """,
     # A trigger, so that no statement on `tasks` can leave the song behind.
     f"""
     CREATE TRIGGER IF NOT EXISTS songs_follow_tasks AFTER UPDATE OF state ON tasks
@@ -97,6 +105,7 @@ COLUMNS = {
     ),
     "song_tasks": "music_task_id, task_id, is_wrong",
     "callback_secrets": "number, secret, added_at",
+    "candidates": "task_id, music_task_id, route, origin, added_at",
 }
 _NEW_COLUMNS = ("route", "origin")
 _VERSION_1 = {

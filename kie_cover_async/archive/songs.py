@@ -7,7 +7,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from secrets import token_urlsafe
 from typing import Any, Protocol, TypeVar
 
-from kie_cover_async.ledger import Api, Claim, SettlementError, Song, SongState, describe_claimant
+from kie_cover_async.ledger import (
+    Api,
+    Candidate,
+    Claim,
+    SettlementError,
+    Song,
+    SongState,
+    describe_claimant,
+)
 from kie_cover_async.validation import is_one_word, validate_number, validate_task_id
 
 from . import covers
@@ -85,6 +93,17 @@ _FORGET_ID = "UPDATE songs SET task_id = NULL, route = NULL, origin = NULL WHERE
 _COUNTS = "SELECT state, count(*) FROM songs GROUP BY state"
 _SECRETS = "SELECT secret FROM callback_secrets ORDER BY number DESC"
 _ADD_SECRET = f"INSERT INTO callback_secrets (secret, added_at) VALUES (?, {NOW})"  # noqa: S608
+# Seconds for which a candidate is polled by each run.
+_CANDIDATE_RETENTION = 3 * 86_400
+_CANDIDATES = f"""
+SELECT task_id, nullif(music_task_id, '') FROM candidates
+WHERE route = ? AND origin = ? AND added_at > {NOW} - {_CANDIDATE_RETENTION} ORDER BY rowid
+"""  # noqa: S608
+_ADD_CANDIDATE = f"INSERT OR REPLACE INTO candidates VALUES (?, ?, ?, ?, {NOW})"  # noqa: S608
+_EXPIRE_CANDIDATES = f"DELETE FROM candidates WHERE added_at <= {NOW} - {_CANDIDATE_RETENTION}"  # noqa: S608
+_REMOVE_CANDIDATE = """
+DELETE FROM candidates WHERE task_id = ? AND music_task_id = ? AND route = ? AND origin = ?
+"""
 
 
 class Query(Protocol):
@@ -245,6 +264,33 @@ class SqliteLedger:
 
         return await self._query(rotate)
 
+    async def add_candidate(self, candidate: Candidate) -> None:
+        """Store an id that a callback has named; see `Ledger`."""
+
+        def add(database: ArchiveDatabase) -> None:
+            with database.durable_transaction():
+                database.execute(_EXPIRE_CANDIDATES)
+                database.execute(_ADD_CANDIDATE, *_key(candidate))
+
+        await self._query(add)
+
+    async def candidates(self, api: Api) -> list[Candidate]:
+        """Return the candidates of this API; see `Ledger`."""
+
+        def read(database: ArchiveDatabase) -> list[Candidate]:
+            rows = database.execute(_CANDIDATES, api.route, api.origin).fetchall()
+            for row in rows:
+                for column, value in zip(("task_id", "music_task_id"), row, strict=True):
+                    require(value is None or is_one_word(value), row[0], column, value)
+            return [Candidate(task_id=task, music_task_id=song, api=api) for task, song in rows]
+
+        return await self._query(read)
+
+    async def remove_candidate(self, candidate: Candidate) -> None:
+        """Forget a candidate; see `Ledger`."""
+        key = _key(candidate)
+        await self._query(lambda database: database.changes(_REMOVE_CANDIDATE, *key))
+
     async def settle(
         self,
         music_task_id: str,
@@ -348,6 +394,11 @@ def _parse_song(row: Sequence[Any], other_ids: Sequence[tuple[Any]]) -> Song:
         api=parse_api(song, task_api) or parse_api(song, own_api),
         details=None if details is None else parse_details(facts["task_id"], details),
     )
+
+
+def _key(candidate: Candidate) -> tuple[str, ...]:
+    api = candidate.api
+    return candidate.task_id, candidate.music_task_id or "", api.route, api.origin
 
 
 def _secrets(database: ArchiveDatabase) -> tuple[str, ...]:

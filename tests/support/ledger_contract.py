@@ -16,7 +16,15 @@ import pytest
 from attrs import frozen
 
 from kie_cover_async.errors import CoverFailedError
-from kie_cover_async.ledger import Api, Claim, Ledger, SettlementError, Song, SongState
+from kie_cover_async.ledger import (
+    Api,
+    Candidate,
+    Claim,
+    Ledger,
+    SettlementError,
+    Song,
+    SongState,
+)
 from kie_cover_async.models import CoverDetails
 
 PROCESS = Path(__file__).with_name("ledger_process.py")
@@ -312,6 +320,22 @@ class LedgerContract:
         newest = await other.rotate_callback_secret()
         assert newest != secret
         assert await ledger.callback_secrets() == (newest, secret)
+
+    @pytest.mark.parametrize("state", SongState)
+    async def test_a_candidate_changes_no_song(self, ledger, in_state, state):
+        """It is stored until it is removed, for the API that can confirm it."""
+        await in_state(state)
+        before = await ledger.find("s")
+        plain, of_song = (
+            Candidate(task_id="u", api=SUNO, music_task_id=song) for song in (None, "s")
+        )
+        for each in (plain, of_song, plain):
+            await ledger.add_candidate(each)
+        assert set(await ledger.candidates(SUNO)) == {plain, of_song}
+        assert await ledger.candidates(MARKET) == []
+        await ledger.remove_candidate(plain)
+        assert await ledger.candidates(SUNO) == [of_song]
+        assert await ledger.find("s") == before
 
     @pytest.mark.parametrize("state", all_but(SUBMITTING))
     async def test_a_person_names_the_id(self, ledger, in_state, state):
