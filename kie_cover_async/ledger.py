@@ -154,8 +154,17 @@ class Ledger(Protocol):
         has not failed.
         """
 
+    async def start_wait(self, music_task_id: str, task_id: str) -> bool:
+        """Note that this process waits for a song's id, until `end_wait` or a change.
+
+        Return `False` if another live process does, or if the song is not submitted under this id.
+        """
+
+    async def end_wait(self, music_task_id: str) -> None:
+        """Let another process wait for the song, since this one does not any more."""
+
     async def postpone(self, music_task_id: str, task_id: str, delay: float) -> bool:
-        """Make a submitted song due in so many seconds."""
+        """Make a submitted song due in so many seconds; this process waits no more."""
 
     async def mark_in_doubt(
         self, music_task_id: str, task_id: str, reason: str, *, is_wrong: bool = False

@@ -31,9 +31,10 @@ _RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
 _SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
 _GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
 _ANY_IDLE = {*SongState} - {SongState.SUBMITTING}
+_COLUMNS = COLUMNS["songs"].removesuffix(", waited_by").split(", ")
 # An id has its API in its own row.
 _SONGS = f"""
-SELECT {", ".join(f"songs.{name}" for name in COLUMNS["songs"].split(", "))},
+SELECT {", ".join(f"songs.{name}" for name in _COLUMNS)},
     tasks.route, tasks.origin, tasks.details
 FROM songs LEFT JOIN tasks ON tasks.task_id = songs.task_id
 """  # noqa: S608 - constants, as in all statements here
@@ -65,7 +66,8 @@ _CONFIRM_TASK = (
     "UPDATE tasks SET state = 'pending', error = NULL WHERE task_id = ? AND state = 'failed'"
 )
 _SUBMITTED = f"""
-UPDATE songs SET state = 'submitted', task_id = ?1, due_at = NULL, reason = NULL, changed_at = {NOW}
+UPDATE songs SET state = 'submitted', task_id = ?1, due_at = NULL, reason = NULL,
+    waited_by = NULL, changed_at = {NOW}
 WHERE music_task_id = ?2 AND state IN ('wanted', 'submitting', 'in_doubt', 'failed') AND EXISTS (
     SELECT * FROM song_tasks JOIN tasks USING (task_id)
     WHERE music_task_id = ?2 AND task_id = ?1 AND NOT is_wrong AND tasks.state != 'failed'
@@ -74,9 +76,13 @@ WHERE music_task_id = ?2 AND state IN ('wanted', 'submitting', 'in_doubt', 'fail
 # The trigger reads the unchanged state again.
 _FOLLOW = "UPDATE tasks SET state = state WHERE task_id = ? AND state = 'saved'"
 _WHERE_SUBMITTED = "WHERE music_task_id = ? AND task_id = ? AND state = 'submitted'"
-_POSTPONE = f"UPDATE songs SET due_at = {NOW} + ? {_WHERE_SUBMITTED}"  # noqa: S608
+_WAITER = f"SELECT waited_by FROM songs {_WHERE_SUBMITTED}"  # noqa: S608
+_START_WAIT = f"UPDATE songs SET waited_by = ? {_WHERE_SUBMITTED} AND waited_by IS ?"  # noqa: S608
+_END_WAIT = "UPDATE songs SET waited_by = NULL WHERE music_task_id = ? AND waited_by = ?"
+_POSTPONE = f"UPDATE songs SET due_at = {NOW} + ?, waited_by = NULL {_WHERE_SUBMITTED}"  # noqa: S608
 _DOUBT = f"""
-UPDATE songs SET state = 'in_doubt', due_at = NULL, reason = ?, changed_at = {NOW}
+UPDATE songs SET state = 'in_doubt', due_at = NULL, reason = ?, waited_by = NULL,
+    changed_at = {NOW}
 {_WHERE_SUBMITTED}
 """  # noqa: S608
 _MARK_WRONG = "UPDATE song_tasks SET is_wrong = 1 WHERE music_task_id = ? AND task_id = ?"
@@ -178,6 +184,25 @@ class SqliteLedger:
                 return _read(database, music_task_id)
 
         return await self._query(record)
+
+    async def start_wait(self, music_task_id: str, task_id: str) -> bool:
+        """Note that this process waits for a song's id; see `Ledger`."""
+
+        def start(database: ArchiveDatabase) -> bool:
+            database.claimant.hold()
+            own, row = database.claimant.name, (music_task_id, task_id)
+            for (other,) in database.execute(_WAITER, *row).fetchall():
+                is_free = other is None or not is_claimant_alive(database.folder, str(other))
+                return other == own or (is_free and database.changes(_START_WAIT, own, *row, other))
+            return False
+
+        return await self._query(start)
+
+    async def end_wait(self, music_task_id: str) -> None:
+        """Let another process wait for the song; see `Ledger`."""
+        await self._query(
+            lambda database: database.changes(_END_WAIT, music_task_id, database.claimant.name)
+        )
 
     async def postpone(self, music_task_id: str, task_id: str, delay: float) -> bool:
         """Make a submitted song due in so many seconds; see `Ledger`."""
@@ -376,7 +401,7 @@ def _select(database: ArchiveDatabase, which: str, *values: Any) -> list[Song]:
 
 def _parse_song(row: Sequence[Any], other_ids: Sequence[tuple[Any]]) -> Song:
     """Return what a row of `songs` says, with its id's row of `tasks`."""
-    facts = dict(zip(COLUMNS["songs"].split(", "), row, strict=False))
+    facts = dict(zip(_COLUMNS, row, strict=False))
     song = facts["music_task_id"]
     require(is_one_word(song), song, "music_task_id", song)
     for column in ("task_id", "reason", "claimed_by"):

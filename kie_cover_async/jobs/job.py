@@ -1,7 +1,8 @@
 """The job of one song: it runs any number of times, anywhere, and submits the song once."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -91,7 +92,8 @@ class SongJob:
     async def run(self, music_task_id: str) -> SongOutcome:
         """Take a song of the ledger as far as possible, and return what came of it.
 
-        A song that another process is submitting is followed in the ledger, without requests.
+        A song that another live process is submitting or waiting for is followed in the ledger,
+        without requests.
 
         Raises:
             ClientClosedError: The client was closed.
@@ -101,16 +103,20 @@ class SongJob:
         delay = _FOLLOW_INTERVAL
         while True:
             song = await self.find(music_task_id)
-            if self._is_followed(song):
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, _MAX_FOLLOW_INTERVAL)
-            elif song.state is SongState.WANTED and not (error or self.submits.is_over):
+            is_followed = self._is_followed(song)
+            if song.state is SongState.WANTED and not (error or self.submits.is_over):
                 error = await self._submit(music_task_id)
             elif song.task_id not in waited_for and self._can_finish(song):
-                waited_for.add(song.task_id)
-                error = await self._finish(song, str(song.task_id))
-            else:
+                async with self._wait(song) as is_ours:
+                    is_followed = not is_ours
+                    if is_ours:
+                        waited_for.add(song.task_id)
+                        error = await self._finish(song, str(song.task_id))
+            elif not is_followed:
                 return await self._outcome(song, error)
+            if is_followed:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _MAX_FOLLOW_INTERVAL)
 
     async def find(self, music_task_id: str) -> Song:
         """Return a song that is in the ledger."""
@@ -198,6 +204,17 @@ class SongJob:
             return error.with_traceback(None)
         return None
 
+    @asynccontextmanager
+    async def _wait(self, song: Song) -> AsyncIterator[bool]:
+        """Note in the ledger that this process waits; yield `False` if another one does."""
+        try:
+            yield await self.ledger.start_wait(song.music_task_id, str(song.task_id))
+        except BaseException:
+            # The archive may be closed, which ends the wait as well.
+            with suppress(OSError, RuntimeError):
+                await asyncio.shield(self.ledger.end_wait(song.music_task_id))
+            raise
+
     async def _is_parent_wrong(self, song: Song, details: CoverDetails) -> bool:
         """Put a song in doubt whose id belongs to another song; return whether it does."""
         parent, task_id = details.parent_task_id, details.task_id
@@ -211,6 +228,7 @@ class SongJob:
         """Note why there is no cover yet, or that there will be none."""
         if isinstance(error, _FATAL):
             self.stop(error)
+            await self.ledger.end_wait(song.music_task_id)
         elif isinstance(error, CoverFailedError):
             if not await self._is_parent_wrong(song, error.details):
                 await self.ledger.mark_failed(task_id, error)

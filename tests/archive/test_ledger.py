@@ -121,17 +121,24 @@ async def test_an_older_folder_is_upgraded(client, opened, cover):
 
 
 async def test_a_folder_without_secrets_is_upgraded(opened):
-    """A record of version 2 keeps its songs and gets a table of secrets."""
+    """A record of version 2 keeps its songs, and gets tables, a column and a trigger."""
     archive = await opened()
     await archive.ledger.want(["s"])
     await archive.aclose()
     with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection:
         connection.executescript("""
-            DROP TABLE callback_secrets; DROP TABLE candidates; PRAGMA user_version = 2;
+            DROP TABLE callback_secrets; DROP TABLE candidates;
+            DROP TRIGGER songs_follow_tasks; ALTER TABLE songs DROP COLUMN waited_by;
+            CREATE TRIGGER songs_follow_tasks AFTER UPDATE OF state ON tasks BEGIN SELECT 1; END;
+            PRAGMA user_version = 2;
         """)
     archive = await opened()
     assert len(await archive.ledger.callback_secrets()) == 1
     assert [song.music_task_id async for song in archive.songs()] == ["s"]
+    await archive.ledger.record_id("s", "t", SUNO)
+    assert await archive.ledger.start_wait("s", "t")
+    await archive.mark_failed("t", FAILED)
+    assert (await archive.find_song("s")).state is SongState.FAILED
 
 
 async def test_an_unreadable_secret_is_an_error_that_does_not_show_it(archive, ledger):

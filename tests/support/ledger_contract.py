@@ -280,6 +280,51 @@ class LedgerContract:
         assert await ledger.postpone("s", "t", 0.0)
         assert len(await ledger.page(SUBMITTED, due=True)) == 1
 
+    async def test_one_process_waits_for_a_song(self, ledger, opened, in_state):
+        """Another one can wait once the first does not any more, or the song is postponed."""
+        await in_state(SUBMITTED)
+        other = await opened()
+        for end in (ledger.end_wait("s"), ledger.postpone("s", "t", 0.0)):
+            assert await ledger.start_wait("s", "t")
+            assert await ledger.start_wait("s", "t")
+            assert not await other.start_wait("s", "t")
+            await other.end_wait("s")
+            assert not await other.start_wait("s", "t")
+            await end
+            assert await other.start_wait("s", "t")
+            assert not await ledger.start_wait("s", "t")
+            await other.end_wait("s")
+
+    async def test_another_id_of_a_song_can_be_waited_for(self, ledger, opened, in_state):
+        """The wait for an id ends when the song gets another one, or has failed."""
+        await in_state(SUBMITTED)
+        other = await opened()
+        await ledger.record_id("s", "u", SUNO)
+        await ledger.start_wait("s", "t")
+        assert not await other.start_wait("s", "u")
+        await ledger.mark_failed("t", FAILED)
+        assert await other.start_wait("s", "u")
+        await other.mark_in_doubt("s", "u", "not there")
+        await ledger.record_id("s", "u", SUNO)
+        assert await ledger.start_wait("s", "u")
+
+    @pytest.mark.parametrize("state", all_but(SUBMITTED))
+    async def test_only_a_submitted_song_is_waited_for(self, ledger, in_state, state):
+        """Nor is another id, or an unknown song."""
+        await in_state(state)
+        assert not await ledger.start_wait("s", "t")
+        assert not await ledger.start_wait("unknown", "t")
+
+    async def test_the_wait_of_a_dead_process_is_taken_over(self, ledger, start):
+        """Until it is killed, no other process waits."""
+        await ledger.want(["a"])
+        process = await start("wait", "a")
+        assert await process.stdout.readline() == b"a\n"
+        assert not await ledger.start_wait("a", "task-of-a")
+        process.kill()
+        await process.wait()
+        assert await ledger.start_wait("a", "task-of-a")
+
     async def test_a_song_is_kept_once_all_images_are_stored(self, ledger, in_state, store):
         """Before that, `keep` changes nothing."""
         await in_state(SUBMITTED)
