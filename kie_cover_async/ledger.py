@@ -34,6 +34,18 @@ class SongState(StrEnum):
     KEPT = "kept"
 
 
+class Trouble(StrEnum):
+    """Why a song is still submitted after it was waited for.
+
+    `UNFINISHED` is a cover that takes longer, or an error that may pass. `MISSING` means that every
+    poll found no record of the id, and `GONE` that the images cannot be fetched any more.
+    """
+
+    UNFINISHED = "unfinished"
+    MISSING = "missing"
+    GONE = "gone"
+
+
 @frozen(kw_only=True)
 class Api:
     """The route and the origin of the API that issued an id; no other one knows the id."""
@@ -57,7 +69,9 @@ class Song:
 
     `task_id` is the cover's id that is waited for or kept, and `other_ids` are further ids of the
     song. `api` is set while the song is claimed or has an id. `reason` says why the song is in this
-    state. `position` grows in the order in which songs were added. Times are in UTC.
+    state. If the song was postponed, `trouble` says why, `trouble_count` how often in a row it was
+    this trouble, and `trouble_since` since when. `position` grows in the order in which songs were
+    added. Times are in UTC.
     """
 
     music_task_id: str
@@ -70,6 +84,9 @@ class Song:
     claimed_at: datetime | None = None
     attempt: int = 0
     due_at: datetime | None = None
+    trouble: Trouble | None = None
+    trouble_count: int = 0
+    trouble_since: datetime | None = None
     reason: str | None = None
     details: CoverDetails | None = None
     added_at: datetime
@@ -163,7 +180,13 @@ class Ledger(Protocol):
     async def end_wait(self, music_task_id: str) -> None:
         """Let another process wait for the song, since this one does not any more."""
 
-    async def postpone(self, music_task_id: str, task_id: str, delay: float) -> bool:
+    async def postpone(
+        self,
+        music_task_id: str,
+        task_id: str,
+        delay: float,
+        trouble: Trouble = Trouble.UNFINISHED,
+    ) -> bool:
         """Make a submitted song due in so many seconds; this process waits no more."""
 
     async def mark_in_doubt(

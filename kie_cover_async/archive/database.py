@@ -25,6 +25,8 @@ OPEN_ID = """
     WHERE music_task_id = songs.music_task_id AND NOT is_wrong AND tasks.state != 'failed'
     ORDER BY song_tasks.rowid LIMIT 1
 """
+# The values of columns that are about the wait for one id, when that wait begins or ends.
+NO_WAIT = "due_at = NULL, waited_by = NULL, trouble = NULL, trouble_count = 0, trouble_since = NULL"
 # Each creates what is missing; then columns are added that earlier versions lack.
 _SCHEMA = (
     """
@@ -50,7 +52,7 @@ _SCHEMA = (
         task_id TEXT, route TEXT, origin TEXT,
         claimed_by TEXT, claimed_at REAL, attempt INTEGER NOT NULL DEFAULT 0,
         due_at REAL, reason TEXT, added_at REAL NOT NULL, changed_at REAL NOT NULL,
-        waited_by TEXT,
+        waited_by TEXT, trouble TEXT, trouble_count INTEGER NOT NULL DEFAULT 0, trouble_since REAL,
         CHECK (task_id IS NOT NULL OR state NOT IN ('submitted', 'kept'))
     )
     """,
@@ -82,8 +84,8 @@ _SCHEMA = (
     f"""
     CREATE TRIGGER songs_follow_tasks AFTER UPDATE OF state ON tasks
     BEGIN
-        UPDATE songs SET state = 'kept', task_id = new.task_id, due_at = NULL, reason = NULL,
-            waited_by = NULL, changed_at = {NOW}
+        UPDATE songs SET state = 'kept', task_id = new.task_id, {NO_WAIT}, reason = NULL,
+            changed_at = {NOW}
         WHERE new.state = 'saved' AND state != 'kept' AND music_task_id IN (
             SELECT music_task_id FROM song_tasks WHERE task_id = new.task_id AND NOT is_wrong
         );
@@ -91,8 +93,8 @@ _SCHEMA = (
         WHERE new.state = 'pending' AND old.state != 'pending'
             AND task_id = new.task_id AND state IN ('kept', 'failed');
         UPDATE songs SET state = CASE WHEN ({OPEN_ID}) IS NULL THEN 'failed' ELSE state END,
-            task_id = coalesce(({OPEN_ID}), task_id), due_at = NULL, reason = new.error,
-            waited_by = NULL, changed_at = {NOW}
+            task_id = coalesce(({OPEN_ID}), task_id), {NO_WAIT}, reason = new.error,
+            changed_at = {NOW}
         WHERE new.state = 'failed' AND task_id = new.task_id AND state = 'submitted';
     END
     """,  # noqa: S608 - constants
@@ -103,13 +105,22 @@ COLUMNS = {
     "files": "task_id, number, url, name, sha256, size, media_type, width, height",
     "songs": (
         "position, music_task_id, state, task_id, route, origin, claimed_by, claimed_at, attempt, "
-        "due_at, reason, added_at, changed_at, waited_by"
+        "due_at, reason, added_at, changed_at, trouble, "
+        "trouble_count, trouble_since, waited_by"
     ),
     "song_tasks": "music_task_id, task_id, is_wrong",
     "callback_secrets": "number, secret, added_at",
     "candidates": "task_id, music_task_id, route, origin, added_at",
 }
-_NEW_COLUMNS = {"tasks": ("route", "origin"), "songs": ("waited_by",)}
+_NEW_COLUMNS = {
+    "tasks": {"route": "TEXT", "origin": "TEXT"},
+    "songs": {
+        "waited_by": "TEXT",
+        "trouble": "TEXT",
+        "trouble_count": "INTEGER NOT NULL DEFAULT 0",
+        "trouble_since": "REAL",
+    },
+}
 _VERSION_1 = {
     "tasks": COLUMNS["tasks"].removesuffix(", route, origin"),
     "files": COLUMNS["files"],
@@ -263,7 +274,7 @@ class ArchiveDatabase:
                 self.execute(statement)
             for table, columns in _NEW_COLUMNS.items():
                 for column in self._missing(table, columns):
-                    self.execute(f"ALTER TABLE {table} ADD COLUMN {column} TEXT")
+                    self.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
             self._check_tables(COLUMNS)
             self.execute(f"PRAGMA user_version = {_VERSION}")
 

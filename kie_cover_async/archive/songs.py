@@ -14,13 +14,14 @@ from kie_cover_async.ledger import (
     SettlementError,
     Song,
     SongState,
+    Trouble,
     describe_claimant,
 )
 from kie_cover_async.validation import is_one_word, validate_number, validate_task_id
 
 from . import covers
 from .covers import parse_api, parse_details, parse_time, require, storable
-from .database import COLUMNS, NOW, OPEN_ID, ArchiveDatabase
+from .database import COLUMNS, NO_WAIT, NOW, OPEN_ID, ArchiveDatabase
 from .locking import is_claimant_alive
 
 T = TypeVar("T")
@@ -66,8 +67,8 @@ _CONFIRM_TASK = (
     "UPDATE tasks SET state = 'pending', error = NULL WHERE task_id = ? AND state = 'failed'"
 )
 _SUBMITTED = f"""
-UPDATE songs SET state = 'submitted', task_id = ?1, due_at = NULL, reason = NULL,
-    waited_by = NULL, changed_at = {NOW}
+UPDATE songs SET state = 'submitted', task_id = ?1, {NO_WAIT}, reason = NULL,
+    changed_at = {NOW}
 WHERE music_task_id = ?2 AND state IN ('wanted', 'submitting', 'in_doubt', 'failed') AND EXISTS (
     SELECT * FROM song_tasks JOIN tasks USING (task_id)
     WHERE music_task_id = ?2 AND task_id = ?1 AND NOT is_wrong AND tasks.state != 'failed'
@@ -79,10 +80,14 @@ _WHERE_SUBMITTED = "WHERE music_task_id = ? AND task_id = ? AND state = 'submitt
 _WAITER = f"SELECT waited_by FROM songs {_WHERE_SUBMITTED}"  # noqa: S608
 _START_WAIT = f"UPDATE songs SET waited_by = ? {_WHERE_SUBMITTED} AND waited_by IS ?"  # noqa: S608
 _END_WAIT = "UPDATE songs SET waited_by = NULL WHERE music_task_id = ? AND waited_by = ?"
-_POSTPONE = f"UPDATE songs SET due_at = {NOW} + ?, waited_by = NULL {_WHERE_SUBMITTED}"  # noqa: S608
+_POSTPONE = f"""
+UPDATE songs SET due_at = {NOW} + ?1, waited_by = NULL, trouble = ?2,
+    trouble_count = CASE WHEN trouble IS ?2 THEN trouble_count ELSE 0 END + 1,
+    trouble_since = CASE WHEN trouble IS ?2 THEN trouble_since ELSE {NOW} END
+WHERE music_task_id = ?3 AND task_id = ?4 AND state = 'submitted'
+"""  # noqa: S608
 _DOUBT = f"""
-UPDATE songs SET state = 'in_doubt', due_at = NULL, reason = ?, waited_by = NULL,
-    changed_at = {NOW}
+UPDATE songs SET state = 'in_doubt', {NO_WAIT}, reason = ?, changed_at = {NOW}
 {_WHERE_SUBMITTED}
 """  # noqa: S608
 _MARK_WRONG = "UPDATE song_tasks SET is_wrong = 1 WHERE music_task_id = ? AND task_id = ?"
@@ -204,11 +209,17 @@ class SqliteLedger:
             lambda database: database.changes(_END_WAIT, music_task_id, database.claimant.name)
         )
 
-    async def postpone(self, music_task_id: str, task_id: str, delay: float) -> bool:
+    async def postpone(
+        self,
+        music_task_id: str,
+        task_id: str,
+        delay: float,
+        trouble: Trouble = Trouble.UNFINISHED,
+    ) -> bool:
         """Make a submitted song due in so many seconds; see `Ledger`."""
         validate_number("delay", delay, at_least=0)
         return await self._query(
-            lambda database: database.changes(_POSTPONE, delay, music_task_id, task_id)
+            lambda database: database.changes(_POSTPONE, delay, trouble, music_task_id, task_id)
         )
 
     async def mark_in_doubt(
@@ -409,12 +420,16 @@ def _parse_song(row: Sequence[Any], other_ids: Sequence[tuple[Any]]) -> Song:
         require(is_text, song, column, facts[column])
     require(type(facts["attempt"]) is int, song, "attempt", facts["attempt"])
     require(facts["state"] in {*SongState}, song, "state", facts["state"])
-    for column in ("claimed_at", "due_at", "added_at", "changed_at"):
+    require(type(facts["trouble_count"]) is int, song, "trouble_count", facts["trouble_count"])
+    require(facts["trouble"] in {None, *Trouble}, song, "trouble", facts["trouble"])
+    for column in ("claimed_at", "due_at", "trouble_since", "added_at", "changed_at"):
         if facts[column] is not None:
             facts[column] = parse_time(song, column, facts[column])
+    trouble = facts.pop("trouble")
     own_api, (*task_api, details) = (facts.pop("route"), facts.pop("origin")), row[-3:]
     return Song(
         **facts | {"state": SongState(facts["state"])},
+        trouble=None if trouble is None else Trouble(trouble),
         other_ids=tuple(task_id for (task_id,) in other_ids),
         api=parse_api(song, task_api) or parse_api(song, own_api),
         details=None if details is None else parse_details(facts["task_id"], details),

@@ -129,6 +129,8 @@ async def test_a_folder_without_secrets_is_upgraded(opened):
         connection.executescript("""
             DROP TABLE callback_secrets; DROP TABLE candidates;
             DROP TRIGGER songs_follow_tasks; ALTER TABLE songs DROP COLUMN waited_by;
+            ALTER TABLE songs DROP COLUMN trouble; ALTER TABLE songs DROP COLUMN trouble_count;
+            ALTER TABLE songs DROP COLUMN trouble_since;
             CREATE TRIGGER songs_follow_tasks AFTER UPDATE OF state ON tasks BEGIN SELECT 1; END;
             PRAGMA user_version = 2;
         """)
@@ -264,6 +266,8 @@ async def test_a_lock_file_that_cannot_be_opened_is_an_error(opened, tmp_path):
         ("reason", b"bytes"),
         ("claimed_by", b"bytes"),
         ("attempt", "many"),
+        ("trouble", "odd"),
+        ("trouble_count", "many"),
         ("claimed_at", "now"),
         ("added_at", 1e300),
         ("route", 5.5),

@@ -24,6 +24,7 @@ from kie_cover_async.ledger import (
     SettlementError,
     Song,
     SongState,
+    Trouble,
 )
 from kie_cover_async.models import CoverDetails
 
@@ -279,6 +280,19 @@ class LedgerContract:
         assert await ledger.page(SUBMITTED) == [song]
         assert await ledger.postpone("s", "t", 0.0)
         assert len(await ledger.page(SUBMITTED, due=True)) == 1
+
+    async def test_trouble_is_counted_while_it_stays_the_same(self, ledger, in_state):
+        """Another trouble starts the count and the time again, and a new wait forgets it."""
+        await in_state(SUBMITTED)
+        for trouble, count in ((Trouble.GONE, 1), (Trouble.GONE, 2), (Trouble.MISSING, 1)):
+            before = await ledger.find("s")
+            assert await ledger.postpone("s", "t", 1.0, trouble)
+            song = await ledger.find("s")
+            assert (song.trouble, song.trouble_count) == (trouble, count)
+            assert (song.trouble_since == before.trouble_since) == (count == 2)
+        await ledger.mark_in_doubt("s", "t", "why")
+        song = await ledger.record_id("s", "t", SUNO)
+        assert (song.trouble, song.trouble_count, song.trouble_since) == (None, 0, None)
 
     async def test_one_process_waits_for_a_song(self, ledger, opened, in_state):
         """Another one can wait once the first does not any more, or the song is postponed."""
