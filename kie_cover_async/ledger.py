@@ -34,6 +34,18 @@ class SongState(StrEnum):
     KEPT = "kept"
 
 
+class Trouble(StrEnum):
+    """Why a song is still submitted after it was waited for.
+
+    `UNFINISHED` is a cover that takes longer, or an error that may pass. `MISSING` means that every
+    poll found no record of the id, and `GONE` that the images cannot be fetched any more.
+    """
+
+    UNFINISHED = "unfinished"
+    MISSING = "missing"
+    GONE = "gone"
+
+
 @frozen(kw_only=True)
 class Api:
     """The route and the origin of the API that issued an id; no other one knows the id."""
@@ -57,7 +69,9 @@ class Song:
 
     `task_id` is the cover's id that is waited for or kept, and `other_ids` are further ids of the
     song. `api` is set while the song is claimed or has an id. `reason` says why the song is in this
-    state. `position` grows in the order in which songs were added. Times are in UTC.
+    state. If the song was postponed, `trouble` says why, `trouble_count` how often in a row it was
+    this trouble, and `trouble_since` since when. `position` grows in the order in which songs were
+    added. Times are in UTC.
     """
 
     music_task_id: str
@@ -70,10 +84,25 @@ class Song:
     claimed_at: datetime | None = None
     attempt: int = 0
     due_at: datetime | None = None
+    trouble: Trouble | None = None
+    trouble_count: int = 0
+    trouble_since: datetime | None = None
     reason: str | None = None
     details: CoverDetails | None = None
     added_at: datetime
     changed_at: datetime
+
+
+@frozen(kw_only=True)
+class Candidate:
+    """An id that a callback has named, and that no poll has confirmed yet.
+
+    `music_task_id` is the song at whose own URL the callback came, or `None`.
+    """
+
+    task_id: str
+    api: Api
+    music_task_id: str | None = None
 
 
 @frozen(kw_only=True)
@@ -108,9 +137,9 @@ class SettlementError(ValueError):
 class Ledger(Protocol):
     """Stores songs. Each method is one transaction, by the clock of the store.
 
-    A method whose guard fails changes nothing. A power failure does not undo what `claim` and
-    `record_id` have returned. `find`, `page` and `settle` first put songs in doubt whose claimant
-    is dead.
+    A method whose guard fails changes nothing. A power failure does not undo what `claim`,
+    `record_id` and `add_candidate` have returned. `find`, `page` and `settle` first put songs in
+    doubt whose claimant is dead.
     """
 
     async def want(self, music_task_ids: Iterable[str]) -> list[str]:
@@ -142,8 +171,23 @@ class Ledger(Protocol):
         has not failed.
         """
 
-    async def postpone(self, music_task_id: str, task_id: str, delay: float) -> bool:
-        """Make a submitted song due in so many seconds."""
+    async def start_wait(self, music_task_id: str, task_id: str) -> bool:
+        """Note that this process waits for a song's id, until `end_wait` or a change.
+
+        Return `False` if another live process does, or if the song is not submitted under this id.
+        """
+
+    async def end_wait(self, music_task_id: str) -> None:
+        """Let another process wait for the song, since this one does not any more."""
+
+    async def postpone(
+        self,
+        music_task_id: str,
+        task_id: str,
+        delay: float,
+        trouble: Trouble = Trouble.UNFINISHED,
+    ) -> bool:
+        """Make a submitted song due in so many seconds; this process waits no more."""
 
     async def mark_in_doubt(
         self, music_task_id: str, task_id: str, reason: str, *, is_wrong: bool = False
@@ -194,6 +238,15 @@ class Ledger(Protocol):
 
     async def rotate_callback_secret(self) -> str:
         """Create a secret for new callback URLs, and return it; earlier ones stay accepted."""
+
+    async def add_candidate(self, candidate: Candidate) -> None:
+        """Store an id that a callback has named, until `remove_candidate`; this changes no song."""
+
+    async def candidates(self, api: Api) -> list[Candidate]:
+        """Return the candidates of this API. They are forgotten after three days."""
+
+    async def remove_candidate(self, candidate: Candidate) -> None:
+        """Forget a candidate, since a poll has confirmed or refuted it."""
 
     async def settle(
         self,

@@ -143,6 +143,11 @@ class RateLimiter:
         return f"RateLimiter({self._number}, per={self._per:g})"
 
     @property
+    def interval(self) -> float:
+        """Seconds between two slots; 0 if there is no limit."""
+        return self._interval
+
+    @property
     def queued(self) -> int:
         """How many requests are queued."""
         return self._queue.size

@@ -121,8 +121,8 @@ class CoverArchive:
         """Save all images of this cover, and return its entry in the record.
 
         An image that is in the folder and complete is not fetched again, whether it is recorded or
-        not. A link that the host refuses with 403, 404 or 410 is renewed once by
-        `get_download_url`.
+        not. A link that the host refuses with 403, 404 or 410, or for which it sends no bytes, is
+        renewed once by `get_download_url`.
 
         All images are tried. Then the first error is raised, the images that were saved are
         recorded, and the cover is pending. No error is raised if another archive has saved the

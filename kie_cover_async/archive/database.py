@@ -25,7 +25,9 @@ OPEN_ID = """
     WHERE music_task_id = songs.music_task_id AND NOT is_wrong AND tasks.state != 'failed'
     ORDER BY song_tasks.rowid LIMIT 1
 """
-# Each creates what is missing. The columns that version 1 lacks are added before.
+# The values of columns that are about the wait for one id, when that wait begins or ends.
+NO_WAIT = "due_at = NULL, waited_by = NULL, trouble = NULL, trouble_count = 0, trouble_since = NULL"
+# Each creates what is missing; then columns are added that earlier versions lack.
 _SCHEMA = (
     """
     CREATE TABLE IF NOT EXISTS tasks (
@@ -50,6 +52,7 @@ _SCHEMA = (
         task_id TEXT, route TEXT, origin TEXT,
         claimed_by TEXT, claimed_at REAL, attempt INTEGER NOT NULL DEFAULT 0,
         due_at REAL, reason TEXT, added_at REAL NOT NULL, changed_at REAL NOT NULL,
+        waited_by TEXT, trouble TEXT, trouble_count INTEGER NOT NULL DEFAULT 0, trouble_since REAL,
         CHECK (task_id IS NOT NULL OR state NOT IN ('submitted', 'kept'))
     )
     """,
@@ -68,11 +71,20 @@ _SCHEMA = (
         number INTEGER PRIMARY KEY, secret TEXT NOT NULL, added_at REAL NOT NULL
     )
     """,
+    # The song is empty if a callback came at a URL of no song.
+    """
+    CREATE TABLE IF NOT EXISTS candidates (
+        task_id TEXT NOT NULL, music_task_id TEXT NOT NULL, route TEXT NOT NULL,
+        origin TEXT NOT NULL, added_at REAL NOT NULL,
+        UNIQUE (task_id, music_task_id, route, origin)
+    )
+    """,
+    "DROP TRIGGER IF EXISTS songs_follow_tasks",
     # A trigger, so that no statement on `tasks` can leave the song behind.
     f"""
-    CREATE TRIGGER IF NOT EXISTS songs_follow_tasks AFTER UPDATE OF state ON tasks
+    CREATE TRIGGER songs_follow_tasks AFTER UPDATE OF state ON tasks
     BEGIN
-        UPDATE songs SET state = 'kept', task_id = new.task_id, due_at = NULL, reason = NULL,
+        UPDATE songs SET state = 'kept', task_id = new.task_id, {NO_WAIT}, reason = NULL,
             changed_at = {NOW}
         WHERE new.state = 'saved' AND state != 'kept' AND music_task_id IN (
             SELECT music_task_id FROM song_tasks WHERE task_id = new.task_id AND NOT is_wrong
@@ -81,7 +93,7 @@ _SCHEMA = (
         WHERE new.state = 'pending' AND old.state != 'pending'
             AND task_id = new.task_id AND state IN ('kept', 'failed');
         UPDATE songs SET state = CASE WHEN ({OPEN_ID}) IS NULL THEN 'failed' ELSE state END,
-            task_id = coalesce(({OPEN_ID}), task_id), due_at = NULL, reason = new.error,
+            task_id = coalesce(({OPEN_ID}), task_id), {NO_WAIT}, reason = new.error,
             changed_at = {NOW}
         WHERE new.state = 'failed' AND task_id = new.task_id AND state = 'submitted';
     END
@@ -93,12 +105,22 @@ COLUMNS = {
     "files": "task_id, number, url, name, sha256, size, media_type, width, height",
     "songs": (
         "position, music_task_id, state, task_id, route, origin, claimed_by, claimed_at, attempt, "
-        "due_at, reason, added_at, changed_at"
+        "due_at, reason, added_at, changed_at, trouble, "
+        "trouble_count, trouble_since, waited_by"
     ),
     "song_tasks": "music_task_id, task_id, is_wrong",
     "callback_secrets": "number, secret, added_at",
+    "candidates": "task_id, music_task_id, route, origin, added_at",
 }
-_NEW_COLUMNS = ("route", "origin")
+_NEW_COLUMNS = {
+    "tasks": {"route": "TEXT", "origin": "TEXT"},
+    "songs": {
+        "waited_by": "TEXT",
+        "trouble": "TEXT",
+        "trouble_count": "INTEGER NOT NULL DEFAULT 0",
+        "trouble_since": "REAL",
+    },
+}
 _VERSION_1 = {
     "tasks": COLUMNS["tasks"].removesuffix(", route, origin"),
     "files": COLUMNS["files"],
@@ -248,10 +270,11 @@ class ArchiveDatabase:
             # A dump or a recovery by SQLite's shell has the tables, and lacks the version.
             if self.execute("SELECT * FROM sqlite_master").fetchone() is not None:
                 self._check_tables(_VERSION_1)
-                for column in self._missing("tasks", _NEW_COLUMNS):
-                    self.execute(f"ALTER TABLE tasks ADD COLUMN {column} TEXT")
             for statement in _SCHEMA:
                 self.execute(statement)
+            for table, columns in _NEW_COLUMNS.items():
+                for column in self._missing(table, columns):
+                    self.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
             self._check_tables(COLUMNS)
             self.execute(f"PRAGMA user_version = {_VERSION}")
 

@@ -34,6 +34,8 @@ _AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 # small ones for a scan, since a file may have many scans.
 _CHECKSUM_BLOCK, _SCAN_BLOCK = 1 << 20, 1 << 16
 
+EMPTY = "the file is empty"
+
 
 @frozen(kw_only=True)
 class ImageInfo:
@@ -80,7 +82,7 @@ def _identify(head: bytes) -> tuple[str, Callable[[BinaryIO], tuple[int, int]]]:
 
 def _describe(head: bytes) -> str:
     if not head:
-        return "the file is empty"
+        return EMPTY
     if head.lstrip()[:1] == b"<":
         return "it is a page, not an image"
     return "it is not a PNG, JPEG or WebP"

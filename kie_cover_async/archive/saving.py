@@ -16,7 +16,7 @@ from . import covers
 from .database import ArchiveDatabase
 from .executors import ArchiveExecutors
 from .files import PartFile, VerifiedFile, file_exists, file_stem, find_problem, find_verified
-from .formats import InvalidImageError
+from .formats import EMPTY, InvalidImageError
 from .models import ArchivedCover, SavedImage
 
 # The answers to a link that is too old; a fresh link may do better.
@@ -117,7 +117,7 @@ class ImageSaver:
             try:
                 return await fetch(image.url)
             except DownloadError as error:
-                if error.http_status not in _STALE:
+                if error.http_status not in _STALE and error.reason != EMPTY:
                     raise
                 return await fetch(await self._renew_link(client, image, error))
 

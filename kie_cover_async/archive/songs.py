@@ -7,12 +7,21 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from secrets import token_urlsafe
 from typing import Any, Protocol, TypeVar
 
-from kie_cover_async.ledger import Api, Claim, SettlementError, Song, SongState, describe_claimant
+from kie_cover_async.ledger import (
+    Api,
+    Candidate,
+    Claim,
+    SettlementError,
+    Song,
+    SongState,
+    Trouble,
+    describe_claimant,
+)
 from kie_cover_async.validation import is_one_word, validate_number, validate_task_id
 
 from . import covers
 from .covers import parse_api, parse_details, parse_time, require, storable
-from .database import COLUMNS, NOW, OPEN_ID, ArchiveDatabase
+from .database import COLUMNS, NO_WAIT, NOW, OPEN_ID, ArchiveDatabase
 from .locking import is_claimant_alive
 
 T = TypeVar("T")
@@ -23,9 +32,10 @@ _RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
 _SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
 _GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
 _ANY_IDLE = {*SongState} - {SongState.SUBMITTING}
+_COLUMNS = COLUMNS["songs"].removesuffix(", waited_by").split(", ")
 # An id has its API in its own row.
 _SONGS = f"""
-SELECT {", ".join(f"songs.{name}" for name in COLUMNS["songs"].split(", "))},
+SELECT {", ".join(f"songs.{name}" for name in _COLUMNS)},
     tasks.route, tasks.origin, tasks.details
 FROM songs LEFT JOIN tasks ON tasks.task_id = songs.task_id
 """  # noqa: S608 - constants, as in all statements here
@@ -57,7 +67,8 @@ _CONFIRM_TASK = (
     "UPDATE tasks SET state = 'pending', error = NULL WHERE task_id = ? AND state = 'failed'"
 )
 _SUBMITTED = f"""
-UPDATE songs SET state = 'submitted', task_id = ?1, due_at = NULL, reason = NULL, changed_at = {NOW}
+UPDATE songs SET state = 'submitted', task_id = ?1, {NO_WAIT}, reason = NULL,
+    changed_at = {NOW}
 WHERE music_task_id = ?2 AND state IN ('wanted', 'submitting', 'in_doubt', 'failed') AND EXISTS (
     SELECT * FROM song_tasks JOIN tasks USING (task_id)
     WHERE music_task_id = ?2 AND task_id = ?1 AND NOT is_wrong AND tasks.state != 'failed'
@@ -66,9 +77,17 @@ WHERE music_task_id = ?2 AND state IN ('wanted', 'submitting', 'in_doubt', 'fail
 # The trigger reads the unchanged state again.
 _FOLLOW = "UPDATE tasks SET state = state WHERE task_id = ? AND state = 'saved'"
 _WHERE_SUBMITTED = "WHERE music_task_id = ? AND task_id = ? AND state = 'submitted'"
-_POSTPONE = f"UPDATE songs SET due_at = {NOW} + ? {_WHERE_SUBMITTED}"  # noqa: S608
+_WAITER = f"SELECT waited_by FROM songs {_WHERE_SUBMITTED}"  # noqa: S608
+_START_WAIT = f"UPDATE songs SET waited_by = ? {_WHERE_SUBMITTED} AND waited_by IS ?"  # noqa: S608
+_END_WAIT = "UPDATE songs SET waited_by = NULL WHERE music_task_id = ? AND waited_by = ?"
+_POSTPONE = f"""
+UPDATE songs SET due_at = {NOW} + ?1, waited_by = NULL, trouble = ?2,
+    trouble_count = CASE WHEN trouble IS ?2 THEN trouble_count ELSE 0 END + 1,
+    trouble_since = CASE WHEN trouble IS ?2 THEN trouble_since ELSE {NOW} END
+WHERE music_task_id = ?3 AND task_id = ?4 AND state = 'submitted'
+"""  # noqa: S608
 _DOUBT = f"""
-UPDATE songs SET state = 'in_doubt', due_at = NULL, reason = ?, changed_at = {NOW}
+UPDATE songs SET state = 'in_doubt', {NO_WAIT}, reason = ?, changed_at = {NOW}
 {_WHERE_SUBMITTED}
 """  # noqa: S608
 _MARK_WRONG = "UPDATE song_tasks SET is_wrong = 1 WHERE music_task_id = ? AND task_id = ?"
@@ -85,6 +104,17 @@ _FORGET_ID = "UPDATE songs SET task_id = NULL, route = NULL, origin = NULL WHERE
 _COUNTS = "SELECT state, count(*) FROM songs GROUP BY state"
 _SECRETS = "SELECT secret FROM callback_secrets ORDER BY number DESC"
 _ADD_SECRET = f"INSERT INTO callback_secrets (secret, added_at) VALUES (?, {NOW})"  # noqa: S608
+# Seconds for which a candidate is polled by each run.
+_CANDIDATE_RETENTION = 3 * 86_400
+_CANDIDATES = f"""
+SELECT task_id, nullif(music_task_id, '') FROM candidates
+WHERE route = ? AND origin = ? AND added_at > {NOW} - {_CANDIDATE_RETENTION} ORDER BY rowid
+"""  # noqa: S608
+_ADD_CANDIDATE = f"INSERT OR REPLACE INTO candidates VALUES (?, ?, ?, ?, {NOW})"  # noqa: S608
+_EXPIRE_CANDIDATES = f"DELETE FROM candidates WHERE added_at <= {NOW} - {_CANDIDATE_RETENTION}"  # noqa: S608
+_REMOVE_CANDIDATE = """
+DELETE FROM candidates WHERE task_id = ? AND music_task_id = ? AND route = ? AND origin = ?
+"""
 
 
 class Query(Protocol):
@@ -160,11 +190,36 @@ class SqliteLedger:
 
         return await self._query(record)
 
-    async def postpone(self, music_task_id: str, task_id: str, delay: float) -> bool:
+    async def start_wait(self, music_task_id: str, task_id: str) -> bool:
+        """Note that this process waits for a song's id; see `Ledger`."""
+
+        def start(database: ArchiveDatabase) -> bool:
+            database.claimant.hold()
+            own, row = database.claimant.name, (music_task_id, task_id)
+            for (other,) in database.execute(_WAITER, *row).fetchall():
+                is_free = other is None or not is_claimant_alive(database.folder, str(other))
+                return other == own or (is_free and database.changes(_START_WAIT, own, *row, other))
+            return False
+
+        return await self._query(start)
+
+    async def end_wait(self, music_task_id: str) -> None:
+        """Let another process wait for the song; see `Ledger`."""
+        await self._query(
+            lambda database: database.changes(_END_WAIT, music_task_id, database.claimant.name)
+        )
+
+    async def postpone(
+        self,
+        music_task_id: str,
+        task_id: str,
+        delay: float,
+        trouble: Trouble = Trouble.UNFINISHED,
+    ) -> bool:
         """Make a submitted song due in so many seconds; see `Ledger`."""
         validate_number("delay", delay, at_least=0)
         return await self._query(
-            lambda database: database.changes(_POSTPONE, delay, music_task_id, task_id)
+            lambda database: database.changes(_POSTPONE, delay, trouble, music_task_id, task_id)
         )
 
     async def mark_in_doubt(
@@ -244,6 +299,33 @@ class SqliteLedger:
                 return _add_secret(database)
 
         return await self._query(rotate)
+
+    async def add_candidate(self, candidate: Candidate) -> None:
+        """Store an id that a callback has named; see `Ledger`."""
+
+        def add(database: ArchiveDatabase) -> None:
+            with database.durable_transaction():
+                database.execute(_EXPIRE_CANDIDATES)
+                database.execute(_ADD_CANDIDATE, *_key(candidate))
+
+        await self._query(add)
+
+    async def candidates(self, api: Api) -> list[Candidate]:
+        """Return the candidates of this API; see `Ledger`."""
+
+        def read(database: ArchiveDatabase) -> list[Candidate]:
+            rows = database.execute(_CANDIDATES, api.route, api.origin).fetchall()
+            for row in rows:
+                for column, value in zip(("task_id", "music_task_id"), row, strict=True):
+                    require(value is None or is_one_word(value), row[0], column, value)
+            return [Candidate(task_id=task, music_task_id=song, api=api) for task, song in rows]
+
+        return await self._query(read)
+
+    async def remove_candidate(self, candidate: Candidate) -> None:
+        """Forget a candidate; see `Ledger`."""
+        key = _key(candidate)
+        await self._query(lambda database: database.changes(_REMOVE_CANDIDATE, *key))
 
     async def settle(
         self,
@@ -330,7 +412,7 @@ def _select(database: ArchiveDatabase, which: str, *values: Any) -> list[Song]:
 
 def _parse_song(row: Sequence[Any], other_ids: Sequence[tuple[Any]]) -> Song:
     """Return what a row of `songs` says, with its id's row of `tasks`."""
-    facts = dict(zip(COLUMNS["songs"].split(", "), row, strict=False))
+    facts = dict(zip(_COLUMNS, row, strict=False))
     song = facts["music_task_id"]
     require(is_one_word(song), song, "music_task_id", song)
     for column in ("task_id", "reason", "claimed_by"):
@@ -338,16 +420,25 @@ def _parse_song(row: Sequence[Any], other_ids: Sequence[tuple[Any]]) -> Song:
         require(is_text, song, column, facts[column])
     require(type(facts["attempt"]) is int, song, "attempt", facts["attempt"])
     require(facts["state"] in {*SongState}, song, "state", facts["state"])
-    for column in ("claimed_at", "due_at", "added_at", "changed_at"):
+    require(type(facts["trouble_count"]) is int, song, "trouble_count", facts["trouble_count"])
+    require(facts["trouble"] in {None, *Trouble}, song, "trouble", facts["trouble"])
+    for column in ("claimed_at", "due_at", "trouble_since", "added_at", "changed_at"):
         if facts[column] is not None:
             facts[column] = parse_time(song, column, facts[column])
+    trouble = facts.pop("trouble")
     own_api, (*task_api, details) = (facts.pop("route"), facts.pop("origin")), row[-3:]
     return Song(
         **facts | {"state": SongState(facts["state"])},
+        trouble=None if trouble is None else Trouble(trouble),
         other_ids=tuple(task_id for (task_id,) in other_ids),
         api=parse_api(song, task_api) or parse_api(song, own_api),
         details=None if details is None else parse_details(facts["task_id"], details),
     )
+
+
+def _key(candidate: Candidate) -> tuple[str, ...]:
+    api = candidate.api
+    return candidate.task_id, candidate.music_task_id or "", api.route, api.origin
 
 
 def _secrets(database: ArchiveDatabase) -> tuple[str, ...]:

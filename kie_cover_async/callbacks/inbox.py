@@ -22,8 +22,9 @@ _RETENTION = 3600.0
 _MAX_IDS = 10_000
 _MAX_CONTENTS = 4
 
-# Called with the task id, and with the song if the callback came at the song's own URL.
-UnknownListener = Callable[[str, str | None], object]
+# Called with the task id, and with the song if the callback came at the song's own URL. It may
+# return a future that is done when the callback is stored.
+UnknownListener = Callable[[str, str | None], asyncio.Future[None] | None]
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +96,37 @@ class CallbackInbox:
             InvalidResponseError: The body has no task id.
             SignatureError: The inbox has keys, and none has signed the callback.
         """
+        callback, _ = self._receive(headers, body, music_task_id)
+        return callback
+
+    async def receive_and_store(
+        self,
+        headers: Headers,
+        body: bytes | str | Mapping[str, Any],
+        music_task_id: str | None = None,
+    ) -> CoverCallback:
+        """Receive a callback, and return when it is stored, if a run of `make_covers` stores it.
+
+        A request that is answered after that need not be repeated, whatever happens to this
+        process. The routes of this inbox do that.
+
+        Raises:
+            InvalidResponseError: The body has no task id.
+            SignatureError: The inbox has keys, and none has signed the callback.
+            OSError: The callback cannot be stored; a repetition is received as if it were new.
+        """
+        callback, storing = self._receive(headers, body, music_task_id)
+        if storing:
+            # Unlike `gather`, this does not cancel what it waits for.
+            await asyncio.wait(storing)
+        for error in filter(None, [each.exception() for each in storing]):
+            self._recent.forget(callback.task_id)
+            raise error
+        return callback
+
+    def _receive(
+        self, headers: Headers, body: bytes | str | Mapping[str, Any], music_task_id: str | None
+    ) -> tuple[CoverCallback, list[asyncio.Future[None]]]:
         loop = self._bound_loop()
         callback = parse_callback(body)
         if self._keyring is not None:
@@ -103,9 +135,8 @@ class CallbackInbox:
         content = hash((callback, music_task_id))
         if self._recent.is_duplicate(callback.task_id, content, loop.time()):
             _log.debug("callback for %s was repeated: dropped", callback.task_id)
-        else:
-            self._notify_listeners(callback.task_id, music_task_id)
-        return callback
+            return callback, []
+        return callback, self._notify_listeners(callback.task_id, music_task_id)
 
     def notify(self, task_id: str, music_task_id: str | None = None) -> None:
         """Wake the waits for this id, for example after a callback that reached another process.
@@ -141,8 +172,9 @@ class CallbackInbox:
         """Call `listener` with the id of each callback for which there is no other subscription.
 
         The second argument is the song at whose own URL the callback came, or `None`. The listener
-        is also called for callbacks that came when there was no such listener. Return the function
-        that unsubscribes. `make_covers` subscribes by itself.
+        is also called for callbacks that came when there was no such listener. It may return a
+        future, for which `receive_and_store` waits. Return the function that unsubscribes.
+        `make_covers` subscribes by itself.
         """
         self._bound_loop()
         token = object()
@@ -156,24 +188,27 @@ class CallbackInbox:
         """Return the routes for `app.add_routes(inbox.routes("/callbacks/…"))` of aiohttp.web.
 
         A callback is answered with 200, one with a bad signature with 401, an unreadable body with
-        400, one of more than 64 KiB with 413, and one that does not arrive in time with 408.
+        400, one of more than 64 KiB with 413, one that does not arrive in time with 408, and one
+        that cannot be stored with 503.
 
         With `song_urls`, a `SongCallbackUrls`, callbacks are also received at each song's own URL,
         below `path`. One with a wrong token is answered with 404.
         """
-        return callback_routes(path, self.receive, song_urls)
+        return callback_routes(path, self.receive_and_store, song_urls)
 
-    def _notify_listeners(self, task_id: str, music_task_id: str | None) -> None:
+    def _notify_listeners(
+        self, task_id: str, music_task_id: str | None
+    ) -> list[asyncio.Future[None]]:
         listeners = [*self._listeners.get(task_id, {}).values()]
         _log.debug("callback for %s: %d are waiting", task_id, len(listeners))
         for listener in listeners:
             listener()
         if listeners:
-            return
-        for unknown_listener in [*self._unknown_listeners.values()]:
-            unknown_listener(task_id, music_task_id)
+            return []
         if not self._unknown_listeners:
             self._unknown.append((task_id, music_task_id))
+        storing = [each(task_id, music_task_id) for each in [*self._unknown_listeners.values()]]
+        return [each for each in storing if each is not None]
 
     def _bound_loop(self) -> asyncio.AbstractEventLoop:
         try:
@@ -227,6 +262,10 @@ class RecentCallbacks:
         if len(self._received) > _MAX_IDS:
             self._received.popitem(last=False)
         return received
+
+    def forget(self, task_id: str) -> None:
+        """Forget the callbacks for this id."""
+        self._received.pop(task_id, None)
 
     def _expire(self, now: float) -> None:
         while self._received and now - next(iter(self._received.values())).at >= _RETENTION:

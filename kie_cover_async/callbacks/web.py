@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
+from inspect import isawaitable
 from typing import Any
 
 from aiohttp import web
@@ -24,7 +25,7 @@ _BODY_TIMEOUT = 10.0
 # Seconds in which a message is logged once.
 _LOG_PERIOD = 30.0
 
-# Called with the headers and the body, and with the song if there are `song_urls`.
+# Called with the headers and the body, and with the song if there are `song_urls`; plain or async.
 Receive = Callable[..., object]
 
 
@@ -35,7 +36,8 @@ def callback_routes(
 
     Args:
         path: The path; that of a song's URL has the song's token as one more part.
-        receive: Called with the headers, the body, and at a song's own URL with the song.
+        receive: Called with the headers, the body, and at a song's own URL with the song. It may be
+            async; an `OSError` of it is answered with 503.
         song_urls: Knows the tokens; `None` is for a route without them.
     """
     log = BoundedLog(_log)
@@ -81,8 +83,19 @@ async def _status(request: web.Request, receive: Receive, log: "BoundedLog") -> 
         return HTTPStatus.BAD_REQUEST
     if len(body) > _MAX_BODY:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return await _receive(request, body, receive, log)
+
+
+async def _receive(
+    request: web.Request, body: bytes, receive: Receive, log: "BoundedLog"
+) -> HTTPStatus:
     try:
-        receive(request.headers, body)
+        received = receive(request.headers, body)
+        if isawaitable(received):
+            await received
+    except OSError as error:
+        log.warning("callback refused, it cannot be stored: %s", error)
+        return HTTPStatus.SERVICE_UNAVAILABLE
     except InvalidResponseError as error:
         log.info("callback refused, it cannot be read at %s", error.path)
         return HTTPStatus.BAD_REQUEST

@@ -1,12 +1,14 @@
 """The job of one song: it runs any number of times, anywhere, and submits the song once."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, cast
 
 from attrs import define, field
 
+from kie_cover_async.archive.formats import EMPTY
 from kie_cover_async.client import CoverClient
 from kie_cover_async.errors import (
     AuthenticationError,
@@ -20,7 +22,7 @@ from kie_cover_async.errors import (
     RateLimitedError,
     TaskNotFoundError,
 )
-from kie_cover_async.ledger import Ledger, Song, SongOutcome, SongState
+from kie_cover_async.ledger import Ledger, Song, SongOutcome, SongState, Trouble
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.polling import OnUpdate
 from kie_cover_async.retry import RetryPolicy
@@ -34,8 +36,10 @@ _FATAL = (AuthenticationError, ConnectionSetupError, ForbiddenError)
 _NOT_FOUND = 404
 _GONE = {403, 404, 410}
 _FIRST_DELAY, _MAX_DELAY = timedelta(minutes=15), timedelta(hours=6)
-_DELAY_IF_GONE = timedelta(hours=1)
-_MISSING_AFTER = timedelta(hours=24)
+_MISSING_FOR = timedelta(hours=24)
+_MAX_DOUBLINGS = 5
+# Images are gone if that was so as often, over so long.
+_MAX_GONE, _GONE_FOR = 3, timedelta(hours=1)
 # Seconds between two views of a song that another process submits.
 _FOLLOW_INTERVAL, _MAX_FOLLOW_INTERVAL = 0.05, 2.0
 
@@ -91,7 +95,8 @@ class SongJob:
     async def run(self, music_task_id: str) -> SongOutcome:
         """Take a song of the ledger as far as possible, and return what came of it.
 
-        A song that another process is submitting is followed in the ledger, without requests.
+        A song that another live process is submitting or waiting for is followed in the ledger,
+        without requests.
 
         Raises:
             ClientClosedError: The client was closed.
@@ -101,16 +106,20 @@ class SongJob:
         delay = _FOLLOW_INTERVAL
         while True:
             song = await self.find(music_task_id)
-            if self._is_followed(song):
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, _MAX_FOLLOW_INTERVAL)
-            elif song.state is SongState.WANTED and not (error or self.submits.is_over):
+            is_followed = self._is_followed(song)
+            if song.state is SongState.WANTED and not (error or self.submits.is_over):
                 error = await self._submit(music_task_id)
             elif song.task_id not in waited_for and self._can_finish(song):
-                waited_for.add(song.task_id)
-                error = await self._finish(song, str(song.task_id))
-            else:
+                async with self._wait(song) as is_ours:
+                    is_followed = not is_ours
+                    if is_ours:
+                        waited_for.add(song.task_id)
+                        error = await self._finish(song, str(song.task_id))
+            elif not is_followed:
                 return await self._outcome(song, error)
+            if is_followed:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _MAX_FOLLOW_INTERVAL)
 
     async def find(self, music_task_id: str) -> Song:
         """Return a song that is in the ledger."""
@@ -198,6 +207,17 @@ class SongJob:
             return error.with_traceback(None)
         return None
 
+    @asynccontextmanager
+    async def _wait(self, song: Song) -> AsyncIterator[bool]:
+        """Note in the ledger that this process waits; yield `False` if another one does."""
+        try:
+            yield await self.ledger.start_wait(song.music_task_id, str(song.task_id))
+        except BaseException:
+            # The archive may be closed, which ends the wait as well.
+            with suppress(OSError, RuntimeError):
+                await asyncio.shield(self.ledger.end_wait(song.music_task_id))
+            raise
+
     async def _is_parent_wrong(self, song: Song, details: CoverDetails) -> bool:
         """Put a song in doubt whose id belongs to another song; return whether it does."""
         parent, task_id = details.parent_task_id, details.task_id
@@ -211,33 +231,38 @@ class SongJob:
         """Note why there is no cover yet, or that there will be none."""
         if isinstance(error, _FATAL):
             self.stop(error)
+            await self.ledger.end_wait(song.music_task_id)
         elif isinstance(error, CoverFailedError):
             if not await self._is_parent_wrong(song, error.details):
                 await self.ledger.mark_failed(task_id, error)
-        elif _is_missing_long(song, error):
+        else:
+            await self._postpone(song, task_id, error)
+
+    async def _postpone(self, song: Song, task_id: str, error: KieCoverError) -> None:
+        """Wait again later, unless the same trouble has lasted too long."""
+        trouble, now = _trouble_of(error), datetime.now(UTC)
+        is_same = song.trouble is trouble and song.trouble_since is not None
+        count = song.trouble_count if is_same else 0
+        lasted = now - song.trouble_since if is_same and song.trouble_since else timedelta(0)
+        if trouble is Trouble.MISSING and lasted >= _MISSING_FOR:
             reason = f"there was no record of cover {task_id} for 24 hours"
             await self.ledger.mark_in_doubt(song.music_task_id, task_id, reason)
-        elif _is_gone(error) and _was_gone_before(song):
-            await self.ledger.mark_failed(task_id, error)
+        elif trouble is Trouble.GONE and count + 1 >= _MAX_GONE and lasted >= _GONE_FOR:
+            reason = f"images expired: {cast('DownloadError', error).reason}"
+            await self.ledger.mark_failed(task_id, DownloadError(task_id=task_id, reason=reason))
         else:
-            # As long as it was waited for so far, so that the time doubles.
-            age = datetime.now(UTC) - song.changed_at
-            delay = _DELAY_IF_GONE if _is_gone(error) else min(max(_FIRST_DELAY, age), _MAX_DELAY)
-            await self.ledger.postpone(song.music_task_id, task_id, delay.total_seconds())
+            delay = _GONE_FOR / (_MAX_GONE - 1)
+            if trouble is not Trouble.GONE:
+                delay = min(_FIRST_DELAY * 2 ** min(count, _MAX_DOUBLINGS), _MAX_DELAY)
+            seconds = delay.total_seconds()
+            await self.ledger.postpone(song.music_task_id, task_id, seconds, trouble)
 
 
-def _was_gone_before(song: Song) -> bool:
-    """Return whether saving was tried before, and the song was postponed until now."""
-    was_tried = song.details is not None and song.details.is_success
-    return was_tried and song.due_at is not None and song.due_at <= datetime.now(UTC)
-
-
-def _is_gone(error: KieCoverError) -> bool:
-    return isinstance(error, DownloadError) and error.http_status in _GONE
-
-
-def _is_missing_long(song: Song, error: KieCoverError) -> bool:
-    # A 404 may mean that the base URL is wrong.
-    is_missing = isinstance(error, TaskNotFoundError) and error.code != _NOT_FOUND
-    since = song.claimed_at or song.added_at
-    return is_missing and datetime.now(UTC) - since >= _MISSING_AFTER
+def _trouble_of(error: KieCoverError) -> Trouble:
+    # A 404 of the API may mean that the base URL is wrong.
+    if isinstance(error, TaskNotFoundError) and error.code != _NOT_FOUND:
+        return Trouble.MISSING
+    is_gone = isinstance(error, DownloadError) and (
+        error.http_status in _GONE or error.reason == EMPTY
+    )
+    return Trouble.GONE if is_gone else Trouble.UNFINISHED

@@ -2,7 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Coroutine,
+    Iterable,
+)
 from contextlib import aclosing, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self, cast
@@ -13,7 +19,7 @@ from kie_cover_async.archive import CoverArchive
 from kie_cover_async.bulk import Pool
 from kie_cover_async.client import CoverClient
 from kie_cover_async.errors import InvalidTaskIdError, KieCoverError
-from kie_cover_async.ledger import Ledger, Song, SongOutcome, SongState
+from kie_cover_async.ledger import Candidate, Ledger, Song, SongOutcome, SongState
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.polling import OnUpdate
 from kie_cover_async.retry import RetryPolicy
@@ -52,7 +58,7 @@ class CallbackSource(Protocol):
     """Receives callbacks; `kie_cover_async.callbacks.CallbackInbox` is one."""
 
     def subscribe_unknown(
-        self, listener: Callable[[str, str | None], object]
+        self, listener: Callable[[str, str | None], asyncio.Future[None] | None]
     ) -> Callable[[], object]:
         """Call the listener with the ids of callbacks that no wait expects, and their songs."""
 
@@ -112,6 +118,7 @@ class SongQueue:
             inbox = self._inbox
             unsubscribe = inbox and inbox.subscribe_unknown(self._on_callback)
             try:
+                await self._confirm_stored()
                 while self._job.stopped_by is None:
                     self._has_changed.clear()
                     has_more = self._job.submits.stopped_by is None and not _is_end(coming)
@@ -121,7 +128,7 @@ class SongQueue:
                     if song is not None:
                         self._running.add(song)
                         yield song
-                    elif has_more or (inbox and (self._running or self._confirming)):
+                    elif has_more or self._confirming or (inbox and self._running):
                         await self._has_changed.wait()
                     else:
                         return
@@ -132,16 +139,34 @@ class SongQueue:
                     task.cancel()
                 await asyncio.wait([coming, *self._confirming])
 
-    def _on_callback(self, task_id: str, music_task_id: str | None) -> None:
-        task = asyncio.create_task(self._confirm(task_id, music_task_id))
+    def _on_callback(self, task_id: str, music_task_id: str | None) -> asyncio.Future[None]:
+        """Store the id as a candidate, then confirm it; the caller may wait for the first."""
+        api = self._job.client.api
+        candidate = Candidate(task_id=task_id, music_task_id=music_task_id, api=api)
+        storing = asyncio.ensure_future(self._job.ledger.add_candidate(candidate))
+        self._start(self._confirm(candidate, storing))
+        return storing
+
+    def _start(self, confirmation: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(confirmation)
         self._confirming.add(task)
         task.add_done_callback(self._confirming.discard)
         task.add_done_callback(lambda _: self._has_changed.set())
 
-    async def _confirm(self, task_id: str, music_task_id: str | None) -> None:
+    async def _confirm_stored(self) -> None:
+        for candidate in await self._job.ledger.candidates(self._job.client.api):
+            self._start(self._confirm(candidate))
+
+    async def _confirm(
+        self, candidate: Candidate, storing: asyncio.Future[None] | None = None
+    ) -> None:
+        task_id = candidate.task_id
         try:
-            song = await self._job.confirm(task_id, music_task_id)
-        except KieCoverError as error:
+            if storing is not None:
+                await asyncio.shield(storing)
+            song = await self._job.confirm(task_id, candidate.music_task_id)
+            await self._job.ledger.remove_candidate(candidate)
+        except (KieCoverError, OSError) as error:
             _log.warning("the callback for cover %s could not be confirmed: %s", task_id, error)
             return
         # A job that runs sees the id in the ledger.

@@ -18,6 +18,7 @@ from kie_cover_async.errors import (
 )
 from kie_cover_async.ledger import Claim, Ledger, SettlementError, Song, SongState
 from kie_cover_async.retry import RetryPolicy
+from kie_cover_async.transport.limits import SLOT_EXPIRES_AT
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ _MIN_PAUSE, _MAX_PAUSE = 1.0, 30.0
 _REFUSES_EVERY_SONG = frozenset({400, 401, 402, 403, 404, 433, 455, 505})
 _REFUSES_THIS_SONG = frozenset({413, 422, 451})
 _MAX_EQUAL_REFUSALS = 3
+# How often in a row a song queues again because its slot has become old.
+_MAX_OLD_SLOTS = 3
 
 
 class _NotSentError(Exception):
@@ -78,11 +81,19 @@ class SubmitState:
         If this is cancelled before the claim, nothing is sent. Once the request may have been sent,
         its end is waited for; a second cancellation abandons it, and the song is in doubt.
         """
+        for old_slots in range(_MAX_OLD_SLOTS + 1):
+            attempt = SubmitAttempt(self, music_task_id, callback_url)
+            attempt.may_use_old_slot = old_slots == _MAX_OLD_SLOTS
+            error = await self._run(attempt)
+            if not attempt.has_old_slot:
+                break
+        return error
+
+    async def _run(self, attempt: "SubmitAttempt") -> KieCoverError | None:
         await self.can_claim.wait()
         await self._wait_for_place()
         if self.is_over:
             return self.stopped_by
-        attempt = SubmitAttempt(self, music_task_id, callback_url)
         attempt.task = task = asyncio.create_task(attempt.run())
         self._attempts.add(attempt)
         try:
@@ -172,6 +183,8 @@ class SubmitAttempt:
         self.is_stopped: bool = False
         # Whether there may be a new job: it was accepted, or is in doubt.
         self.may_have_job: bool = False
+        self.may_use_old_slot: bool = False
+        self.has_old_slot: bool = False
         self._state = state
         self._callback_url = callback_url
         self._claiming: asyncio.Task[Claim | None] | None = None
@@ -210,6 +223,7 @@ class SubmitAttempt:
         """Claim the song, just before the first byte of the request."""
         if not self._state.can_claim.is_set():
             raise _NotSentError
+        self._check_slot()
         loop = asyncio.get_running_loop()
         begun_at, begun_at_wall = loop.time(), time.time()
         claim = self._state.ledger.claim(self.music_task_id, self._state.client.api)
@@ -219,7 +233,15 @@ class SubmitAttempt:
         age = max(loop.time() - begun_at, time.time() - begun_at_wall)
         if not is_claimed or self.is_stopped or age > _MAX_CLAIM_AGE:
             raise _NotSentError
+        self._check_slot()
         self.may_have_job = True
+
+    def _check_slot(self) -> None:
+        """Send nothing if connecting or the claim took too long for the rate limit."""
+        is_old = asyncio.get_running_loop().time() > SLOT_EXPIRES_AT.get()
+        if is_old and not self.may_use_old_slot:
+            self.has_old_slot = True
+            raise _NotSentError
 
     async def _record_id(self, task_id: str) -> None:
         song = await self._state.record_id(self, task_id)

@@ -2,12 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
+from math import inf
 from typing import NamedTuple
 
 from kie_cover_async.cancel_scope import CancelScope
 from kie_cover_async.errors import ClientClosedError
 from kie_cover_async.rate_limiter import ConcurrencyLimiter, RateLimiter
+
+# The `loop.time()` after which the slot of this context's submit is old: if a stall made many
+# requests late, they would now be sent in a burst.
+SLOT_EXPIRES_AT: ContextVar[float] = ContextVar("SLOT_EXPIRES_AT", default=inf)
+# Seconds, if the interval between two slots is shorter.
+_MIN_SLOT_AGE = 0.5
 
 
 class Throttle(NamedTuple):
@@ -20,6 +28,10 @@ class Throttle(NamedTuple):
 
     places: ConcurrencyLimiter
     limiter: RateLimiter
+
+    def note_slot(self, slot_at: float) -> None:
+        """Note in this context when a slot that was taken at this time is old."""
+        SLOT_EXPIRES_AT.set(slot_at + max(self.limiter.interval, _MIN_SLOT_AGE))
 
 
 def share_places(

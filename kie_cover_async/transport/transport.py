@@ -82,6 +82,8 @@ class Transport:
             slot = limiter.try_acquire()
             slot_at = await limiter.acquire(entry) if slot is None else slot
             before_sending()
+            if throttle is self.submits:
+                throttle.note_slot(slot_at)
             response = await self.http_client.request(request, on_sending)
             value = parse_response(request, response)
         except KieCoverError as error:

@@ -10,7 +10,7 @@ from support.ledger_contract import FAILED, MARKET, SUNO, LedgerContract, Ledger
 from kie_cover_async import CoverDetails
 from kie_cover_async.archive import DamagedRecordError, covers
 from kie_cover_async.archive.database import ArchiveDatabase
-from kie_cover_async.ledger import SettlementError, SongOutcome, SongState
+from kie_cover_async.ledger import Candidate, SettlementError, SongOutcome, SongState
 
 
 class TestSqliteLedger(LedgerContract):
@@ -107,7 +107,7 @@ async def test_an_older_folder_is_upgraded(client, opened, cover):
     with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection:
         connection.executescript("""
             DROP TABLE songs; DROP TABLE song_tasks; DROP TRIGGER songs_follow_tasks;
-            DROP TABLE callback_secrets;
+            DROP TABLE callback_secrets; DROP TABLE candidates;
             ALTER TABLE tasks DROP COLUMN route; ALTER TABLE tasks DROP COLUMN origin;
             PRAGMA user_version = 1;
         """)
@@ -121,15 +121,26 @@ async def test_an_older_folder_is_upgraded(client, opened, cover):
 
 
 async def test_a_folder_without_secrets_is_upgraded(opened):
-    """A record of version 2 keeps its songs and gets a table of secrets."""
+    """A record of version 2 keeps its songs, and gets tables, a column and a trigger."""
     archive = await opened()
     await archive.ledger.want(["s"])
     await archive.aclose()
     with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection:
-        connection.executescript("DROP TABLE callback_secrets; PRAGMA user_version = 2;")
+        connection.executescript("""
+            DROP TABLE callback_secrets; DROP TABLE candidates;
+            DROP TRIGGER songs_follow_tasks; ALTER TABLE songs DROP COLUMN waited_by;
+            ALTER TABLE songs DROP COLUMN trouble; ALTER TABLE songs DROP COLUMN trouble_count;
+            ALTER TABLE songs DROP COLUMN trouble_since;
+            CREATE TRIGGER songs_follow_tasks AFTER UPDATE OF state ON tasks BEGIN SELECT 1; END;
+            PRAGMA user_version = 2;
+        """)
     archive = await opened()
     assert len(await archive.ledger.callback_secrets()) == 1
     assert [song.music_task_id async for song in archive.songs()] == ["s"]
+    await archive.ledger.record_id("s", "t", SUNO)
+    assert await archive.ledger.start_wait("s", "t")
+    await archive.mark_failed("t", FAILED)
+    assert (await archive.find_song("s")).state is SongState.FAILED
 
 
 async def test_an_unreadable_secret_is_an_error_that_does_not_show_it(archive, ledger):
@@ -139,6 +150,28 @@ async def test_an_unreadable_secret_is_an_error_that_does_not_show_it(archive, l
     with pytest.raises(DamagedRecordError, match=": secret of ") as caught:
         await ledger.callback_secrets()
     assert "secret text" not in str(caught.value)
+
+
+async def test_candidates_are_forgotten_after_three_days(archive, ledger):
+    """They are not returned any more, and the next one that is added removes them."""
+    candidate = Candidate(task_id="t", api=SUNO)
+    await ledger.add_candidate(candidate)
+    with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection:
+        with connection:
+            connection.execute("UPDATE candidates SET added_at = added_at - 3 * 86400")
+        assert await ledger.candidates(SUNO) == []
+        await ledger.add_candidate(Candidate(task_id="u", api=SUNO))
+        assert connection.execute("SELECT task_id FROM candidates").fetchall() == [("u",)]
+
+
+@pytest.mark.parametrize("column", ["task_id", "music_task_id"])
+async def test_an_unreadable_candidate_is_an_error_that_names_it(archive, ledger, column):
+    """Any program can write to the file."""
+    await ledger.add_candidate(Candidate(task_id="t", api=SUNO))
+    with closing(sqlite3.connect(archive.folder / "covers.sqlite3")) as connection, connection:
+        connection.execute(f"UPDATE candidates SET {column} = 'two words'")  # noqa: S608 - ours
+    with pytest.raises(DamagedRecordError, match=f": {column} of "):
+        await ledger.candidates(SUNO)
 
 
 async def test_commits_of_claims_and_ids_are_durable(archive, ledger):
@@ -233,6 +266,8 @@ async def test_a_lock_file_that_cannot_be_opened_is_an_error(opened, tmp_path):
         ("reason", b"bytes"),
         ("claimed_by", b"bytes"),
         ("attempt", "many"),
+        ("trouble", "odd"),
+        ("trouble_count", "many"),
         ("claimed_at", "now"),
         ("added_at", 1e300),
         ("route", 5.5),

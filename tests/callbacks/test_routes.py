@@ -342,6 +342,25 @@ class TestSongUrls:
         server.url += f"/{song_urls('a').rpartition('/')[2]}"
         assert await server.post(b"{}") == (400, "Bad Request")
 
+    async def test_a_callback_that_cannot_be_stored_is_answered_with_503(
+        self, server, song_urls, caplog
+    ):
+        """The vendor repeats it, and then it is received."""
+        answers = [OSError("the disk is full"), None]
+
+        def store(*_):
+            stored = asyncio.get_running_loop().create_future()
+            error = answers.pop(0)
+            stored.set_result(None) if error is None else stored.set_exception(error)
+            return stored
+
+        server.inbox.subscribe_unknown(store)
+        body = BODY.replace(TASK, "new")
+        server.url += f"/{song_urls('a').rpartition('/')[2]}"
+        assert await server.post(body) == (503, "Service Unavailable")
+        assert await server.post(body) == (200, "OK")
+        assert "it cannot be stored: the disk is full" in caplog.text
+
     async def test_without_song_urls_there_is_no_such_route(self, server):
         """The plain inbox serves one path."""
         assert len(server.inbox.routes("/callbacks")) == 1

@@ -21,8 +21,21 @@ async def run(begin, inbox):
     return await begin(inbox=inbox)
 
 
+async def endless():
+    """Songs that may still come."""
+    yield await asyncio.Event().wait()
+
+
 def call_back(inbox, task_id, song=None):
     inbox.receive({}, json.dumps({"data": {"taskId": task_id}}), song)
+
+
+@pytest.fixture
+async def doubtful(emulator, run):
+    """The ids of the jobs of two songs in doubt."""
+    emulator.fault(Fault.reset(), endpoint="submit", count=2)
+    assert await run.states(["a", "b"]) == {"a": "in_doubt", "b": "in_doubt"}
+    return dict(emulator._service.songs)
 
 
 async def test_callback_instead_of_the_answer_ends_the_doubt(emulator, run, inbox, eventually):
@@ -55,6 +68,42 @@ async def test_callback_that_came_before_the_run_is_confirmed(emulator, run, inb
     call_back(inbox, emulator._service.songs["a"])
     assert await run.states(["b"], inbox=inbox) == {"a": "kept", "b": "kept"}
     assert submits(emulator) == ["a", "b"]
+
+
+async def test_callback_that_was_stored_before_a_kill_is_confirmed(
+    emulator, run, inbox, doubtful, eventually
+):
+    """A run that ends between the answer to a callback and its poll leaves it to the next run."""
+    emulator.fault(Fault.stall(), endpoint="poll", rate=1.0)
+    async with run.stream(endless(), inbox=inbox) as stream:
+        waiting = asyncio.ensure_future(anext(stream))
+        await eventually(lambda: inbox._unknown_listeners)
+        await inbox.receive_and_store({}, {"data": {"taskId": doubtful["a"]}})
+        waiting.cancel()
+    emulator.clear_faults()
+    assert await run.states([]) == {"a": "kept"}
+    assert await run.ledger.candidates(run.client.api) == []
+
+
+async def test_callback_that_cannot_be_stored_is_received_again(
+    run, inbox, doubtful, eventually, monkeypatch
+):
+    """The error reaches the sender, and the repetition ends the doubt."""
+    body = {"data": {"taskId": doubtful["a"]}}
+
+    async def fail(_):
+        raise OSError("the disk is full")
+
+    async with run.stream(endless(), inbox=inbox) as stream:
+        waiting = asyncio.ensure_future(anext(stream))
+        await eventually(lambda: inbox._unknown_listeners)
+        with monkeypatch.context() as patch:
+            patch.setattr(run.ledger, "add_candidate", fail)
+            with pytest.raises(OSError, match="the disk is full"):
+                await inbox.receive_and_store({}, body)
+        assert await run.state("a") == "in_doubt"
+        await inbox.receive_and_store({}, body)
+        assert (await waiting).ok
 
 
 async def test_callback_that_cannot_be_confirmed_is_logged(emulator, run, inbox, caplog):
@@ -90,14 +139,6 @@ async def test_stream_that_ends_stops_receiving(emulator, run, inbox, eventually
     call_back(inbox, "1" * 32)
     await asyncio.sleep(0.05)
     assert emulator.poll_count("1" * 32) == 0
-
-
-@pytest.fixture
-async def doubtful(emulator, run):
-    """The ids of the jobs of two songs in doubt."""
-    emulator.fault(Fault.reset(), endpoint="submit", count=2)
-    assert await run.states(["a", "b"]) == {"a": "in_doubt", "b": "in_doubt"}
-    return dict(emulator._service.songs)
 
 
 async def test_callback_at_the_songs_own_url_is_enough_without_a_parent(

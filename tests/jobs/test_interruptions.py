@@ -12,6 +12,7 @@ from kie_cover_async import AuthenticationError
 from kie_cover_async.emulator import Fault
 from kie_cover_async.jobs import make_covers, submit
 from kie_cover_async.jobs.submit import SubmitAttempt
+from kie_cover_async.transport import limits
 
 
 class Crash(BaseException):
@@ -206,6 +207,36 @@ async def test_claim_that_is_too_old_is_given_back(emulator, run, monkeypatch, c
     await run.ledger.want(["a"])
     outcome = await run.job(Slow(run.ledger, "claim", 0)).run("a")
     assert outcome.song.attempt == len(claims) == 2
+    assert submits(emulator) == ["a"]
+
+
+@pytest.mark.parametrize("slow_claims", [1, 3, 9])
+async def test_old_slot_is_not_used(emulator, begin, monkeypatch, slow_claims):
+    """After a slow claim the song is given back and queues again, three times at most."""
+    monkeypatch.setattr(limits, "_MIN_SLOT_AGE", 0.05)
+    run = await begin()
+
+    class Slow(Failing):
+        async def _call(self, *args):
+            self.calls += 1
+            claim = await self._ledger.claim(*args)
+            await asyncio.sleep(0.08 if self.calls <= slow_claims else 0)
+            return claim
+
+    ledger = Slow(run.ledger, "claim", 0)
+    await run.ledger.want(["a"])
+    outcome = await run.job(ledger).run("a")
+    assert outcome.ok
+    assert ledger.calls == outcome.song.attempt == min(slow_claims, 3) + 1
+    assert submits(emulator) == ["a"]
+
+
+async def test_slow_connection_uses_up_no_claim(emulator, begin, monkeypatch):
+    """If the slot is old before the claim, the song stays wanted until the last attempt."""
+    monkeypatch.setattr(limits, "_MIN_SLOT_AGE", -1.0)
+    run = await begin()
+    outcome = (await run.outcomes(["a"]))["a"]
+    assert (outcome.ok, outcome.song.attempt) == (True, 1)
     assert submits(emulator) == ["a"]
 
 

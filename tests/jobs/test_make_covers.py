@@ -279,6 +279,21 @@ async def test_song_of_a_live_process_is_followed_in_the_ledger(emulator, begin)
     assert submits(emulator) == []
 
 
+async def test_song_that_a_live_process_waits_for_is_followed(emulator, begin, eventually):
+    """The second process polls nothing; if the first one stops waiting, it takes the wait over."""
+    first, second = await begin(), await begin(user_agent="second")
+    emulator.script_song("a", CoverScript(end="never"))
+    async with first.stream(["a"]) as stream:
+        waiting = asyncio.ensure_future(anext(stream))
+        await eventually(lambda: len(emulator.requests) > 1)
+        following = asyncio.create_task(second.outcomes(["a"], timeout=0.1))
+        await asyncio.sleep(0.1)
+        assert not any("second" in each.headers["User-Agent"] for each in emulator.requests)
+        waiting.cancel()
+    assert isinstance((await following)["a"].error, CoverTimeoutError)
+    assert submits(emulator) == ["a"]
+
+
 async def test_leaving_the_stream_ends_waits_and_keeps_ids(emulator, run):
     """After the stream is left early, each accepted song has its id; the next run keeps all."""
     songs = [f"song-{n}" for n in range(10)]

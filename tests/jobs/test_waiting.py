@@ -11,8 +11,7 @@ from kie_cover_async import (
     DownloadError,
     TaskNotFoundError,
 )
-from kie_cover_async.emulator import Fault
-from kie_cover_async.jobs import job
+from kie_cover_async.emulator import CoverScript, Fault
 from kie_cover_async.ledger import SongState
 
 
@@ -63,38 +62,112 @@ async def test_record_without_a_parent_is_kept(emulator, run):
     assert await run.states() == {"a": "kept"}
 
 
-async def test_missing_id_is_postponed(emulator, run, monkeypatch):
-    """An id without a record is polled again by a later run, for 24 hours."""
+async def let_time_pass(run, **duration):
+    """Move every time of the ledger into the past."""
+    seconds = timedelta(**duration).total_seconds()
+    columns = "claimed_at", "due_at", "trouble_since", "added_at", "changed_at"
+    moved = ", ".join(f"{column} = {column} - {seconds}" for column in columns)
+    await run.archive._query(lambda database: database.changes(f"UPDATE songs SET {moved}"))  # noqa: S608
+
+
+async def delay_after_run(run, **settings):
+    """The time until the song is due again after one more run."""
+    song = (await run.outcomes(**settings))["a"].song
+    assert song.state is SongState.SUBMITTED
+    return round((song.due_at - datetime.now(UTC)) / timedelta(minutes=1))
+
+
+async def test_unfinished_cover_is_postponed_for_longer_each_time(emulator, run):
+    """The song is due in 15 minutes, then in twice the time, and in six hours at most."""
+    await submitted(run, emulator, script=CoverScript(end="never"))
+    delays = [await delay_after_run(run, timeout=0) for _ in range(7)]
+    assert delays == [15, 30, 60, 120, 240, 360, 360]
+
+
+@pytest.fixture
+def without_grace(run, monkeypatch):
+    """The run ends a wait at the first answer that there is no record."""
+    wait = run.client.wait_for_cover
+    monkeypatch.setattr(
+        run.client, "wait_for_cover", lambda *a, **k: wait(*a, not_found_grace=0, **k)
+    )
+
+
+@pytest.mark.usefixtures("without_grace")
+async def test_missing_id_is_a_doubt_after_a_day(run):
+    """An id without a record is polled by later runs, and is in doubt after 24 hours of that."""
     await run.ledger.want(["a"])
     await run.ledger.record_id("a", "0" * 32, run.client.api)
-    poll_once = run.client.wait_for_cover
-    monkeypatch.setattr(
-        run.client, "wait_for_cover", lambda *a, **k: poll_once(*a, not_found_grace=0, **k)
-    )
+    assert await delay_after_run(run) == 15
+    await let_time_pass(run, hours=23)
+    assert await delay_after_run(run) == 30
+    await let_time_pass(run, hours=1)
     outcome = (await run.outcomes())["a"]
-    assert outcome.song.state is SongState.SUBMITTED
     assert isinstance(outcome.error, TaskNotFoundError)
-    assert outcome.song.due_at > datetime.now(UTC)
-    monkeypatch.setattr(job, "_MISSING_AFTER", timedelta(0))
-    outcome = (await run.outcomes())["a"]
     assert outcome.song.state is SongState.IN_DOUBT
-    assert "no record" in outcome.song.reason
+    assert outcome.song.reason == f"there was no record of cover {'0' * 32} for 24 hours"
 
 
-async def test_gone_images_are_tried_again_before_the_song_fails(emulator, run, monkeypatch):
-    """Images that the host refuses are fetched again an hour later; then the song has failed."""
+@pytest.mark.usefixtures("without_grace")
+async def test_record_that_was_seen_is_missing_only_since_then(emulator, run):
+    """The 24 hours begin again after a poll that has found the record."""
+    task_id = await submitted(run, emulator, script=CoverScript(end="never"))
+    missing = Fault.answer(200, {"code": 422, "msg": "recordInfo is null"})
+    for _ in range(2):
+        emulator.fault(missing, endpoint="poll")
+        assert await delay_after_run(run) == 15
+        await let_time_pass(run, hours=30)
+        assert await delay_after_run(run, timeout=0) == 15
+    assert (await run.ledger.find("a")).task_id == task_id
+
+
+async def expire(run):
+    """Run until the images are found to be gone for an hour, and return the last outcome."""
+    for _ in range(2):
+        assert await delay_after_run(run) == 30
+        await let_time_pass(run, minutes=30)
+    return (await run.outcomes())["a"]
+
+
+@pytest.mark.parametrize("status", [403, 404, 410, 200])
+async def test_images_that_are_gone_for_an_hour_fail_the_song(emulator, run, status):
+    """The third time, an hour after the first, the song has failed; 200 is without a byte."""
+    emulator.fault(Fault.answer(status, ""), endpoint="image", rate=1.0)
+    await submitted(run, emulator, script="success")
+    outcome = await expire(run)
+    assert outcome.song.state is SongState.FAILED
+    assert isinstance(outcome.error, DownloadError)
+    assert "images expired: " in outcome.song.reason
+    assert any(each.endpoint == "download-url" for each in emulator.requests)
+
+
+async def test_images_that_are_gone_three_times_within_an_hour_are_tried_again(emulator, run):
+    """A user who starts several runs soon after each other gives up nothing."""
     emulator.fault(Fault.answer(404), endpoint="image", rate=1.0)
     await submitted(run, emulator, script="success")
-    for _ in range(2):
-        outcome = (await run.outcomes())["a"]
-        assert outcome.song.state is SongState.SUBMITTED
-        assert isinstance(outcome.error, DownloadError)
-        delay = outcome.song.due_at - datetime.now(UTC)
-        assert timedelta(minutes=59) < delay <= timedelta(hours=1)
-    await run.ledger.postpone("a", outcome.song.task_id, 0)
-    outcome = (await run.outcomes())["a"]
+    assert [await delay_after_run(run) for _ in range(4)] == [30] * 4
+    emulator.clear_faults()
+    assert await run.states() == {"a": "kept"}
+
+
+async def test_other_trouble_between_starts_the_hour_again(emulator, run):
+    """A host that fails otherwise has not said that the images are gone."""
+    await submitted(run, emulator, script="success")
+    for status, delay in ((404, 30), (404, 30), (500, 15), (404, 30), (404, 30)):
+        emulator.clear_faults()
+        emulator.fault(Fault.answer(status), endpoint="image", rate=1.0)
+        assert await delay_after_run(run) == delay
+        await let_time_pass(run, minutes=31)
+    assert (await run.outcomes())["a"].song.state is SongState.FAILED
+
+
+async def test_images_kept_before_stay_when_the_others_are_gone(emulator, run):
+    """The song has failed, and its outcome has the image that was saved."""
+    await submitted(run, emulator, script="success")
+    emulator.fault(Fault.answer(404), endpoint="image", after=1, rate=1.0)
+    outcome = await expire(run)
     assert outcome.song.state is SongState.FAILED
-    assert outcome.error.http_status == 404
+    assert len(outcome.images) == 1
 
 
 async def test_record_that_was_saved_is_not_polled_again(emulator, run):

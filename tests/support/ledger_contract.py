@@ -16,7 +16,16 @@ import pytest
 from attrs import frozen
 
 from kie_cover_async.errors import CoverFailedError
-from kie_cover_async.ledger import Api, Claim, Ledger, SettlementError, Song, SongState
+from kie_cover_async.ledger import (
+    Api,
+    Candidate,
+    Claim,
+    Ledger,
+    SettlementError,
+    Song,
+    SongState,
+    Trouble,
+)
 from kie_cover_async.models import CoverDetails
 
 PROCESS = Path(__file__).with_name("ledger_process.py")
@@ -272,6 +281,64 @@ class LedgerContract:
         assert await ledger.postpone("s", "t", 0.0)
         assert len(await ledger.page(SUBMITTED, due=True)) == 1
 
+    async def test_trouble_is_counted_while_it_stays_the_same(self, ledger, in_state):
+        """Another trouble starts the count and the time again, and a new wait forgets it."""
+        await in_state(SUBMITTED)
+        for trouble, count in ((Trouble.GONE, 1), (Trouble.GONE, 2), (Trouble.MISSING, 1)):
+            before = await ledger.find("s")
+            assert await ledger.postpone("s", "t", 1.0, trouble)
+            song = await ledger.find("s")
+            assert (song.trouble, song.trouble_count) == (trouble, count)
+            assert (song.trouble_since == before.trouble_since) == (count == 2)
+        await ledger.mark_in_doubt("s", "t", "why")
+        song = await ledger.record_id("s", "t", SUNO)
+        assert (song.trouble, song.trouble_count, song.trouble_since) == (None, 0, None)
+
+    async def test_one_process_waits_for_a_song(self, ledger, opened, in_state):
+        """Another one can wait once the first does not any more, or the song is postponed."""
+        await in_state(SUBMITTED)
+        other = await opened()
+        for end in (ledger.end_wait("s"), ledger.postpone("s", "t", 0.0)):
+            assert await ledger.start_wait("s", "t")
+            assert await ledger.start_wait("s", "t")
+            assert not await other.start_wait("s", "t")
+            await other.end_wait("s")
+            assert not await other.start_wait("s", "t")
+            await end
+            assert await other.start_wait("s", "t")
+            assert not await ledger.start_wait("s", "t")
+            await other.end_wait("s")
+
+    async def test_another_id_of_a_song_can_be_waited_for(self, ledger, opened, in_state):
+        """The wait for an id ends when the song gets another one, or has failed."""
+        await in_state(SUBMITTED)
+        other = await opened()
+        await ledger.record_id("s", "u", SUNO)
+        await ledger.start_wait("s", "t")
+        assert not await other.start_wait("s", "u")
+        await ledger.mark_failed("t", FAILED)
+        assert await other.start_wait("s", "u")
+        await other.mark_in_doubt("s", "u", "not there")
+        await ledger.record_id("s", "u", SUNO)
+        assert await ledger.start_wait("s", "u")
+
+    @pytest.mark.parametrize("state", all_but(SUBMITTED))
+    async def test_only_a_submitted_song_is_waited_for(self, ledger, in_state, state):
+        """Nor is another id, or an unknown song."""
+        await in_state(state)
+        assert not await ledger.start_wait("s", "t")
+        assert not await ledger.start_wait("unknown", "t")
+
+    async def test_the_wait_of_a_dead_process_is_taken_over(self, ledger, start):
+        """Until it is killed, no other process waits."""
+        await ledger.want(["a"])
+        process = await start("wait", "a")
+        assert await process.stdout.readline() == b"a\n"
+        assert not await ledger.start_wait("a", "task-of-a")
+        process.kill()
+        await process.wait()
+        assert await ledger.start_wait("a", "task-of-a")
+
     async def test_a_song_is_kept_once_all_images_are_stored(self, ledger, in_state, store):
         """Before that, `keep` changes nothing."""
         await in_state(SUBMITTED)
@@ -312,6 +379,22 @@ class LedgerContract:
         newest = await other.rotate_callback_secret()
         assert newest != secret
         assert await ledger.callback_secrets() == (newest, secret)
+
+    @pytest.mark.parametrize("state", SongState)
+    async def test_a_candidate_changes_no_song(self, ledger, in_state, state):
+        """It is stored until it is removed, for the API that can confirm it."""
+        await in_state(state)
+        before = await ledger.find("s")
+        plain, of_song = (
+            Candidate(task_id="u", api=SUNO, music_task_id=song) for song in (None, "s")
+        )
+        for each in (plain, of_song, plain):
+            await ledger.add_candidate(each)
+        assert set(await ledger.candidates(SUNO)) == {plain, of_song}
+        assert await ledger.candidates(MARKET) == []
+        await ledger.remove_candidate(plain)
+        assert await ledger.candidates(SUNO) == [of_song]
+        assert await ledger.find("s") == before
 
     @pytest.mark.parametrize("state", all_but(SUBMITTING))
     async def test_a_person_names_the_id(self, ledger, in_state, state):

@@ -1,5 +1,7 @@
 """Use a ledger in another process: `python ledger_process.py MODULE:FUNCTION ARGUMENT ACTION ID…`.
 
+ACTION is `claim`, `record` or `wait`.
+
 The function opens the ledger, as an async context manager, by the argument. After each action a
 line is printed, and at the end the process stays until its input ends.
 """
@@ -15,10 +17,12 @@ API = Api(route="market", origin="https://api.example.com")
 
 
 async def act(ledger: Ledger, action: str, song: str) -> None:
-    """Claim the song, and for `record` store the id `task-of-SONG`."""
+    """Claim the song, and unless that is all, store the id `task-of-SONG`, and wait for it."""
     claim = await ledger.claim(song, API)
-    if claim is not None and action == "record":
+    if claim is not None and action != "claim":
         await ledger.record_id(song, f"task-of-{song}", API)
+    if action == "wait":
+        await ledger.start_wait(song, f"task-of-{song}")
     print(song if claim is not None else "-", flush=True)  # noqa: T201 - the test reads it
 
 
