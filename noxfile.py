@@ -194,11 +194,12 @@ def thorough(session: nox.Session) -> None:
 
 @nox.session
 def kills(session: nox.Session) -> None:
-    """`kie-cover collect` over 200 covers, killed at twenty random moments: `-- SEED` repeats."""
+    """`collect` and `make` over 200 covers, killed at twenty random moments: `-- SEED` repeats."""
     session.install(".[cli]", *group("test"))
     seed = session.posargs[0] if session.posargs else token_hex(4)
-    session.env.update(PYTHONSAFEPATH="1", KILLS="20", COVERS="200", SEED=seed)
-    session.run("pytest", "--log-cli-level=WARNING", "tests/cli/test_killed.py")
+    session.env.update(PYTHONSAFEPATH="1", KILLS="20", COVERS="200", SONGS="200", SEED=seed)
+    tests = ("tests/cli/test_killed.py", "tests/cli/test_make_killed.py")
+    session.run("pytest", "--log-cli-level=WARNING", *tests)
 
 
 @nox.session

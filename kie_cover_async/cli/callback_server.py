@@ -106,7 +106,8 @@ async def callback_inbox(
         return
     keys = callback_keys()
     inbox = CallbackInbox(keys or None)
-    server = callback_server(inbox.receive, address, is_signed=bool(keys), song_urls=song_urls)
+    receive, is_signed = inbox.receive_and_store, bool(keys)
+    server = callback_server(receive, address, is_signed=is_signed, song_urls=song_urls)
     async with server:
         yield inbox
 
