@@ -18,7 +18,7 @@ from typing import Any, get_args
 from attrs import define
 
 from kie_cover_async.api import structure_details, unstructure_details
-from kie_cover_async.errors import InvalidResponseError
+from kie_cover_async.errors import InvalidResponseError, TaskNotFoundError
 from kie_cover_async.ledger import Api
 from kie_cover_async.models import RETENTION, CoverDetails
 from kie_cover_async.validation import is_one_word, short_repr
@@ -32,14 +32,17 @@ from .models import ArchivedCover, ArchiveState, SavedImage
 _ADD = "INSERT OR IGNORE INTO tasks (task_id, state, added_at) VALUES (?, 'pending', ?)"
 _SET_API = "UPDATE tasks SET route = ?, origin = ? WHERE task_id = ? AND route IS NULL"
 _RECORD_DETAILS = """
-INSERT INTO tasks (task_id, state, details, expires_at, added_at) VALUES (?, 'pending', ?, ?, ?)
-ON CONFLICT (task_id) DO UPDATE SET details = excluded.details, expires_at = excluded.expires_at
+INSERT INTO tasks (task_id, state, details, expires_at, added_at, route, origin)
+VALUES (?, 'pending', ?, ?, ?, ?, ?)
+ON CONFLICT (task_id) DO UPDATE SET details = excluded.details, expires_at = excluded.expires_at,
+    route = coalesce(route, excluded.route), origin = coalesce(origin, excluded.origin)
 """
 _MARK_FAILED = """
 INSERT INTO tasks (task_id, state, error, added_at) VALUES (?, 'failed', ?, ?)
 ON CONFLICT (task_id) DO UPDATE SET state = 'failed', error = excluded.error
 WHERE state != 'saved'
 """
+_FORGET_API = "UPDATE tasks SET route = NULL, origin = NULL WHERE task_id = ?"
 _SET_STATE = "UPDATE tasks SET state = ?, error = NULL WHERE task_id = ?"
 _COVERS = f"SELECT rowid, {COLUMNS['tasks']} FROM tasks"  # noqa: S608 - constants
 _IMAGES = f"SELECT {COLUMNS['files']} FROM files WHERE task_id = ?"  # noqa: S608 - constants
@@ -78,12 +81,16 @@ def add_one(database: ArchiveDatabase, task_id: str, api: Api | None) -> bool:
     return is_new
 
 
-def record_details(database: ArchiveDatabase, details: CoverDetails) -> None:
-    """Store the details of a cover, as pending if it is new."""
+def record_details(
+    database: ArchiveDatabase, details: CoverDetails, api: Api | None = None
+) -> None:
+    """Store the details of a cover, as pending if it is new, and its API if that was unknown."""
     expires_at = details.expires_at if details.is_success else None
     seconds = expires_at.timestamp() if expires_at is not None else None
     text = json.dumps(unstructure_details(details), ensure_ascii=False)
-    database.execute(_RECORD_DETAILS, details.task_id, storable(text), seconds, time.time())
+    issued_by = (None, None) if api is None else (api.route, api.origin)
+    values = (details.task_id, storable(text), seconds, time.time(), *issued_by)
+    database.execute(_RECORD_DETAILS, *values)
 
 
 def record_image(database: ArchiveDatabase, task_id: str, image: SavedImage) -> None:
@@ -132,6 +139,9 @@ def mark_failed(database: ArchiveDatabase, task_id: str, error: Exception) -> No
     said = storable(f"{type(error).__name__}: {error}"[:_MAX_ERROR_LENGTH])
     with database.transaction():
         is_marked = database.changes(_MARK_FAILED, task_id, said, time.time())
+        if is_marked and isinstance(error, TaskNotFoundError):
+            # Another API may have issued it.
+            database.execute(_FORGET_API, task_id)
         if is_marked and details is not None:
             record_details(database, details)
 

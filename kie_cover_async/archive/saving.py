@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 from attrs import Factory, define, frozen
 
 from kie_cover_async.errors import DownloadError, InvalidRequestError
+from kie_cover_async.ledger import Api
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.transport.downloader import ImageDownloader
 
@@ -33,6 +34,10 @@ class Client(Protocol):
     @property
     def downloader(self) -> ImageDownloader:
         """Fetches images."""
+
+    @property
+    def api(self) -> Api:
+        """Issued the cover's id."""
 
     async def get_download_url(self, image_url: str) -> str:
         """Return a fresh link to an image."""
@@ -68,7 +73,8 @@ class ImageSaver:
         """
         # A second save of the same cover waits, and then finds the images.
         async with self._cover_locks.setdefault(details.task_id, asyncio.Lock()):
-            wanted = await self.executors.batcher.submit(partial(self._wanted_images, details))
+            read = partial(self._wanted_images, details, client.api)
+            wanted = await self.executors.batcher.submit(read)
             saves = [self._save_image(client, image) for image in wanted]
             outcomes = await asyncio.gather(*saves, return_exceptions=True)
             errors = [each for each in outcomes if isinstance(each, BaseException)]
@@ -82,10 +88,10 @@ class ImageSaver:
             return cover
 
     def _wanted_images(
-        self, details: CoverDetails, database: ArchiveDatabase
+        self, details: CoverDetails, api: Api, database: ArchiveDatabase
     ) -> list[_WantedImage]:
         # Looking for files here, in the database's thread, spares most images another thread.
-        covers.record_details(database, details)
+        covers.record_details(database, details, api)
         folder, task_id = self.executors.folder, details.task_id
         recorded = {image.number: image for image in covers.recorded_images(database, task_id)}
         return [

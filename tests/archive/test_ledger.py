@@ -98,6 +98,17 @@ async def test_pending_ids_have_their_api(archive, opened):
     ]
 
 
+async def test_a_saved_cover_has_the_api_of_its_client(client, archive, cover):
+    """It issued the id, unless another one is stored."""
+    details = await cover("t", images=1)
+    await archive.save(client, details)
+    assert (await archive.find("t")).api == client.api
+    other = await cover("u", images=1)
+    await archive.add(["u"], api=MARKET)
+    await archive.save(client, other)
+    assert (await archive.find("u")).api == MARKET
+
+
 async def test_an_older_folder_is_upgraded(client, opened, cover):
     """A record of version 1 keeps its covers and gets the ledger; a second opening changes
     nothing."""

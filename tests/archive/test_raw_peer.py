@@ -9,7 +9,13 @@ import pytest
 from support.raw_peer import REQUEST, RESET, SILENCE, RawPeer, Repeat, drop_by_drop
 from support.reliability_page import outcome_of, table
 
-from kie_cover_async import CoverClient, CoverDetails, CoverResponse, RetryPolicy
+from kie_cover_async import (
+    CoverClient,
+    CoverDetails,
+    CoverResponse,
+    InvalidRequestError,
+    RetryPolicy,
+)
 from kie_cover_async.archive import CoverArchive
 from kie_cover_async.emulator.images import png
 
@@ -132,13 +138,20 @@ async def test_an_image_is_saved_completely_or_not_at_all(instant_time, tmp_path
     assert not any(re.search(b"(?i)authorization|cookie", request) for request in peer.requests)
 
 
+class Client(CoverClient):
+    """A client whose API renews no link."""
+
+    async def get_download_url(self, _):
+        raise InvalidRequestError(code=422)
+
+
 async def saved_from(peer, folder):
     """Save an image of this host, check what is in the folder, and return the outcome."""
     response = CoverResponse(images=(f"{peer.url}/an-image.png",))
     details = CoverDetails(task_id="an-id", success_flag=1, response=response)
     once = RetryPolicy(max_attempts=1)
     archive = CoverArchive(folder, max_image_bytes=LARGEST)
-    async with archive, CoverClient("a-key", base_url=peer.url, retry=once) as client:
+    async with archive, Client("a-key", base_url=peer.url, retry=once) as client:
         seen = await outcome_of(archive.save(client, details))
         assert (await archive.find("an-id")).state == ("saved" if seen == "value" else "pending")
         assert (await archive.verify()).ok

@@ -24,6 +24,7 @@ from kie_cover_async.archive.covers import record_image, record_save
 from kie_cover_async.archive.saving import _WantedImage
 from kie_cover_async.emulator import CoverScript, Fault
 from kie_cover_async.emulator.images import png
+from kie_cover_async.ledger import Api
 
 
 def names(folder):
@@ -336,6 +337,8 @@ class Piece(bytes):
 
 class InPieces:
     """A client whose image arrives two bytes at a time."""
+
+    api = Api(route="suno", origin="https://api.kie.ai")
 
     def __init__(self, content):
         self.content, self.downloader = content, self

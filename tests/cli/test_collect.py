@@ -18,6 +18,7 @@ from kie_cover_async.cli.callback_server import Address
 from kie_cover_async.cli.commands import collect as command
 from kie_cover_async.cli.output import DONE, FAILED, INTERRUPTED, UsageError
 from kie_cover_async.emulator import CoverScript, Fault
+from kie_cover_async.ledger import Api
 
 FAILURE = CoverScript(statuses=["failure"], error_message="no luck")
 NEVER = CoverScript(end="never")
@@ -627,7 +628,8 @@ async def test_id_that_another_run_added_is_collected(folder):
     """It was added after this run began."""
     results = command.ResultWriter(command.CollectView(), lambda _: None, as_json=True)
     async with CoverArchive(folder) as archive:
-        queue = command.CoverQueue(archive, results, await archive.pending(), 10)
+        api = Api(route="suno", origin="https://api.kie.ai")
+        queue = command.CoverQueue(archive, results, await archive.pending(), 10, api)
         await archive.add(["theirs"])
 
         async def batches():
@@ -637,3 +639,36 @@ async def test_id_that_another_run_added_is_collected(folder):
             await queue.add(given)
     assert [task_id async for task_id in queue.waiting()] == ["theirs"]
     assert results.view.pending == 1
+
+
+async def test_ids_of_another_route_are_reported_and_left(collect, emulator, folder):
+    """Pending covers, and saved ones without their files, stay as they are for their own route."""
+    saved, pending = done(emulator), emulator.add_job(NEVER)
+    await collect(saved, route="market")
+    for image in folder.glob(f"{saved}*"):
+        image.unlink()
+    await collect(pending, route="market", timeout=0.1, code=FAILED)
+    emulator.requests.clear()
+    lines, _ = await collect(saved, pending, route="suno", code=FAILED)
+    assert not emulator.requests
+    for task_id in (saved, pending):
+        line = lines[task_id]
+        assert (line["state"], line["error"]) == ("pending", "OtherApiError")
+        assert f"the market route of {emulator.url}" in line["message"]
+    async with CoverArchive(folder) as archive:
+        assert (await archive.find(saved)).state == "saved"
+        assert {each.api.route for each in await archive.pending()} == {"market"}
+    assert (await collect(saved, route="market", timeout=0.1, code=FAILED))[0][saved]["files"]
+
+
+async def test_id_given_to_the_wrong_route_can_be_collected_by_the_other(
+    instant_time, collect, emulator, folder
+):
+    """A route that has no record of an id has not issued it."""
+    missing = Fault.answer(200, {"code": 422, "msg": "recordInfo is null"})
+    emulator.fault(missing, endpoint="poll", rate=1.0)
+    task_id = done(emulator)
+    lines, _ = await collect(task_id, route="suno", timeout=200.0, code=FAILED)
+    assert lines[task_id]["error"] == "TaskNotFoundError"
+    emulator.clear_faults()
+    assert (await collect(route="market", retry_failed=True))[0][task_id]["files"]

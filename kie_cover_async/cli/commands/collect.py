@@ -23,6 +23,7 @@ from kie_cover_async import (
     ForbiddenError,
     InvalidTaskIdError,
     KieCoverError,
+    OtherApiError,
     validation,
 )
 from kie_cover_async.archive import ArchivedCover, CoverArchive, is_final
@@ -37,6 +38,7 @@ from kie_cover_async.cli.client import (
     timeout_seconds,
 )
 from kie_cover_async.cli.ids import Batches, NoIdsError, are_available, open_ids
+from kie_cover_async.ledger import Api
 
 # Covers that are saved at the same time; the archive limits downloads.
 _WORKERS = 16
@@ -112,7 +114,8 @@ async def collect(
                 output.say(f"nothing is pending in {out}")
             with progress.drawn(view) as write_line:
                 results = ResultWriter(view, write_line, as_json)
-                queue = CoverQueue(archive, results, pending, inf if limit is None else limit)
+                most = inf if limit is None else limit
+                queue = CoverQueue(archive, results, pending, most, client.api)
                 waits = client.wait_for_covers(queue.waiting(), timeout=seconds)
                 async with waits as outcomes, asyncio.TaskGroup() as group:
                     adding = group.create_task(queue.add(batches))
@@ -251,6 +254,8 @@ class ResultWriter:
 class CoverQueue:
     """The covers to collect: pending ones, then those of new ids, up to a limit.
 
+    A cover whose id another route or origin issued is reported, and stays as it is.
+
     `done` has those that are known to be done and need no poll; `waiting` yields the others' ids.
     """
 
@@ -260,8 +265,9 @@ class CoverQueue:
         results: ResultWriter,
         pending: Sequence[ArchivedCover],
         limit: float,
+        api: Api,
     ) -> None:
-        self._archive, self._results = archive, results
+        self._archive, self._results, self._api = archive, results, api
         self._left = limit
         self._seen = {cover.task_id for cover in pending}
         self._waiting: asyncio.Queue[str | None] = asyncio.Queue()
@@ -290,10 +296,20 @@ class CoverQueue:
 
     def _sort(self, pending: Sequence[ArchivedCover]) -> Iterator[CoverDetails]:
         for cover in pending:
+            if self._is_of_other_api(cover):
+                continue
             if cover.details is None or not cover.details.is_success:
                 self._wait_for(cover.task_id)
             elif self._is_within_limit():
                 yield cover.details
+
+    def _is_of_other_api(self, cover: ArchivedCover) -> bool:
+        api = cover.api or self._api
+        if api == self._api:
+            return False
+        error = OtherApiError(task_id=cover.task_id, route=api.route, origin=api.origin)
+        self._results.unsaved(cover.task_id, "not done", error)
+        return True
 
     def _wait_for(self, task_id: str) -> None:
         if self._is_within_limit():
@@ -312,7 +328,7 @@ class CoverQueue:
         return True
 
     async def _add(self, task_ids: list[str]) -> None:
-        self._enqueue(await self._archive.add(task_ids))
+        self._enqueue(await self._archive.add(task_ids, api=self._api))
         for task_id in task_ids:
             if task_id not in self._seen and (known := await self._archive.find(task_id)):
                 self._seen.add(task_id)
@@ -330,7 +346,8 @@ class CoverQueue:
             self._results.failed_before(cover)
         elif cover.state == "saved" and await asyncio.to_thread(_has_files, cover):
             self._results.view.saved_before += 1
-        else:  # its files are gone, or another process works in this folder
+        elif not self._is_of_other_api(cover):
+            # Its files are gone, or another process works in this folder.
             await self._archive.mark_pending([cover.task_id])
             self._enqueue([cover.task_id])
 
