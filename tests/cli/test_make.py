@@ -456,3 +456,18 @@ def test_view_counts_the_songs_of_the_folder():
         "failed": 2,
     }
     assert view.row() == ("[bold]0 kept[/]: 0 images", 0)
+
+
+async def test_two_processes_share_the_songs_of_a_folder(started, emulator, folder):
+    """Each song is submitted by one of them, and both have a line for each."""
+    emulator.script_song("a", CoverScript(seconds=0.5))
+    async with (
+        beginning(started, emulator, folder, "abcdef") as first,
+        beginning(started, emulator, folder, "abcdef") as second,
+    ):
+        ends = [await first.end(), await second.end()]
+    assert [ended.code for ended in ends] == [DONE, DONE]
+    assert sorted(submits(emulator)) == [*"abcdef"]
+    for ended in ends:
+        assert sorted(line["song"] for line in ended.documents) == [*"abcdef"]
+        assert {line["state"] for line in ended.documents} == {"kept"}

@@ -1,11 +1,9 @@
 """What happens in the demo: the covers, what became of them, and the run that makes them."""
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from math import ceil
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from attrs import define, field
 
@@ -23,6 +21,8 @@ from kie_cover_async import (
 from kie_cover_async.archive import CoverArchive, SavedImage
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 from kie_cover_async.events import CoverPolled, Event, RequestFinished, RequestsPaused
+from kie_cover_async.jobs import make_covers
+from kie_cover_async.ledger import SongOutcome
 
 COVERS = 24
 FAILING, STUCK, REFUSED = 11, 6, 17
@@ -35,6 +35,7 @@ _GENERATION_TIME = (2.0, 6.0)
 _TIMEOUT = 8.5
 _SCHEDULE = ExponentialSchedule(initial_delay=1.0, factor=1.5, max_delay=2.5, not_before=1.5)
 _RATE_LIMIT = 20
+_CALLBACK_URL = "https://example.com/unused"
 _IMAGE_SIZE = 512
 
 Phase = Literal[
@@ -197,7 +198,7 @@ async def play(
             latency=(0.01, 0.06),
             image_size=_IMAGE_SIZE,
         ) as emulator,
-        CoverClient(
+        _DemoClient(
             "demo",
             route=route,
             base_url=emulator.url,
@@ -207,43 +208,51 @@ async def play(
             observer=state.on_event,
         ) as client,
     ):
-        emulator.script_song(_song(FAILING), CoverScript(seconds=3.5, end="failure"))
-        emulator.script_song(_song(STUCK), CoverScript(end="never"))
-        emulator.script_song(_song(REFUSED), CoverScript(seconds=5.5))
-        make = partial(_make_cover, state=state, archive=archive, client=client, emulator=emulator)
-        # If this loop is left early, the closing client ends the other waits.
-        for cover in asyncio.as_completed(map(make, state.covers)):
-            on_end(await cover)
+        songs = await _new_songs(archive, state.covers)
+        failing, stuck, refused = (songs[number - 1] for number in (FAILING, STUCK, REFUSED))
+        emulator.script_song(failing, CoverScript(seconds=3.5, end="failure"))
+        emulator.script_song(stuck, CoverScript(end="never"))
+        emulator.script_song(refused, CoverScript(seconds=5.5))
+        covers = dict(zip(songs, state.covers, strict=True))
+
+        def on_task_id(song: str, task_id: str) -> None:
+            state.submit(covers[song], task_id)
+            if song == refused:
+                refusal = Fault.rate_limited(retry_after=1)
+                emulator.fault(refusal, endpoint="poll", task_id=task_id, after=1)
+
+        client.on_task_id = on_task_id
+        stream = make_covers(client, archive, songs, callback_url=_CALLBACK_URL, timeout=_TIMEOUT)
+        async with stream as outcomes:
+            async for outcome in outcomes:
+                # Songs of earlier runs had an emulator of their own, and are left as they are.
+                if (cover := covers.get(outcome.song.music_task_id)) is not None:
+                    await _end(cover, outcome, state, archive)
+                    on_end(cover)
 
 
-def _song(number: int) -> str:
-    return f"song-{number:02}"
+class _DemoClient(CoverClient):
+    """A client that also says which id each song got, as soon as the API has accepted it."""
+
+    on_task_id: Callable[[str, str], None]
+
+    async def generate_cover(self, music_task_id: str, **options: Any) -> str:
+        task_id = await super().generate_cover(music_task_id, **options)
+        self.on_task_id(music_task_id, task_id)
+        return task_id
 
 
-async def _make_cover(
-    cover: DemoCover,
-    *,
-    state: DemoState,
-    archive: CoverArchive,
-    client: CoverClient,
-    emulator: CoverEmulator,
-) -> DemoCover:
-    def on_task_id(task_id: str) -> None:
-        state.submit(cover, task_id)
-        if cover.number == REFUSED:
-            refusal = Fault.rate_limited(retry_after=1)
-            emulator.fault(refusal, endpoint="poll", task_id=task_id, after=1)
+async def _new_songs(archive: CoverArchive, covers: Sequence[DemoCover]) -> list[str]:
+    """Return a song for each cover; in a folder of earlier runs they are other ones."""
+    known = len([song async for song in archive.songs()])
+    prefix = f"after-{known}-" if known else ""
+    return [f"{prefix}song-{cover.number:02}" for cover in covers]
 
-    try:
-        details = await client.generate_and_wait(
-            _song(cover.number),
-            callback_url="https://example.com/unused",
-            timeout=_TIMEOUT,
-            on_task_id=on_task_id,
-        )
-        cover.images = (await archive.save(client, details)).images
-    except KieCoverError as error:
-        state.end(cover, error)
-    else:
-        state.end(cover, details)
-    return cover
+
+async def _end(
+    cover: DemoCover, outcome: SongOutcome, state: DemoState, archive: CoverArchive
+) -> None:
+    song = outcome.song
+    if outcome.ok and (saved := await archive.find(str(song.task_id))) is not None:
+        cover.images = saved.images
+    state.end(cover, cast("Outcome", outcome.error or song.details))
