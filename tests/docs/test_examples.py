@@ -44,6 +44,19 @@ async def test_cover_of_a_song_is_printed(emulator, example, capsys):
     assert capsys.readouterr().out.count(emulator.image_url) == 2
 
 
+async def test_songs_become_files(emulator, example, capsys, monkeypatch, tmp_path):
+    """Each song is printed with its state and its files, and a second run submits none."""
+    monkeypatch.chdir(tmp_path)
+    main = example("make_covers.py")["main"]
+    for _ in range(2):
+        await main(["a-song", "b-song"])
+        lines = [line.split() for line in sorted(capsys.readouterr().out.splitlines())]
+        assert [line[:2] for line in lines] == [["a-song", "kept"], ["b-song", "kept"]]
+        assert all(Path(path).is_file() for _, _, *paths in lines for path in paths)
+        assert {len(line) for line in lines} == {4}
+    assert [each.endpoint for each in emulator.requests].count("generate") == 2
+
+
 async def test_failure_is_printed_with_its_reason(emulator, example, capsys):
     """The README's example prints why there is no cover."""
     emulator.script_song("a-song", CoverScript(statuses=["failure"]))
