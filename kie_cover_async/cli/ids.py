@@ -127,7 +127,7 @@ async def _batches(sources: Sequence[str | _File], kind: IdKind) -> AsyncGenerat
             if not count:
                 empty.append(file.name)
     if empty:
-        error = NoIdsError(f"no {kind.plural} in {' and '.join(empty)}")
+        error = NoIdsError(f"no {kind.plural} found in {' and '.join(empty)}")
         if len(empty) == len(sources):
             raise error
         say(f"kie-cover: {error}")

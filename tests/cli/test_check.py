@@ -99,7 +99,7 @@ async def test_file_without_ids_is_rejected(tmp_path, content):
     """The message names the empty or blank file."""
     file = tmp_path / "ids.txt"
     file.write_bytes(content)
-    with pytest.raises(UsageError, match=f"^no ids in {file}$"):
+    with pytest.raises(UsageError, match=f"^no ids found in {file}$"):
         await read_ids(file=str(file))
 
 
@@ -108,7 +108,7 @@ async def test_nothing_is_polled_without_ids(emulator, capsys, tmp_path):
     """The command ends with the reason, and without a summary."""
     file = tmp_path / "ids.txt"
     file.touch()
-    with pytest.raises(UsageError, match=r"^no ids in "):
+    with pytest.raises(UsageError, match=r"^no ids found in "):
         await check(**arguments_for(emulator, file=str(file)))
     assert capsys.readouterr() == ("", "")
     assert not emulator.requests
@@ -120,7 +120,7 @@ async def test_blank_stdin_and_empty_file_are_rejected(stdin, tmp_path):
     file.touch()
     stdin.write(b"\n")
     stdin.close()
-    with pytest.raises(UsageError, match=f"^no ids in stdin and {file}$"):
+    with pytest.raises(UsageError, match=f"^no ids found in stdin and {file}$"):
         await read_ids("-", file=str(file))
 
 
@@ -129,7 +129,7 @@ async def test_empty_file_is_named_if_there_are_other_ids(tmp_path, capsys):
     file = tmp_path / "ids.txt"
     file.touch()
     assert await read_ids("a", file=str(file)) == ["a"]
-    assert capsys.readouterr().err == f"kie-cover: no ids in {file}\n"
+    assert capsys.readouterr().err == f"kie-cover: no ids found in {file}\n"
 
 
 @pytest.mark.usefixtures("key")

@@ -429,7 +429,7 @@ async def test_file_without_ids_is_rejected_if_nothing_is_pending(
     """There is nothing to do."""
     file = tmp_path / "ids.txt"
     file.write_text(content)
-    with pytest.raises(UsageError, match=f"^no ids in {file}, and nothing is pending$"):
+    with pytest.raises(UsageError, match=f"^no ids found in {file}, and nothing is pending$"):
         await collect(file=str(file))
     assert not emulator.requests
 
@@ -443,7 +443,7 @@ async def test_file_without_ids_is_named_if_covers_are_pending(collect, emulator
     file.touch()
     lines, messages = await collect(file=str(file))
     assert lines[task_id]["state"] == "saved"
-    assert messages.startswith(f"kie-cover: no ids in {file}\n1 cover saved in ")
+    assert messages.startswith(f"kie-cover: no ids found in {file}\n1 cover saved in ")
 
 
 async def test_json_without_an_id_is_rejected_and_not_archived(collect, emulator, folder, tmp_path):

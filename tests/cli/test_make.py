@@ -266,13 +266,13 @@ async def test_file_without_songs_is_rejected_unless_songs_were_submitted(
     """Those are waited for."""
     file = tmp_path / "songs.txt"
     file.write_text("\n")
-    with pytest.raises(UsageError, match=r"no songs in .*songs\.txt, and none was submitted"):
+    with pytest.raises(UsageError, match=r"no songs found in .*songs\.txt, and none was submitted"):
         await make(file=str(file))
     emulator.script_song("a", "generating, success")
     await make("a", timeout=0.0, code=FAILED)
     lines, messages = await make(file=str(file))
     assert lines["a"]["state"] == "kept"
-    assert messages.startswith(f"kie-cover: no songs in {file}\n")
+    assert messages.startswith(f"kie-cover: no songs found in {file}\n")
 
 
 async def test_timeout_leaves_a_song_submitted(make, emulator, folder):
@@ -426,7 +426,7 @@ async def test_empty_pipe_is_a_usage_error(run, emulator, folder):
     arguments = ("make", "-", "--callback-url", CALLBACK, "--out", str(folder))
     ended = await run(*arguments, KIE_BASE_URL=emulator.url)
     assert (ended.code, ended.out) == (USAGE, "")
-    assert ended.usage_error == "no songs in stdin, and none was submitted before"
+    assert ended.usage_error == "no songs found in stdin, and none was submitted before"
     assert "nothing is left" not in ended.err
 
 

@@ -1,7 +1,9 @@
 import asyncio
 import logging
+import os
 import re
 import runpy
+import socket
 import sys
 from pathlib import Path
 
@@ -52,9 +54,26 @@ async def test_songs_become_files(emulator, example, capsys, monkeypatch, tmp_pa
         await main(["a-song", "b-song"])
         lines = [line.split() for line in sorted(capsys.readouterr().out.splitlines())]
         assert [line[:2] for line in lines] == [["a-song", "kept"], ["b-song", "kept"]]
-        assert all(Path(path).is_file() for _, _, *paths in lines for path in paths)
-        assert {len(line) for line in lines} == {4}
+        with os.scandir("covers") as entries:
+            images = {entry.name for entry in entries if entry.name.endswith(".png")}
+        assert {path.rpartition("/")[2] for _, _, *paths in lines for path in paths} == images
+        assert len(images) == 4
     assert [each.endpoint for each in emulator.requests].count("generate") == 2
+
+
+async def test_callback_of_a_song_names_its_lost_id(
+    emulator, example, capsys, monkeypatch, tmp_path
+):
+    """A song whose answer was lost is kept, because a callback comes to its own URL."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = str(bound.getsockname()[1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PORT", port)
+    monkeypatch.setenv("PUBLIC_URL", f"http://127.0.0.1:{port}/covers")
+    emulator.fault(Fault.gateway_page(accepted=True), endpoint="submit")
+    await example("songs_with_callbacks.py")["main"](["a-song"])
+    song, state, *images = capsys.readouterr().out.split()
+    assert (song, state, len(images)) == ("a-song", "kept", 2)
 
 
 async def test_failure_is_printed_with_its_reason(emulator, example, capsys):
