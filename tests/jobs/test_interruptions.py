@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import math
 import time
 
 import pytest
 from support.cancellation import CancelledAt, cancel_at_each_await, leaked_state
 from support.songs import CALLBACK, submits
 
-from kie_cover_async import AuthenticationError
+from kie_cover_async import AuthenticationError, RateLimiter
 from kie_cover_async.emulator import Fault
 from kie_cover_async.jobs import make_covers, submit
 from kie_cover_async.jobs.submit import SubmitAttempt
@@ -178,6 +179,71 @@ async def test_second_cancellation_abandons_the_submit(emulator, run, eventually
     assert found.reason == "CancelledError during the submit"
 
 
+async def interrupt(emulator, run, eventually, times):
+    """Cancel a run of five songs in the middle of its submits; return the songs that were sent."""
+    songs = [f"song-{n}" for n in range(5)]
+
+    async def consume():
+        async with run.stream(songs, max_running_jobs=3) as stream:
+            await anext(stream)
+
+    task = asyncio.create_task(consume())
+    await eventually(lambda: len(submits(emulator)) == 3)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0.02)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return songs, set(submits(emulator))
+
+
+async def test_run_that_is_cancelled_once_keeps_all_ids(emulator, begin, eventually):
+    """Submits in flight are answered, no other song is claimed, and the next run keeps all."""
+    run = await begin()
+    emulator.fault(Fault.slow(0.2), endpoint="submit", rate=1.0)
+    songs, sent = await interrupt(emulator, run, eventually, 1)
+    assert len(sent) == 3
+    states = {song: await run.state(song) for song in songs}
+    assert {song for song in songs if states[song] == "submitted"} == sent
+    assert {*states.values()} <= {"submitted", "wanted", None}
+    assert await run.states(songs) == dict.fromkeys(songs, "kept")
+    assert sorted(submits(emulator)) == songs
+
+
+async def test_run_that_is_cancelled_twice_leaves_doubts(emulator, begin, eventually):
+    """Submits in flight are abandoned, and no run submits their songs again."""
+    run = await begin()
+    emulator.fault(Fault.stall(), endpoint="submit", count=3)
+    songs, sent = await interrupt(emulator, run, eventually, 2)
+    assert {song for song in songs if await run.state(song) == "in_doubt"} == sent
+    states = await run.states(songs)
+    assert states == {song: "in_doubt" if song in sent else "kept" for song in songs}
+    assert sorted(submits(emulator)) == songs
+
+
+async def test_full_disk_in_the_middle_of_a_run(emulator, begin, monkeypatch):
+    """The run ends with the error; the next one submits no song twice, and loses none."""
+    monkeypatch.setattr(submit, "_MIN_PAUSE", 0.02)
+    run = await begin()
+    songs = [f"{number:040}" for number in range(60)]
+    await run.ledger.want(songs)
+
+    def limit_pages(database):
+        [used] = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {used + 3}").fetchone()
+
+    await run.archive._query(limit_pages)
+    with pytest.raises(OSError, match="disk is full"):
+        await run.outcomes(songs)
+    before = submits(emulator)
+    assert 0 < len(before) < len(songs)
+    await run.archive.aclose()
+    states = await (await begin()).states(songs)
+    assert set(states.values()) <= {"kept", "in_doubt"}
+    assert all(song in before for song in songs if states[song] == "in_doubt")
+    assert sorted(submits(emulator)) == songs
+
+
 async def test_client_closed_during_a_submit_leaves_a_doubt(emulator, run, eventually):
     """If the client is closed before the answer came, the song is in doubt."""
     emulator.fault(Fault.stall(), endpoint="submit")
@@ -210,17 +276,27 @@ async def test_claim_that_is_too_old_is_given_back(emulator, run, monkeypatch, c
     assert submits(emulator) == ["a"]
 
 
+class Expiry:
+    """The time when a slot is old, which is now at the first check after `is_old` was set."""
+
+    is_old = False
+
+    def get(self):
+        was_old, self.is_old = self.is_old, False
+        return -math.inf if was_old else math.inf
+
+
 @pytest.mark.parametrize("slow_claims", [1, 3, 9])
-async def test_old_slot_is_not_used(emulator, begin, monkeypatch, slow_claims):
+async def test_old_slot_is_not_used(emulator, run, monkeypatch, slow_claims):
     """After a slow claim the song is given back and queues again, three times at most."""
-    monkeypatch.setattr(limits, "_MIN_SLOT_AGE", 0.05)
-    run = await begin()
+    expiry = Expiry()
+    monkeypatch.setattr(submit, "SLOT_EXPIRES_AT", expiry)
 
     class Slow(Failing):
         async def _call(self, *args):
             self.calls += 1
             claim = await self._ledger.claim(*args)
-            await asyncio.sleep(0.08 if self.calls <= slow_claims else 0)
+            expiry.is_old = self.calls <= slow_claims
             return claim
 
     ledger = Slow(run.ledger, "claim", 0)
@@ -231,13 +307,27 @@ async def test_old_slot_is_not_used(emulator, begin, monkeypatch, slow_claims):
     assert submits(emulator) == ["a"]
 
 
-async def test_slow_connection_uses_up_no_claim(emulator, begin, monkeypatch):
+async def test_slow_connection_uses_up_no_claim(emulator, run, monkeypatch):
     """If the slot is old before the claim, the song stays wanted until the last attempt."""
     monkeypatch.setattr(limits, "_MIN_SLOT_AGE", -1.0)
-    run = await begin()
     outcome = (await run.outcomes(["a"]))["a"]
     assert (outcome.ok, outcome.song.attempt) == (True, 1)
     assert submits(emulator) == ["a"]
+
+
+@pytest.mark.parametrize(("limit", "age"), [((1, 5.0), 5.0), ((100, 1.0), 0.5)])
+async def test_slot_is_old_after_an_interval_or_half_a_second(begin, limit, age):
+    """The longer of both counts, from when the slot was taken."""
+    number, per = limit
+    run = await begin(submit_rate_limiter=RateLimiter(number, per=per))
+    expiries, now = [], asyncio.get_running_loop().time
+    begun_at = now()
+    await run.client.generate_cover(
+        "a",
+        callback_url=CALLBACK,
+        on_sending=lambda: expiries.append(limits.SLOT_EXPIRES_AT.get()),
+    )
+    assert begun_at + age <= expiries[0] <= now() + age
 
 
 async def test_id_that_cannot_be_stored_is_logged_and_stored_later(
