@@ -165,6 +165,7 @@ def bench(session: nox.Session) -> None:
         "schedules",
         "callbacks",
         "archive",
+        "songs",
     ):
         session.run("python", f"tests/benchmarks/{name}.py")
 

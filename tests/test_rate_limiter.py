@@ -659,6 +659,12 @@ async def test_an_invalid_pause_is_rejected(seconds):
     assert await rate_limiter.acquire() == 0
 
 
+def test_the_interval_is_the_time_between_two_slots():
+    """An unlimited limiter has none."""
+    assert RateLimiter(20, per=10.0).interval == 0.5
+    assert RateLimiter.unlimited().interval == 0
+
+
 def test_the_repr_recreates_the_limiter():
     """The repr is the expression that makes the same rate limiter."""
     assert repr(RateLimiter()) == "RateLimiter(9, per=1)"

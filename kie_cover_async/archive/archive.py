@@ -77,7 +77,7 @@ class CoverArchive:
         # Each needs a connection and a file.
         self._max_concurrent_downloads = affordable(downloads, "downloads", each=2)
         self._saver: ImageSaver | None = None
-        self._ledger = SqliteLedger(self._query)
+        self._ledger = SqliteLedger(self._query, self._commit)
 
     def __repr__(self) -> str:
         return f"<CoverArchive {self._folder} {'closed' if self._saver is None else 'open'}>"
@@ -269,6 +269,11 @@ class CoverArchive:
     async def _query(self, function: Callable[[ArchiveDatabase], T]) -> T:
         with self._in_use() as saver:
             return await saver.executors.query(function)
+
+    async def _commit(self, change: Callable[[ArchiveDatabase], T]) -> T:
+        """Make a change that a power failure does not undo, together with others of the moment."""
+        with self._in_use() as saver:
+            return await saver.executors.durable_batcher.submit(change)
 
     @contextmanager
     def _in_use(self) -> Iterator[ImageSaver]:

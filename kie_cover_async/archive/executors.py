@@ -3,7 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
 from copy import copy
 from errno import ENOTDIR
 from functools import partial
@@ -30,6 +36,7 @@ _BATCH_INTERVAL = 0.02
 
 
 Outcome = tuple[Any, Exception | None]
+Transaction = Callable[[ArchiveDatabase], AbstractContextManager[None]]
 
 
 @frozen
@@ -113,6 +120,8 @@ class ArchiveExecutors:
         self._resources = ExitStack()
         commit = partial(self._in_database_thread, self._commit_batch)
         self.batcher: CommitBatcher = CommitBatcher(commit)
+        commit_durably = partial(self._in_database_thread, self._commit_durable_batch)
+        self.durable_batcher: CommitBatcher = CommitBatcher(commit_durably)
         self._users = 0
         self._is_closing = False
         self._unused = asyncio.Event()
@@ -180,9 +189,16 @@ class ArchiveExecutors:
             self._database_thread, function, *arguments
         )
 
-    def _commit_batch(self, changes: list[Change]) -> list[Outcome]:
+    def _commit_durable_batch(self, changes: list[Change]) -> list[Outcome]:
+        return self._commit_batch(changes, ArchiveDatabase.durable_transaction)
+
+    def _commit_batch(
+        self,
+        changes: list[Change],
+        transaction: Transaction = ArchiveDatabase.transaction,
+    ) -> list[Outcome]:
         def apply_all(database: ArchiveDatabase) -> list[Outcome]:
-            with database.transaction():
+            with transaction(database):
                 return [(change.apply(database), None) for change in changes]
 
         try:
@@ -197,7 +213,9 @@ class ArchiveExecutors:
         if len(changes) == 1:
             return [(None, failure)]
         # Nothing was committed. Each change alone gets its own error.
-        return [outcome for change in changes for outcome in self._commit_batch([change])]
+        return [
+            outcome for change in changes for outcome in self._commit_batch([change], transaction)
+        ]
 
     def _query(self, function: Callable[[ArchiveDatabase], T]) -> T:
         def attempt() -> T:

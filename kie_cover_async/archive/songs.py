@@ -118,7 +118,7 @@ DELETE FROM candidates WHERE task_id = ? AND music_task_id = ? AND route = ? AND
 
 
 class Query(Protocol):
-    """Runs a function on the database, in its thread."""
+    """Runs a function on the database, in its thread; durably if it commits."""
 
     def __call__(self, function: Callable[[ArchiveDatabase], T], /) -> Awaitable[T]:
         """Return the function's result."""
@@ -127,11 +127,13 @@ class Query(Protocol):
 class SqliteLedger:
     """The `Ledger` of an archive's folder; `CoverArchive.ledger` returns it.
 
+    Claims and ids that are stored at the same moment share one flush of the disk.
+
     A claimant is dead if its lock file is unlocked, which the end of its process does.
     """
 
-    def __init__(self, query: Query) -> None:
-        self._query = query
+    def __init__(self, query: Query, commit: Query) -> None:
+        self._query, self._commit = query, commit
 
     async def want(self, music_task_ids: Iterable[str]) -> list[str]:
         """Add songs as wanted; see `Ledger`."""
@@ -149,13 +151,12 @@ class SqliteLedger:
         def claim(database: ArchiveDatabase) -> Claim | None:
             database.claimant.hold()
             name = database.claimant.name
-            with database.durable_transaction():
-                if not database.changes(_CLAIM, api.route, api.origin, name, music_task_id):
-                    return None
-                [attempt] = database.execute(_ATTEMPT, music_task_id).fetchone()
+            if not database.changes(_CLAIM, api.route, api.origin, name, music_task_id):
+                return None
+            [attempt] = database.execute(_ATTEMPT, music_task_id).fetchone()
             return Claim(music_task_id=music_task_id, claimed_by=name, attempt=attempt)
 
-        return await self._query(claim)
+        return await self._commit(claim)
 
     async def release(
         self, claim: Claim, state: SongState = SongState.WANTED, reason: str | None = None
@@ -182,13 +183,12 @@ class SqliteLedger:
         validate_task_id("task_id", task_id)
 
         def record(database: ArchiveDatabase) -> Song | None:
-            with database.durable_transaction():
-                if database.execute(_ATTEMPT, music_task_id).fetchone() is None:
-                    return None
-                _record_id(database, music_task_id, task_id, api, is_confirmed)
-                return _read(database, music_task_id)
+            if database.execute(_ATTEMPT, music_task_id).fetchone() is None:
+                return None
+            _record_id(database, music_task_id, task_id, api, is_confirmed)
+            return _read(database, music_task_id)
 
-        return await self._query(record)
+        return await self._commit(record)
 
     async def start_wait(self, music_task_id: str, task_id: str) -> bool:
         """Note that this process waits for a song's id; see `Ledger`."""
@@ -286,29 +286,23 @@ class SqliteLedger:
         """Return the secrets of the songs' callback URLs, the newest first; see `Ledger`."""
 
         def read(database: ArchiveDatabase) -> tuple[str, ...]:
-            with database.durable_transaction():
-                return _secrets(database) or (_add_secret(database),)
+            return _secrets(database) or (_add_secret(database),)
 
-        return await self._query(read)
+        return await self._commit(read)
 
     async def rotate_callback_secret(self) -> str:
         """Create a secret for new callback URLs; see `Ledger`."""
 
-        def rotate(database: ArchiveDatabase) -> str:
-            with database.durable_transaction():
-                return _add_secret(database)
-
-        return await self._query(rotate)
+        return await self._commit(_add_secret)
 
     async def add_candidate(self, candidate: Candidate) -> None:
         """Store an id that a callback has named; see `Ledger`."""
 
         def add(database: ArchiveDatabase) -> None:
-            with database.durable_transaction():
-                database.execute(_EXPIRE_CANDIDATES)
-                database.execute(_ADD_CANDIDATE, *_key(candidate))
+            database.execute(_EXPIRE_CANDIDATES)
+            database.execute(_ADD_CANDIDATE, *_key(candidate))
 
-        await self._query(add)
+        await self._commit(add)
 
     async def candidates(self, api: Api) -> list[Candidate]:
         """Return the candidates of this API; see `Ledger`."""
@@ -344,21 +338,20 @@ class SqliteLedger:
 
         def settle(database: ArchiveDatabase) -> Song:
             _doubt_dead_claims(database)
-            with database.durable_transaction():
-                song = _find(database, music_task_id)
-                if task_id is not None and api is not None:
-                    _require_state(music_task_id, song, _ANY_IDLE)
-                    _record_id(database, music_task_id, task_id, api, is_confirmed=True)
-                elif give_up:
-                    _require_state(music_task_id, song, _GIVEN_UP)
-                    database.execute(_SETTLE, SongState.FAILED, "given up", music_task_id)
-                else:
-                    _require_state(music_task_id, song, _SUBMITTED_AGAIN)
-                    database.execute(_SETTLE, SongState.WANTED, None, music_task_id)
-                    database.execute(_FORGET_ID, music_task_id)
-                return _read(database, music_task_id)
+            song = _find(database, music_task_id)
+            if task_id is not None and api is not None:
+                _require_state(music_task_id, song, _ANY_IDLE)
+                _record_id(database, music_task_id, task_id, api, is_confirmed=True)
+            elif give_up:
+                _require_state(music_task_id, song, _GIVEN_UP)
+                database.execute(_SETTLE, SongState.FAILED, "given up", music_task_id)
+            else:
+                _require_state(music_task_id, song, _SUBMITTED_AGAIN)
+                database.execute(_SETTLE, SongState.WANTED, None, music_task_id)
+                database.execute(_FORGET_ID, music_task_id)
+            return _read(database, music_task_id)
 
-        return await self._query(settle)
+        return await self._commit(settle)
 
 
 def _require_state(music_task_id: str, song: Song | None, states: set[SongState]) -> None:

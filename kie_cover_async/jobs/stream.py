@@ -255,9 +255,16 @@ class SongStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Claim no more songs, wait for the submits that were sent, and end the stream."""
+        """Claim no more songs, wait for the submits that were sent, and end the stream.
+
+        Cancelling this abandons these submits, and their songs are in doubt.
+        """
         self._is_stop_raised = True
-        await self._pool.aclose()
+        try:
+            await self._pool.aclose()
+        except asyncio.CancelledError:
+            await self._pool.aclose()
+            raise
 
     def __del__(self) -> None:
         self._pool.drop()

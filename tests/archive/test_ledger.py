@@ -1,5 +1,6 @@
 """The ledger in the archive's database: the contract, older folders, full disks and lock files."""
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from functools import partial
@@ -195,6 +196,26 @@ async def test_commits_of_claims_and_ids_are_durable(archive, ledger):
     commits = [each for each in executed if each.startswith(("PRAGMA sync", "COMMIT"))]
     full, normal = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
     assert commits == [full, "COMMIT", normal, "COMMIT", full, "COMMIT", normal]
+
+
+async def test_claims_of_one_moment_share_a_flush(archive, ledger):
+    """The first is committed immediately, the others together; one that fails harms none."""
+    await ledger.want(["a", "b", "c"])
+    executed = []
+    await archive._query(lambda each: each._connection.set_trace_callback(executed.append))
+    claims = [ledger.claim(song, SUNO) for song in ("a", "b", "c", "s")]
+    assert all(await asyncio.gather(*claims))
+    assert executed.count("COMMIT") == 2
+    results = await asyncio.gather(
+        ledger.record_id("s", "v", SUNO),
+        ledger.record_id("a", "t", SUNO),
+        ledger.settle("b", give_up=True),
+        ledger.record_id("c", "u", SUNO),
+        return_exceptions=True,
+    )
+    assert [type(each).__name__ for each in results] == ["Song", "Song", "SettlementError", "Song"]
+    states = {song.music_task_id: song.state.value async for song in archive.songs()}
+    assert states == dict.fromkeys("sac", "submitted") | {"b": "submitting"}
 
 
 async def test_a_full_disk_loses_no_stored_id(archive, ledger):

@@ -50,6 +50,18 @@ async def test_callback_instead_of_the_answer_ends_the_doubt(emulator, run, inbo
     assert submits(emulator) == ["a"]
 
 
+async def test_callback_after_the_answer_ends_the_wait(emulator, begin, eventually):
+    """The wait polls when it comes, long before the next poll is due."""
+    inbox = CallbackInbox(fallback_poll_interval=60.0)
+    run = await begin(inbox=inbox)
+    emulator.script_song("a", CoverScript(statuses=["generating", "success"]))
+    running = asyncio.create_task(run.outcomes(["a"], inbox=inbox))
+    await eventually(lambda: len(emulator.requests) == 2)
+    call_back(inbox, emulator._service.songs["a"])
+    assert (await running)["a"].ok
+    assert submits(emulator) == ["a"]
+
+
 async def test_callback_before_the_answer_changes_nothing(emulator, run, inbox, eventually):
     """If the callback overtakes the answer, the song is kept once."""
     emulator.script_song("a", CoverScript(statuses=["success"]))

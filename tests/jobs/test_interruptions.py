@@ -178,6 +178,71 @@ async def test_second_cancellation_abandons_the_submit(emulator, run, eventually
     assert found.reason == "CancelledError during the submit"
 
 
+async def interrupt(emulator, run, eventually, times):
+    """Cancel a run of five songs in the middle of its submits; return the songs that were sent."""
+    songs = [f"song-{n}" for n in range(5)]
+
+    async def consume():
+        async with run.stream(songs, max_running_jobs=3) as stream:
+            await anext(stream)
+
+    task = asyncio.create_task(consume())
+    await eventually(lambda: len(submits(emulator)) == 3)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0.02)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return songs, set(submits(emulator))
+
+
+async def test_run_that_is_cancelled_once_keeps_all_ids(emulator, begin, eventually):
+    """Submits in flight are answered, no other song is claimed, and the next run keeps all."""
+    run = await begin()
+    emulator.fault(Fault.slow(0.2), endpoint="submit", rate=1.0)
+    songs, sent = await interrupt(emulator, run, eventually, 1)
+    assert len(sent) == 3
+    states = {song: await run.state(song) for song in songs}
+    assert {song for song in songs if states[song] == "submitted"} == sent
+    assert {*states.values()} <= {"submitted", "wanted", None}
+    assert await run.states(songs) == dict.fromkeys(songs, "kept")
+    assert sorted(submits(emulator)) == songs
+
+
+async def test_run_that_is_cancelled_twice_leaves_doubts(emulator, begin, eventually):
+    """Submits in flight are abandoned, and no run submits their songs again."""
+    run = await begin()
+    emulator.fault(Fault.stall(), endpoint="submit", count=3)
+    songs, sent = await interrupt(emulator, run, eventually, 2)
+    assert {song for song in songs if await run.state(song) == "in_doubt"} == sent
+    states = await run.states(songs)
+    assert states == {song: "in_doubt" if song in sent else "kept" for song in songs}
+    assert sorted(submits(emulator)) == songs
+
+
+async def test_full_disk_in_the_middle_of_a_run(emulator, begin, monkeypatch):
+    """The run ends with the error; the next one submits no song twice, and loses none."""
+    monkeypatch.setattr(submit, "_MIN_PAUSE", 0.02)
+    run = await begin()
+    songs = [f"{number:040}" for number in range(60)]
+    await run.ledger.want(songs)
+
+    def limit_pages(database):
+        [used] = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {used + 3}").fetchone()
+
+    await run.archive._query(limit_pages)
+    with pytest.raises(OSError, match="disk is full"):
+        await run.outcomes(songs)
+    before = submits(emulator)
+    assert 0 < len(before) < len(songs)
+    await run.archive.aclose()
+    states = await (await begin()).states(songs)
+    assert set(states.values()) <= {"kept", "in_doubt"}
+    assert all(song in before for song in songs if states[song] == "in_doubt")
+    assert sorted(submits(emulator)) == songs
+
+
 async def test_client_closed_during_a_submit_leaves_a_doubt(emulator, run, eventually):
     """If the client is closed before the answer came, the song is in doubt."""
     emulator.fault(Fault.stall(), endpoint="submit")

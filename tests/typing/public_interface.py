@@ -3,7 +3,7 @@
 A call that must be refused has a `type: ignore`, which mypy reports if it is not needed.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import assert_never, assert_type
@@ -27,7 +27,12 @@ from kie_cover_async import (
     unstructure_details,
 )
 from kie_cover_async.archive import ArchivedCover, CoverArchive, SavedImage, is_final
-from kie_cover_async.callbacks import CallbackInbox, CoverCallback, parse_callback
+from kie_cover_async.callbacks import (
+    CallbackInbox,
+    CoverCallback,
+    SongCallbackUrls,
+    parse_callback,
+)
 from kie_cover_async.emulator import CoverEmulator, CoverScript, Fault
 from kie_cover_async.events import (
     CoverPolled,
@@ -39,7 +44,8 @@ from kie_cover_async.events import (
     WaitFinished,
     WaitStarted,
 )
-from kie_cover_async.ledger import Api, Claim, Ledger, Song
+from kie_cover_async.jobs import make_covers, settle_song
+from kie_cover_async.ledger import Api, Claim, Ledger, Song, SongOutcome, SongState
 
 
 async def single_calls(client: CoverClient) -> None:
@@ -144,6 +150,15 @@ async def archive_is_typed(archive: CoverArchive, client: CoverClient, cover: Co
     ledger: Ledger = archive.ledger
     assert_type(await ledger.claim("id", Api(route="suno", origin="https://a")), Claim | None)
     assert_type([song async for song in archive.songs()], list[Song])
+    assert_type(await ledger.counts(), Mapping[SongState, int])
+    assert_type(await settle_song(client, archive, "song", task_id="id"), Song)
+    secrets = await ledger.callback_secrets()
+    urls = SongCallbackUrls("https://example.com/covers", secrets)
+    inbox = CallbackInbox()
+    async with make_covers(
+        client, archive, ["song"], callback_url=urls, inbox=inbox, max_submits=1, on_update=print
+    ) as outcomes:
+        assert_type([outcome async for outcome in outcomes], list[SongOutcome])
     assert_type(is_final(CoverTimeoutError(polls=1, waited=1.0), cover), bool)
 
 
@@ -151,6 +166,9 @@ def callbacks_are_typed(inbox: CallbackInbox) -> None:
     assert_type(inbox.receive({}, b"{}"), CoverCallback)
     assert_type(parse_callback(b"{}"), CoverCallback)
     assert_type(inbox.routes("/callbacks"), list[web.RouteDef])
+    urls = SongCallbackUrls("https://example.com/callbacks", ["a secret of the ledger"])
+    assert_type(inbox.routes("/callbacks", urls), list[web.RouteDef])
+    assert_type(urls.song_of("token"), str | None)
 
 
 async def emulator_is_typed() -> None:
