@@ -32,6 +32,7 @@ _RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
 _SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
 _GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
 _ANY_IDLE = {*SongState} - {SongState.SUBMITTING}
+_STATES, _TROUBLES = {*SongState}, {None, *Trouble}
 _COLUMNS = COLUMNS["songs"].removesuffix(", waited_by").split(", ")
 # An id has its API in its own row.
 _SONGS = f"""
@@ -243,8 +244,7 @@ class SqliteLedger:
         await self._query(lambda database: covers.mark_failed(database, task_id, error))
 
     async def keep(self, task_id: str) -> None:
-        """Make a song kept, as saving its cover has done already; see `Ledger`."""
-        await self._query(lambda database: database.changes(_FOLLOW, task_id))
+        """Do nothing: the archive makes the song kept when it saves the cover; see `Ledger`."""
 
     async def find(self, music_task_id: str) -> Song | None:
         """Return the song; see `Ledger`."""
@@ -412,9 +412,9 @@ def _parse_song(row: Sequence[Any], other_ids: Sequence[tuple[Any]]) -> Song:
         is_text = isinstance(facts[column], (str, type(None)))
         require(is_text, song, column, facts[column])
     require(type(facts["attempt"]) is int, song, "attempt", facts["attempt"])
-    require(facts["state"] in {*SongState}, song, "state", facts["state"])
+    require(facts["state"] in _STATES, song, "state", facts["state"])
     require(type(facts["trouble_count"]) is int, song, "trouble_count", facts["trouble_count"])
-    require(facts["trouble"] in {None, *Trouble}, song, "trouble", facts["trouble"])
+    require(facts["trouble"] in _TROUBLES, song, "trouble", facts["trouble"])
     for column in ("claimed_at", "due_at", "trouble_since", "added_at", "changed_at"):
         if facts[column] is not None:
             facts[column] = parse_time(song, column, facts[column])

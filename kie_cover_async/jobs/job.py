@@ -1,8 +1,8 @@
 """The job of one song: it runs any number of times, anywhere, and submits the song once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, cast
 
@@ -110,11 +110,10 @@ class SongJob:
             if song.state is SongState.WANTED and not (error or self.submits.is_over):
                 error = await self._submit(music_task_id)
             elif song.task_id not in waited_for and self._can_finish(song):
-                async with self._wait(song) as is_ours:
-                    is_followed = not is_ours
-                    if is_ours:
-                        waited_for.add(song.task_id)
-                        error = await self._finish(song, str(song.task_id))
+                is_followed = not await self._start_wait(song)
+                if not is_followed:
+                    waited_for.add(song.task_id)
+                    error = await self._finish(song, str(song.task_id))
             elif not is_followed:
                 return await self._outcome(song, error)
             if is_followed:
@@ -190,33 +189,42 @@ class SongJob:
         return None
 
     async def _finish(self, song: Song, task_id: str) -> KieCoverError | None:
-        """Wait for the cover of a submitted song, and keep its images."""
+        """Wait for the cover of a submitted song, and keep its images; return an error of it."""
         try:
-            details = song.details
-            if details is None or details.task_id != task_id or not details.is_success:
-                details = await self.client.wait_for_cover(
-                    task_id, timeout=self.timeout, on_update=self.on_update
-                )
-            if not await self._is_parent_wrong(song, details):
-                await self.images.save(self.client, details)
-                await self.ledger.keep(task_id)
+            await self._keep(song, task_id)
         except ClientClosedError:
+            await self._end_wait(song)
             raise
         except KieCoverError as error:
             await self._on_error(song, task_id, error)
             return error.with_traceback(None)
+        except BaseException:
+            await self._end_wait(song)
+            raise
         return None
 
-    @asynccontextmanager
-    async def _wait(self, song: Song) -> AsyncIterator[bool]:
-        """Note in the ledger that this process waits; yield `False` if another one does."""
+    async def _keep(self, song: Song, task_id: str) -> None:
+        details = song.details
+        if details is None or details.task_id != task_id or not details.is_success:
+            details = await self.client.wait_for_cover(
+                task_id, timeout=self.timeout, on_update=self.on_update
+            )
+        if not await self._is_parent_wrong(song, details):
+            await self.images.save(self.client, details)
+            await self.ledger.keep(task_id)
+
+    async def _start_wait(self, song: Song) -> bool:
+        """Note in the ledger that this process waits; return `False` if another one does."""
         try:
-            yield await self.ledger.start_wait(song.music_task_id, str(song.task_id))
+            return await self.ledger.start_wait(song.music_task_id, str(song.task_id))
         except BaseException:
-            # The archive may be closed, which ends the wait as well.
-            with suppress(OSError, RuntimeError):
-                await asyncio.shield(self.ledger.end_wait(song.music_task_id))
+            await self._end_wait(song)
             raise
+
+    async def _end_wait(self, song: Song) -> None:
+        # The archive may be closed, which ends the wait as well.
+        with suppress(OSError, RuntimeError):
+            await asyncio.shield(self.ledger.end_wait(song.music_task_id))
 
     async def _is_parent_wrong(self, song: Song, details: CoverDetails) -> bool:
         """Put a song in doubt whose id belongs to another song; return whether it does."""

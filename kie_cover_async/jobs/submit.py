@@ -81,13 +81,14 @@ class SubmitState:
         If this is cancelled before the claim, nothing is sent. Once the request may have been sent,
         its end is waited for; a second cancellation abandons it, and the song is in doubt.
         """
-        for old_slots in range(_MAX_OLD_SLOTS + 1):
+        old_slots = 0
+        while True:
             attempt = SubmitAttempt(self, music_task_id, callback_url)
             attempt.may_use_old_slot = old_slots == _MAX_OLD_SLOTS
             error = await self._run(attempt)
             if not attempt.has_old_slot:
-                break
-        return error
+                return error
+            old_slots += 1
 
     async def _run(self, attempt: "SubmitAttempt") -> KieCoverError | None:
         await self.can_claim.wait()

@@ -11,6 +11,7 @@ from aiohttp import ClientSession, web
 
 from kie_cover_async.callbacks import CallbackInbox, SongCallbackUrls, sign_callback
 from kie_cover_async.callbacks import web as routes_of_web
+from kie_cover_async.callbacks.web import callback_routes
 
 TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
 KEY = "test-webhook-hmac-key"
@@ -360,6 +361,22 @@ class TestSongUrls:
         assert await server.post(body) == (503, "Service Unavailable")
         assert await server.post(body) == (200, "OK")
         assert "it cannot be stored: the disk is full" in caplog.text
+
+    async def test_any_function_can_receive(self, server, song_urls):
+        """A plain one gets the headers and the body, and at a song's own URL the song."""
+        received = []
+        app = web.Application()
+        routes = callback_routes("/plain", lambda *each: received.append(each[1:]), song_urls)
+        app.add_routes(routes)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        plain = f"http://127.0.0.1:{runner.addresses[0][1]}/plain"
+        for url in (plain, f"{plain}/{song_urls('a').rpartition('/')[2]}"):
+            async with server.caller.post(url, data=b"x") as answer:
+                assert answer.status == 200
+        await runner.cleanup()
+        assert received == [(b"x",), (b"x", "a")]
 
     async def test_without_song_urls_there_is_no_such_route(self, server):
         """The plain inbox serves one path."""

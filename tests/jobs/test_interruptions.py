@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import math
 import time
 
 import pytest
 from support.cancellation import CancelledAt, cancel_at_each_await, leaked_state
 from support.songs import CALLBACK, submits
 
-from kie_cover_async import AuthenticationError
+from kie_cover_async import AuthenticationError, RateLimiter
 from kie_cover_async.emulator import Fault
 from kie_cover_async.jobs import make_covers, submit
 from kie_cover_async.jobs.submit import SubmitAttempt
@@ -275,17 +276,27 @@ async def test_claim_that_is_too_old_is_given_back(emulator, run, monkeypatch, c
     assert submits(emulator) == ["a"]
 
 
+class Expiry:
+    """The time when a slot is old, which is now at the first check after `is_old` was set."""
+
+    is_old = False
+
+    def get(self):
+        was_old, self.is_old = self.is_old, False
+        return -math.inf if was_old else math.inf
+
+
 @pytest.mark.parametrize("slow_claims", [1, 3, 9])
-async def test_old_slot_is_not_used(emulator, begin, monkeypatch, slow_claims):
+async def test_old_slot_is_not_used(emulator, run, monkeypatch, slow_claims):
     """After a slow claim the song is given back and queues again, three times at most."""
-    monkeypatch.setattr(limits, "_MIN_SLOT_AGE", 0.05)
-    run = await begin()
+    expiry = Expiry()
+    monkeypatch.setattr(submit, "SLOT_EXPIRES_AT", expiry)
 
     class Slow(Failing):
         async def _call(self, *args):
             self.calls += 1
             claim = await self._ledger.claim(*args)
-            await asyncio.sleep(0.08 if self.calls <= slow_claims else 0)
+            expiry.is_old = self.calls <= slow_claims
             return claim
 
     ledger = Slow(run.ledger, "claim", 0)
@@ -296,13 +307,27 @@ async def test_old_slot_is_not_used(emulator, begin, monkeypatch, slow_claims):
     assert submits(emulator) == ["a"]
 
 
-async def test_slow_connection_uses_up_no_claim(emulator, begin, monkeypatch):
+async def test_slow_connection_uses_up_no_claim(emulator, run, monkeypatch):
     """If the slot is old before the claim, the song stays wanted until the last attempt."""
     monkeypatch.setattr(limits, "_MIN_SLOT_AGE", -1.0)
-    run = await begin()
     outcome = (await run.outcomes(["a"]))["a"]
     assert (outcome.ok, outcome.song.attempt) == (True, 1)
     assert submits(emulator) == ["a"]
+
+
+@pytest.mark.parametrize(("limit", "age"), [((1, 5.0), 5.0), ((100, 1.0), 0.5)])
+async def test_slot_is_old_after_an_interval_or_half_a_second(begin, limit, age):
+    """The longer of both counts, from when the slot was taken."""
+    number, per = limit
+    run = await begin(submit_rate_limiter=RateLimiter(number, per=per))
+    expiries, now = [], asyncio.get_running_loop().time
+    begun_at = now()
+    await run.client.generate_cover(
+        "a",
+        callback_url=CALLBACK,
+        on_sending=lambda: expiries.append(limits.SLOT_EXPIRES_AT.get()),
+    )
+    assert begun_at + age <= expiries[0] <= now() + age
 
 
 async def test_id_that_cannot_be_stored_is_logged_and_stored_later(

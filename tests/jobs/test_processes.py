@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ async def start(emulator, tmp_path):
 
     yield start
     for process in running:
-        if process.returncode is None:
+        with suppress(ProcessLookupError):
             process.kill()
         await process.communicate()
 
@@ -41,11 +42,13 @@ async def test_process_that_was_frozen_after_its_claim_sends_nothing(emulator, r
     assert (song.state, song.attempt) == ("submitting", 1)
     os.kill(process.pid, signal.SIGCONT)
     process.stdin.write(b"\n")
-    assert await process.stdout.readline() == b"claimed\n"
-    assert submits(emulator) == []
-    process.stdin.write(b"\n")
-    assert await process.stdout.readline() == b"kept\n"
-    assert (await run.ledger.find("a")).attempt == 2
+    line = await process.stdout.readline()
+    assert (line, submits(emulator)) == (b"claimed\n", [])
+    while line == b"claimed\n":  # on a busy machine, later claims may become too old as well
+        process.stdin.write(b"\n")
+        line = await process.stdout.readline()
+    assert line == b"kept\n"
+    assert (await run.ledger.find("a")).attempt >= 2
     assert submits(emulator) == ["a"]
 
 

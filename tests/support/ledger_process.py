@@ -17,7 +17,7 @@ API = Api(route="market", origin="https://api.example.com")
 
 
 async def act(ledger: Ledger, action: str, song: str) -> None:
-    """Claim the song, and unless that is all, store the id `task-of-SONG`, and wait for it."""
+    """Claim the song; `record` and `wait` store the id `task-of-SONG`, and `wait` waits for it."""
     claim = await ledger.claim(song, API)
     if claim is not None and action != "claim":
         await ledger.record_id(song, f"task-of-{song}", API)
