@@ -200,7 +200,8 @@ def kills(session: nox.Session) -> None:
     seed = session.posargs[0] if session.posargs else token_hex(4)
     session.env.update(PYTHONSAFEPATH="1", KILLS="20", COVERS="200", SONGS="200", SEED=seed)
     tests = ("tests/cli/test_killed.py", "tests/cli/test_make_killed.py")
-    session.run("pytest", "--log-cli-level=WARNING", *tests)
+    patient = "--override-ini=faulthandler_timeout=600"
+    session.run("pytest", "--log-cli-level=WARNING", patient, *tests)
 
 
 @nox.session

@@ -157,7 +157,9 @@ class CoversView(ProgressView):
         super().on_event(event)
         if isinstance(event, RequestFinished):
             self.requests += 1
-            self._queue_times.append(event.queue_time)
+            # Submits have a queue of their own, which is much longer.
+            if event.method == "GET":
+                self._queue_times.append(event.queue_time)
         elif isinstance(event, CoverPolled) and event.details is not None:
             self._record_lag(event.details, event.age)
 

@@ -67,6 +67,19 @@ async def test_json_lines_have_each_cover_and_the_totals(run, tmp_path, route):
     assert totals["polls"] < totals["plain_polls"]
 
 
+async def test_second_run_in_a_folder_makes_its_own_covers(run, tmp_path):
+    """Those of the first run stay as they are."""
+    files = []
+    for _ in range(2):
+        ended = await run("demo", "--json", "--out", str(tmp_path), before=INSTANT)
+        assert ended.code == DONE
+        *lines, _ = ended.documents
+        assert len(lines) == COVERS
+        files += [file for line in lines for file in line["files"]]
+    assert len(files) == 2 * 2 * (COVERS - 2)
+    assert sorted(files) == sorted(map(str, tmp_path.glob("*.png")))
+
+
 async def test_text_in_a_pipe_is_a_log_and_a_plain_table(run, tmp_path):
     """The table fits 80 columns and 24 lines, and stderr has a line for each cover."""
     ended = await run("demo", "--out", str(tmp_path), before=INSTANT, COLUMNS="80")

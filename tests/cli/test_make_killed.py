@@ -83,7 +83,8 @@ async def test_killed_runs_submit_no_song_twice(  # noqa: PLR0917 - fixtures
         async with started(*arguments, **settings) as command:
             await asyncio.sleep(duration)
             command.process.kill()
-            assert (await command.end()).code == -signal.SIGKILL
+            # It may be faster than that.
+            assert (await command.end()).code in {-signal.SIGKILL, DONE, FAILED}
         await eventually(lambda: emulator.open_connections == 0)
         _log.warning("killed after %.2f s with %d jobs", duration, len(emulator._service.songs))
     ended = await run(*arguments, **settings)

@@ -41,10 +41,10 @@ def clock() -> Clock:
     return Clock()
 
 
-def request(error=None, *, queue_time=0.0):
+def request(error=None, *, queue_time=0.0, method="GET"):
     return RequestFinished(
         endpoint="record-info",
-        method="GET",
+        method=method,
         task_id="a",
         attempt=1,
         http_status=200 if error is None else None,
@@ -125,17 +125,18 @@ def test_outcomes_are_counted(clock):
 
 
 def test_rate_and_queue_time_are_those_of_the_last_requests(clock):
-    """The summary has the rate of all requests."""
+    """The summary has the rate of all requests. The queue of submits does not count."""
     view = OutcomesView(clock=clock)
     for _ in range(100):
         drawn(view)
         clock.now += 0.1
         view.on_event(request(queue_time=2))
+    view.on_event(request(queue_time=60, method="POST"))
     clock.now += 0.1
     first, _, rest = drawn(view)
-    assert first.endswith("   10 s   9.8 requests/s")
+    assert first.endswith("   10 s   10.0 requests/s")
     assert rest == "1.98 s in the queue"
-    assert view.summary().endswith("; 100 requests, 9.9 per second")
+    assert view.summary().endswith("; 101 requests, 10.0 per second")
     clock.now += 6
     assert drawn(view)[0].endswith("   0.0 requests/s")
 
