@@ -93,6 +93,8 @@ class SongQueue:
         self._inbox = inbox
         self._half = max(1, places // 2)
         self._seen: set[str] = set()
+        # Read from the ledger or the input, and not yielded yet.
+        self._next_up: set[str] = set()
         self._running: set[str] = set()
         self._resumed: set[str] = set()
         self._confirming: set[asyncio.Task[None]] = set()
@@ -126,6 +128,7 @@ class SongQueue:
                     if song is None and has_more and coming.done():
                         song, coming = coming.result(), self._take(wanted)
                     if song is not None:
+                        self._next_up.discard(song)
                         self._running.add(song)
                         yield song
                     elif has_more or self._confirming or (inbox and self._running):
@@ -169,8 +172,9 @@ class SongQueue:
         except (KieCoverError, OSError) as error:
             _log.warning("the callback for cover %s could not be confirmed: %s", task_id, error)
             return
-        # A job that runs sees the id in the ledger.
-        is_idle = song is not None and song.music_task_id not in self._running
+        # A job that runs, or will run, sees the id in the ledger.
+        busy = self._running | self._next_up
+        is_idle = song is not None and song.music_task_id not in busy
         if song is not None and is_idle and song.state is SongState.SUBMITTED:
             self._seen.add(song.music_task_id)
             self._confirmed.add(song.music_task_id)
@@ -208,7 +212,9 @@ class SongQueue:
 
     def _is_new(self, music_task_id: str) -> bool:
         is_new = music_task_id not in self._seen
-        self._seen.add(music_task_id)
+        if is_new:
+            self._seen.add(music_task_id)
+            self._next_up.add(music_task_id)
         return is_new
 
 

@@ -181,3 +181,18 @@ async def test_callback_alone_changes_no_state(emulator, run, inbox, doubtful, e
         await eventually(lambda: emulator.poll_count(doubtful["a"]))
         assert await run.state("a") == "in_doubt"
         waiting.cancel()
+
+
+async def test_song_that_is_next_has_one_outcome(emulator, run, inbox, doubtful, eventually):
+    """A callback that ends the doubt about a song just before its turn leaves it in its turn."""
+    emulator.script_song("first", CoverScript(end="never"))
+    songs = ["first", "a"]
+    running = asyncio.create_task(run.outcomes(songs, inbox=inbox, max_running_jobs=1))
+    await eventually(lambda: "first" in emulator._service.songs)
+    call_back(inbox, doubtful["a"])
+    while await run.state("a") != "submitted":  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0)
+    emulator._service.jobs[emulator._service.songs["first"]].script = CoverScript()
+    outcomes = await running
+    assert outcomes["first"].ok
+    assert outcomes["a"].ok
