@@ -98,7 +98,8 @@ async def test_three_equal_refusals_stop_the_run(emulator, run):
     songs = [f"song-{n}" for n in range(9)]
     with pytest.raises(RunStoppedError, match="model is wrong"):
         await run.outcomes(songs, max_running_jobs=5)
-    assert 3 <= len(submits(emulator)) <= 5
+    # Each of the first two refusals frees a place.
+    assert 3 <= len(submits(emulator)) <= 5 + 2
     assert {await run.state(song) for song in songs} <= {"wanted", None}
 
 
