@@ -2,10 +2,10 @@
 
 `commands/` holds one file for each verb or family of verbs, and `app` is where they are listed.
 `options` declares them to typer, with the options that several of them share. `client` opens a
-client from the environment, `ids` reads task ids, `callback_server` receives callbacks. `progress`
-is what is drawn or said while a command runs; `records` turns covers and errors into lines for
-people and for programs; `output` writes them and defines the exit codes. `process` covers signals
-and threads: how the command ends and how it is suspended.
+client from the environment, `ids` reads ids of covers and songs, `callback_server` receives
+callbacks. `progress` is what is drawn or said while a command runs; `records` turns covers and
+errors into lines for people and for programs; `output` writes them and defines the exit codes.
+`process` covers signals and threads: how the command ends and how it is suspended.
 """
 
 import sys
