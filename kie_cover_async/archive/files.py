@@ -21,6 +21,7 @@ from .models import Problem, SavedImage
 
 # Lower case only: some file systems treat A and a as the same.
 _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+# Bytes that are read in one call.
 _BLOCK_SIZE = 1 << 18
 _LEFTOVER = re.compile(r"\.(?:[0-9a-f]{16}\.part|claimant-[0-9a-f]{16})")
 
