@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 # While one thread hashes, others wait for the disk. More would take the interpreter lock from the
 # event loop.
-_FILE_THREADS = 3
+_FILE_THREADS = 4
 # Changes in one transaction, which bounds how long another process waits for the database.
 _MAX_BATCH = 64
 # Seconds between two batches. A commit takes the interpreter lock from the event loop for about

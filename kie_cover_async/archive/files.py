@@ -21,6 +21,8 @@ from .models import Problem, SavedImage
 
 # Lower case only: some file systems treat A and a as the same.
 _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+# Bytes that are read in one call.
+_BLOCK_SIZE = 1 << 18
 _LEFTOVER = re.compile(r"\.(?:[0-9a-f]{16}\.part|claimant-[0-9a-f]{16})")
 
 
@@ -74,9 +76,13 @@ def verify_file(path: Path) -> VerifiedFile:
         OSError: It is not a regular file, or cannot be read.
     """
     with _open_regular(path) as file:
-        info = read_image_info(file)
-        size = file.seek(0, os.SEEK_END)
-        return VerifiedFile(path=path, sha256=_digest(file), size=size, **asdict(info))
+        digest = sha256()
+        blocks = _blocks(file, digest.update)
+        info = read_image_info(blocks)
+        # Bytes after the image are part of the file.
+        for _ in blocks:
+            pass
+        return VerifiedFile(path=path, sha256=digest.hexdigest(), size=file.tell(), **asdict(info))
 
 
 def reread(image: SavedImage) -> SavedImage:
@@ -90,7 +96,8 @@ def find_problem(image: SavedImage) -> Problem | None:
     """Read the file, and return how it differs from what was saved."""
     try:
         with _open_regular(image.path) as file:
-            return None if _digest(file) == image.sha256 else "altered"
+            digest = file_digest(file, "sha256").hexdigest()
+            return None if digest == image.sha256 else "altered"
     except FileNotFoundError:
         return "missing"
     except OSError as error:
@@ -113,9 +120,12 @@ def _open_without_blocking(path: str, flags: int) -> int:
     return open_file(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _digest(file: FileIO) -> str:
+def _blocks(file: FileIO, update: Callable[[bytes], object] = len) -> Iterator[bytes]:
+    """Yield the content of a file, and call *update* with it."""
     file.seek(0)
-    return file_digest(file, "sha256").hexdigest()
+    while block := file.read(_BLOCK_SIZE):
+        update(block)
+        yield block
 
 
 def file_identity(path: Path) -> tuple[int, int] | None:
@@ -173,8 +183,10 @@ class PartFile:
             InvalidImageError: The file holds no complete image.
         """
         with self._exclusive():
+            # Only a large image, of which the beginning is not in memory any more, is read again.
+            info = read_image_info(pieces) if restart else None
             file = self._write(pieces, restart)
-            info, size = read_image_info(file), file.seek(0, os.SEEK_END)
+            info, size = info or read_image_info(_blocks(file)), file.seek(0, os.SEEK_END)
             path = self._path.with_name(stem + SUFFIXES[info.media_type])
             self._move_to(path)
             digest = self._hash.hexdigest()

@@ -1,15 +1,14 @@
-"""What kind of image a file holds, by its bytes: whether it is complete, and its size in pixels.
+"""What kind of image some bytes are: whether it is complete, and its size in pixels.
 
 Pixels are not decoded. A container states its structure, and all of that is checked: the chunks of
 a PNG with their checksums, the segments of a JPEG up to its end marker, and the chunks of a WebP
 with their lengths.
 """
 
-import os
 import re
 import struct
-from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from zlib import crc32
 
 from attrs import frozen
@@ -27,12 +26,11 @@ _JPEG = b"\xff\xd8\xff"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Markers without a length.
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
-_SCAN, _END = 0xDA, 0xD9
+_SCAN, _END, _FILL = 0xDA, 0xD9, 0xFF
 # Within a scan, FF is followed by a zero or a restart number.
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-# Large blocks for a checksum, since between two blocks the thread may lose the interpreter lock;
-# small ones for a scan, since a file may have many scans.
-_CHECKSUM_BLOCK, _SCAN_BLOCK = 1 << 20, 1 << 16
+# Bytes: up to the size that a PNG states.
+_HEAD_SIZE = 24
 
 EMPTY = "the file is empty"
 
@@ -47,20 +45,73 @@ class ImageInfo:
 
 
 class InvalidImageError(Exception):
-    """The file holds no complete image; the message says why."""
+    """The bytes are not a complete image; the message says why."""
 
 
-def read_image_info(file: BinaryIO) -> ImageInfo:
-    """Check the image that the file holds, and return what kind of image it is.
+class Reader:
+    """Reads blocks, which may end anywhere, as one stream, and copies no large part of them."""
+
+    def __init__(self, blocks: Iterable[bytes]) -> None:
+        rest = filter(None, blocks)
+        self.head: bytes = b""
+        while len(self.head) < _HEAD_SIZE and (block := next(rest, None)):
+            self.head += block
+        self._blocks = chain([self.head], rest)
+        self._rest = memoryview(b"")
+
+    def parts(self, size: int) -> Iterator[memoryview]:
+        """Yield the next bytes as they are in the blocks.
+
+        Raises:
+            InvalidImageError: The stream ends before.
+        """
+        while size:
+            part = self._current_block()[:size]
+            if not part:
+                raise InvalidImageError("the image is cut off")
+            self._rest = self._rest[len(part) :]
+            size -= len(part)
+            yield part
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes; raise `InvalidImageError` if the stream ends before."""
+        return b"".join(self.parts(size))
+
+    def skip(self, size: int) -> None:
+        """Move behind the next bytes; raise `InvalidImageError` if the stream ends before."""
+        for _ in self.parts(size):
+            pass
+
+    def find(self, pair: re.Pattern[bytes]) -> bool:
+        """Move to the second of the next two bytes that match, and return whether there are any."""
+        last = b""
+        while block := self._current_block():
+            # The two may be in two blocks.
+            if pair.match(last + block[:1]):
+                return True
+            if found := pair.search(block):
+                self._rest = block[found.start() + 1 :]
+                return True
+            last, self._rest = bytes(block[-1:]), memoryview(b"")
+        return False
+
+    def _current_block(self) -> memoryview:
+        """Return what is left of the block, or else the next one."""
+        if not self._rest:
+            self._rest = memoryview(next(self._blocks, b""))
+        return self._rest
+
+
+def read_image_info(blocks: Iterable[bytes]) -> ImageInfo:
+    """Check an image, whose bytes come in blocks of any size, and return what kind of image it is.
 
     Raises:
-        InvalidImageError: The file holds no complete image.
+        InvalidImageError: The bytes are not a complete image.
     """
-    file.seek(0)
-    head = file.read(16)
+    reader = Reader(blocks)
     try:
-        media_type, read_size = _identify(head)
-        width, height = read_size(file)
+        media_type, read_size = _identify(reader.head)
+        width, height = read_size(reader)
     except struct.error:
         raise InvalidImageError("the image is cut off") from None
     if not (width and height):
@@ -70,7 +121,7 @@ def read_image_info(file: BinaryIO) -> ImageInfo:
     return ImageInfo(media_type=media_type, width=width, height=height)
 
 
-def _identify(head: bytes) -> tuple[str, Callable[[BinaryIO], tuple[int, int]]]:
+def _identify(head: bytes) -> tuple[str, Callable[[Reader], tuple[int, int]]]:
     if head.startswith(_PNG):
         return "image/png", _png
     if head.startswith(_JPEG):
@@ -88,18 +139,19 @@ def _describe(head: bytes) -> str:
     return "it is not a PNG, JPEG or WebP"
 
 
-def _png(file: BinaryIO) -> tuple[int, int]:
+def _png(reader: Reader) -> tuple[int, int]:
     """Return the size that the first chunk states, after checking all chunks."""
-    file.seek(len(_PNG))
-    length, kind, width, height = struct.unpack(">I4sII", file.read(16))
+    length, kind, width, height = struct.unpack(">8xI4sII", reader.head[:_HEAD_SIZE])
     if (length, kind) != (13, b"IHDR"):
         raise InvalidImageError("the PNG has no header")
-    file.seek(len(_PNG))
+    reader.read(len(_PNG))
     has_data = False
     for _ in range(MAX_PARTS):
-        length, kind = struct.unpack(">I4s", file.read(8))
-        checksum = _checksum(file, length, crc32(kind))
-        if struct.unpack(">I", file.read(4)) != (checksum,):
+        length, kind = struct.unpack(">I4s", reader.read(8))
+        checksum = crc32(kind)
+        for part in reader.parts(length):
+            checksum = crc32(part, checksum)
+        if struct.unpack(">I", reader.read(4)) != (checksum,):
             raise InvalidImageError(f"the PNG is damaged: the checksum of {kind!r} is wrong")
         has_data = has_data or (kind == b"IDAT" and length > 0)
         if kind == b"IEND":
@@ -109,68 +161,46 @@ def _png(file: BinaryIO) -> tuple[int, int]:
     raise _too_many_parts()
 
 
-def _checksum(file: BinaryIO, length: int, checksum: int) -> int:
-    """Return *checksum*, continued over the next *length* bytes."""
-    while length:
-        block = file.read(min(length, _CHECKSUM_BLOCK))
-        if not block:
-            raise InvalidImageError("the image is cut off")
-        checksum, length = crc32(block, checksum), length - len(block)
-    return checksum
-
-
-def _jpeg(file: BinaryIO) -> tuple[int, int]:
+def _jpeg(reader: Reader) -> tuple[int, int]:
     """Return the size that the frame header states, after checking all segments."""
     width = height = 0
-    has_data = False
-    file.seek(2)
+    has_data = has_start = False
+    reader.read(2)
     for _ in range(MAX_PARTS):
-        start, marker = struct.unpack("BB", file.read(2))
-        if start != 0xFF:
+        if not has_start and reader.read(1) != b"\xff":
             raise InvalidImageError("the JPEG is damaged")
-        if marker == 0xFF:
-            # A fill byte; any number of them may precede a marker.
-            file.seek(-1, os.SEEK_CUR)
-        elif marker == _END:
+        [marker] = reader.read(1)
+        # Any number of fill bytes may precede a marker.
+        has_start = marker == _FILL
+        if marker == _END:
             if not has_data:
                 raise InvalidImageError("the JPEG has no image data")
             return width, height
-        elif marker not in _STANDALONE:
-            content = _segment(file)
-            if marker in _FRAMES:
-                _, height, width = struct.unpack(">BHH", content[:5])
-            if marker == _SCAN:
-                has_data = True
-                _skip_scan(file)
+        if has_start or marker in _STANDALONE:
+            continue
+        content = _segment(reader)
+        if marker in _FRAMES:
+            _, height, width = struct.unpack(">BHH", content[:5])
+        if marker == _SCAN:
+            has_data = has_start = reader.find(_AFTER_SCAN)
+            if not has_start:
+                raise InvalidImageError("the image is cut off")
     raise _too_many_parts()
 
 
-def _segment(file: BinaryIO) -> bytes:
+def _segment(reader: Reader) -> bytes:
     """Return the segment after a marker, without the length that it begins with."""
-    [length] = struct.unpack(">H", file.read(2))
-    content = file.read(length - 2) if length >= 2 else b""
-    if len(content) != length - 2:
-        raise InvalidImageError("the image is cut off" if length > 2 else "the JPEG is damaged")
-    return content
+    [length] = struct.unpack(">H", reader.read(2))
+    if length < 2:
+        raise InvalidImageError("the JPEG is damaged")
+    return reader.read(length - 2)
 
 
-def _skip_scan(file: BinaryIO) -> None:
-    """Move to the marker that ends the compressed data."""
-    block = b""
-    while more := file.read(_SCAN_BLOCK):
-        # The last byte of a block may be the first half of the marker.
-        block = block[-1:] + more
-        if found := _AFTER_SCAN.search(block):
-            file.seek(found.start() - len(block), os.SEEK_CUR)
-            return
-    raise InvalidImageError("the image is cut off")
-
-
-def _webp(file: BinaryIO) -> tuple[int, int]:
+def _webp(reader: Reader) -> tuple[int, int]:
     """Return the size that the chunks state, after checking their lengths."""
     sizes = set()
     has_data = False
-    for kind, head in _webp_chunks(file):
+    for kind, head in _webp_chunks(reader):
         if kind in _WEBP_SIZES:
             sizes.add(_WEBP_SIZES[kind](head))
         has_data = has_data or kind in _WEBP_DATA
@@ -183,24 +213,23 @@ def _webp(file: BinaryIO) -> tuple[int, int]:
     return sizes.pop()
 
 
-def _webp_chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+def _webp_chunks(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
     """Yield the kind and the first bytes of each chunk."""
-    file.seek(4)
-    [length] = struct.unpack("<I", file.read(4))
+    [length] = struct.unpack("<4xI4x", reader.read(12))
     at, end = 12, 8 + length
-    if file.seek(0, os.SEEK_END) < end:
-        raise InvalidImageError("the image is cut off")
     for _ in range(MAX_PARTS):
         if at >= end:
             return
-        file.seek(at)
-        kind, length = struct.unpack("<4sI", file.read(8))
+        kind, length = struct.unpack("<4sI", reader.read(8))
         at += 8 + length
         if at > end:
             raise InvalidImageError("the WebP is damaged: its length is wrong")
-        yield kind, file.read(min(length, 10))
+        head = reader.read(min(length, 10))
+        yield kind, head
         # Chunks begin at even offsets; some writers do not count the padding of the last one.
-        at += at % 2
+        padding = at % 2 if at < end else 0
+        reader.skip(length - len(head) + padding)
+        at += padding
     raise _too_many_parts()
 
 

@@ -3,12 +3,13 @@
 import errno
 import os
 import re
+from hashlib import sha256
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kie_cover_async.archive.files import FileIO, PartFile, file_stem
+from kie_cover_async.archive.files import FileIO, PartFile, file_stem, verify_file
 from kie_cover_async.emulator.images import png
 
 IMAGE = png("an image", 64)
@@ -95,3 +96,11 @@ def test_a_full_disk_is_an_error_that_names_the_file(part, tmp_path, monkeypatch
         part.keep_image([IMAGE], restart=True, stem="a")
     part.discard()
     assert names(tmp_path) == []
+
+
+def test_bytes_after_an_image_are_part_of_its_file(tmp_path):
+    """The hash and the size are those of the whole file."""
+    path, content = tmp_path / "a.png", IMAGE + bytes(1_000_000)
+    path.write_bytes(content)
+    file = verify_file(path)
+    assert (file.sha256, file.size) == (sha256(content).hexdigest(), len(content))
