@@ -15,7 +15,6 @@ from kie_cover_async.validation import is_one_word, short_repr
 
 from .records import DecodeError, is_blank, log_left_out, read_images, shape_of, structure
 from .requests import (
-    NOT_ACCEPTED,
     Endpoint,
     Request,
     Route,
@@ -173,7 +172,7 @@ _CREATE_TASK = Endpoint(
     "/api/v1/jobs/createTask",
     _read_new_id,
     refuse_existing_cover,
-    not_accepted=NOT_ACCEPTED,
+    is_submit=True,
 )
 
 MARKET = Route("market", poll_request=_poll, submit_request=_submit)
