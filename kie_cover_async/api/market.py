@@ -43,10 +43,6 @@ def claimed_images(record: Mapping[Any, Any]) -> tuple[str, ...]:
         return ()
 
 
-def _poll(task_id: str) -> Request[CoverDetails]:
-    return Request(_RECORD_INFO, task_id)
-
-
 def _submit(music_task_id: str, callback_url: str | None) -> Request[str]:
     # `input` is in snake_case; what stands next to it is not.
     fields: dict[str, Any] = {"model": _MODEL, "input": {"task_id": music_task_id}}
@@ -175,4 +171,4 @@ _CREATE_TASK = Endpoint(
     is_submit=True,
 )
 
-MARKET = Route("market", poll_request=_poll, submit_request=_submit)
+MARKET = Route("market", poll=_RECORD_INFO, submit_request=_submit)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from math import isfinite
+from sys import float_info
 from typing import Any, Final
 
 import attrs
@@ -87,12 +87,12 @@ def read_amount(path: str, value: object) -> float:
     Raises:
         DecodeError: It is not.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            if isfinite(amount := float(value)):
-                return amount
-        except OverflowError:
-            pass
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= float_info.max  # unlike `isfinite`, for an int of any size
+    ):
+        return float(value)
     raise DecodeError(path, value, "a finite number")
 
 
@@ -321,15 +321,11 @@ def _camel_case(name: str) -> str:
 
 
 def _make_converter() -> Converter:
-    converter = Converter(detailed_validation=False)
+    converter = Converter(detailed_validation=False, unstruct_collection_overrides={tuple: list})
     names = [field.name for field in attrs.fields(CoverDetails)]
     fields: Any = {name: override(rename=_camel_case(name)) for name in names}
     fields["record_shape"] = override(omit=True)
     converter.register_unstructure_hook(datetime, _format_time)
-    converter.register_unstructure_hook(
-        CoverResponse,
-        make_dict_unstructure_fn(CoverResponse, converter, images=override(unstruct_hook=list)),
-    )
     converter.register_unstructure_hook(
         CoverDetails, make_dict_unstructure_fn(CoverDetails, converter, **fields)
     )

@@ -80,11 +80,11 @@ class Request(NamedTuple, Generic[T]):
 
 
 class Route(NamedTuple):
-    """A family of endpoints that makes covers: the requests that differ from other families."""
+    """A family of endpoints that makes covers: what differs from other families."""
 
     name: str
-    poll_request: Callable[[str], Request[CoverDetails]]
-    """Makes the request for the record of a cover's task id."""
+    poll: Endpoint[CoverDetails]
+    """Reads the record of a cover by its task id."""
     submit_request: Callable[[str, str | None], Request[str]]
     """Makes the request for a new cover from a song's task id and a callback URL.
 
@@ -98,11 +98,6 @@ class Route(NamedTuple):
 def json_body(**fields: Any) -> bytes:
     """Return the body of a POST."""
     return json.dumps(fields).encode()
-
-
-def get_credits() -> Request[float]:
-    """Ask what is left on the account."""
-    return Request(_CREDITS)
 
 
 def download_url(image_url: str) -> Request[str]:
@@ -140,7 +135,11 @@ def refuse_existing_cover(
     return None
 
 
-_CREDITS = Endpoint("credit", "/api/v1/chat/credit", lambda data, _: read_amount("", data))
+CREDITS: Request[float] = Request(
+    Endpoint("credit", "/api/v1/chat/credit", lambda data, _: read_amount("", data))
+)
+"""Asks what is left on the account."""
+
 _DOWNLOAD_URL = Endpoint(
     "download-url", "/api/v1/common/download-url", lambda data, _: read_url("", data)
 )

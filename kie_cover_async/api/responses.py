@@ -65,6 +65,10 @@ class Response(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
 
+    def __repr__(self) -> str:
+        # Error trackers show local variables, and a header may echo the key.
+        return f"<Response {self.status}>"
+
     @property
     def request_id(self) -> str | None:
         """The gateway's `cf-ray`, the only id that a request has."""

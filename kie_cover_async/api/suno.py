@@ -17,10 +17,6 @@ from .requests import (
 )
 
 
-def _poll(task_id: str) -> Request[CoverDetails]:
-    return Request(_RECORD_INFO, task_id)
-
-
 def _submit(music_task_id: str, callback_url: str | None) -> Request[str]:
     if callback_url is None:
         raise ValueError(
@@ -49,4 +45,4 @@ _GENERATE = Endpoint(
     is_submit=True,
 )
 
-SUNO = Route("suno", poll_request=_poll, submit_request=_submit)
+SUNO = Route("suno", poll=_RECORD_INFO, submit_request=_submit)

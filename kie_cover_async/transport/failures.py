@@ -67,9 +67,9 @@ def translate(
         seconds: The time that the request had.
     """
     connected = not isinstance(error, _NEVER_CONNECTED)
-    if (lasting := _lasting_problem(error)) is not None:
-        reason = secret.mask(lasting)
-        return ConnectionSetupError(task_id=request.task_id, reason=reason, connected=False)
+    if lasting := _lasting_problem(error):
+        lasting = secret.mask(lasting)
+        return ConnectionSetupError(task_id=request.task_id, reason=lasting, connected=False)
     if type(error) is TimeoutError:
         reason = f"no answer within {seconds:g} s"
     elif isinstance(error, (aiohttp.ClientError, OSError)):
