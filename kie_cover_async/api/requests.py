@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from attrs import define
+
 from kie_cover_async.errors import (
     ApiError,
     CoverAlreadyExistsError,
@@ -40,7 +42,8 @@ def _no_refusal_of_its_own(*_: object) -> None:
     return None
 
 
-class Endpoint(NamedTuple, Generic[T]):
+@define(eq=False, repr=False)
+class Endpoint(Generic[T]):
     """A path of the API, and what its answers mean."""
 
     name: str
@@ -63,7 +66,8 @@ class Endpoint(NamedTuple, Generic[T]):
     """
 
 
-class Request(NamedTuple, Generic[T]):
+@define(eq=False, repr=False)
+class Request(Generic[T]):
     """One request, ready to be sent under a base URL.
 
     With a `body` it is a POST. Without one it is a GET, whose query is the task id if there is one.

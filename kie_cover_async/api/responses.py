@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from attrs import define
 from multidict import istr
 
 from kie_cover_async import errors as e
@@ -58,16 +59,14 @@ _scan_once: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once
 _MAX_ORJSON_LENGTH = 1 << 16
 
 
-class Response(NamedTuple):
+# Without a repr: error trackers show local variables, and a header may echo the key.
+@define(eq=False, repr=False)
+class Response:
     """An HTTP answer, read whole. `headers` is any mapping that ignores case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-    def __repr__(self) -> str:
-        # Error trackers show local variables, and a header may echo the key.
-        return f"<Response {self.status}>"
 
     @property
     def request_id(self) -> str | None:

@@ -114,7 +114,7 @@ class PollCoalescer:
                     self._finish(task_id, poll, outcome)
             if outcome is not None:
                 # Errors are raised, and collect a traceback: every caller has its own copy.
-                return outcome.copy() if isinstance(outcome, KieCoverError) else outcome
+                return outcome if isinstance(outcome, Answer) else outcome.copy()
             # That poll was lost. The next one must not queue behind all others again.
             due = -inf
 
@@ -144,6 +144,4 @@ class PollCoalescer:
                 if outcome is None:
                     watcher.on_lost()
                 else:
-                    watcher.on_outcome(
-                        outcome.copy() if isinstance(outcome, KieCoverError) else outcome
-                    )
+                    watcher.on_outcome(outcome if isinstance(outcome, Answer) else outcome.copy())

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
 from inspect import isawaitable
-from typing import Generic, NamedTuple, NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from kie_cover_async.api import Request, parse_response
 from kie_cover_async.errors import ApiError, ClientClosedError, KieCoverError, RateLimitedError
@@ -33,7 +33,8 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Answer(NamedTuple, Generic[T]):
+@define(eq=False, repr=False)
+class Answer(Generic[T]):
     """The value that an answer of the API holds, and when it was given."""
 
     value: T
@@ -85,7 +86,7 @@ class Transport:
         throttle = self.submits if request.endpoint.is_submit else self.polls
         places, limiter = throttle
         time = asyncio.get_running_loop().time
-        called_at = time()
+        called_at = time() if self.observers else 0.0
         if not places.try_acquire():
             await places.acquire(entry := entry or QueueEntry())
         outcome: Answer[T] | KieCoverError
@@ -100,10 +101,10 @@ class Transport:
             outcome = error
         finally:
             places.release()
+        # Only an answer of the API shows that it did or did not refuse.
         if isinstance(outcome, RateLimitedError):
             self._pause(throttle, outcome, slot_at)
         elif isinstance(outcome, (Answer, ApiError)):
-            # Only an answer of the API shows that it did not refuse.
             limiter.accepted(slot_at)
         if self.observers:
             finished = RequestFinished(
