@@ -316,8 +316,7 @@ def _format_time(time: datetime) -> str:
 
 
 def _camel_case(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(map(str.capitalize, others))
+    return re.sub(r"_(\w)", lambda letter: letter[1].upper(), name)
 
 
 def _make_converter() -> Converter:

@@ -6,6 +6,8 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
+from attrs import define, field
+
 from kie_cover_async.api import Request, Route
 from kie_cover_async.errors import KieCoverError
 from kie_cover_async.fair_queue import QueueEntry, QueueEntryWithdrawnError
@@ -28,6 +30,7 @@ class Watcher(Protocol):
         """Note that a poll ended without an outcome: its caller was cancelled, or failed."""
 
 
+@define(eq=False, repr=False)
 class _OpenPoll(QueueEntry):
     """A poll from the moment it queues until its outcome is known.
 
@@ -35,14 +38,9 @@ class _OpenPoll(QueueEntry):
     one still queued.
     """
 
-    __slots__ = ("done", "is_sent", "replacement")
-
-    replacement: "_OpenPoll"
-
-    def __init__(self, flow: Hashable, due: float, urgent_at: float) -> None:
-        super().__init__(flow, due, urgent_at)
-        self.is_sent: bool = False
-        self.done: asyncio.Future[PollOutcome | None] | None = None  # most polls are never joined
+    is_sent: bool = False
+    done: asyncio.Future[PollOutcome | None] | None = None  # most polls are never joined
+    replacement: "_OpenPoll" = field(init=False)
 
     def serves(self, flow: Hashable) -> bool:
         """Return whether joining is at least as quick as another poll.

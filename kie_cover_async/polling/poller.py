@@ -4,11 +4,10 @@ from collections.abc import Awaitable, Callable, Hashable
 from inspect import isawaitable
 
 from kie_cover_async.api import Route
-from kie_cover_async.errors import KieCoverError
 from kie_cover_async.events import WaitFinished, WaitStarted, notify
 from kie_cover_async.inbox import Inbox
 from kie_cover_async.models import CoverDetails
-from kie_cover_async.transport import Transport
+from kie_cover_async.transport import Answer, Transport
 from kie_cover_async.validation import validate_task_id
 
 from .coalescer import PollCoalescer
@@ -37,7 +36,7 @@ class Poller:
         with self._transport.open_calls.scope(task_id):
             while True:
                 outcome = await self._coalescer.poll(task_id, flow, attempt=attempt)
-                if not isinstance(outcome, KieCoverError):
+                if isinstance(outcome, Answer):
                     return outcome.value
                 attempt = await self._transport.back_off_or_raise(outcome, attempt)
 
@@ -50,10 +49,9 @@ class Poller:
         """
         watch = TaskWatch(self._coalescer, self._inbox, validate_task_id("task_id", task_id))
         waiter = Waiter(self._transport, watch, options, expects_callback=expects_callback)
-        observers = self._transport.observers
         # Raises if the client is closed, and then no event is sent.
         scope = self._transport.open_calls.scope(task_id)
-        notify(observers, WaitStarted(task_id=task_id, wait=waiter))
+        notify(self._transport.observers, WaitStarted(task_id=task_id, wait=waiter))
         outcome: CoverDetails | BaseException
         try:
             with scope:
@@ -66,7 +64,7 @@ class Poller:
             finished = WaitFinished(
                 task_id=task_id, wait=waiter, polls=waiter.state.polls, outcome=outcome
             )
-            notify(observers, finished)
+            notify(self._transport.observers, finished)
 
     def check_inbox(self, music_task_id: str) -> None:
         """Raise now what the inbox would raise when a wait subscribes.

@@ -39,10 +39,7 @@ class Waiter:
         self._transport = transport
         self._watch = watch
         watch.on_first_sent = self._start_clock
-        self._options = options
-        self._expects_callback = (
-            expects_callback and watch.expects_callback and options.timeout != 0
-        )
+        self._awaits_callback = expects_callback and watch.expects_callback and options.timeout != 0
         self._timeout = Timeout()
         self.state: WaitState = WaitState(watch.task_id, options, asyncio.get_running_loop().time())
 
@@ -56,7 +53,7 @@ class Waiter:
         """
         end, state, watch = None, self.state, self._watch
         with self._timeout, watch:
-            if self._expects_callback:
+            if self._awaits_callback:
                 watch.on_first_sent = None
                 self._start_clock()
                 state.poll_in(watch.min_interval, state.started)
@@ -72,7 +69,7 @@ class Waiter:
 
     def _start_clock(self) -> None:
         self.state.start_clock(asyncio.get_running_loop().time())
-        if self._options.timeout:  # with 0 there is one poll, however long it takes
+        if self.state.options.timeout:  # with 0 there is one poll, however long it takes
             self._timeout.reschedule(self.state.deadline)
 
     async def _after_deadline(self) -> WaitEnd:
@@ -111,13 +108,13 @@ class Waiter:
         if isinstance(outcome, Answer):
             if end is not None:
                 self._on_end(outcome.value)
-            on_update = self._options.on_update
+            on_update = self.state.options.on_update
             if on_update is not None and isawaitable(update := on_update(outcome.value)):
                 await update
         return end
 
     def _on_end(self, details: CoverDetails) -> None:
-        schedule = self._options.schedule
+        schedule = self.state.options.schedule
         if isinstance(schedule, LearningSchedule):
             # An error of the schedule must not cost the caller a finished cover.
             try:
@@ -125,7 +122,7 @@ class Waiter:
             except Exception:  # noqa: BLE001 - the schedule may be the caller's code
                 _log.exception("the schedule failed to learn from cover %s", details.task_id)
         # A job that ended before the wait began may have been called back to another process.
-        if self._watch.expects_callback and (self.state.polls > 1 or self._expects_callback):
+        if self._watch.expects_callback and (self.state.polls > 1 or self._awaits_callback):
             _log.info("cover %s has ended without a callback", self.state.task_id)
 
     def _report(self, outcome: PollOutcome, now: float, previous: CoverDetails | None) -> None:
@@ -137,8 +134,7 @@ class Waiter:
         level = logging.INFO if has_changed else logging.DEBUG
         seen = error if details is None else details.state.value
         _log.log(level, "cover %s at %.1f s: %s", self.state.task_id, age, seen)
-        observers = self._transport.observers
-        if observers:
+        if observers := self._transport.observers:
             facts: dict[str, Any] = {"task_id": self.state.task_id, "wait": self, "age": age}
             notify(observers, CoverPolled(**facts, details=details, error=error))
             if has_changed and details is not None:

@@ -96,7 +96,8 @@ class SubmitBody(aiohttp.BytesPayload):
             if self._on_sending is not None:
                 await self._on_sending()
         except BaseException as error:
-            if _is_being_cancelled():
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise
             # aiohttp would wrap it. Our own frame has the headers in its locals, and with them the
             # key.
@@ -111,8 +112,3 @@ class SubmitBody(aiohttp.BytesPayload):
     def _check_time(self) -> None:
         if asyncio.get_running_loop().time() > self._send_by:
             raise aiohttp.ConnectionTimeoutError("connected too late to send the request")
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -108,7 +108,7 @@ class HttpClient:
                 else:
                     send_by = asyncio.get_running_loop().time() + self._submit_connect_timeout
                     data = SubmitBody(request.body, send_by=send_by, on_sending=on_sending)
-                    response = await session.post(url, data=data, **self._submit_options(url))
+                    response = await session.post(url, data=data, **self._submit_options())
                 try:
                     if response.status == 407:
                         # From a proxy, over plain http; over https aiohttp raises the same error.
@@ -161,14 +161,14 @@ class HttpClient:
         )
         return self._session
 
-    def _submit_options(self, url: URL) -> dict[str, Any]:
+    def _submit_options(self) -> dict[str, Any]:
         return {
             **self._options,
             # A connection of its own: a kept one may be closing just when it is used again, and
             # leave open whether the request was accepted. The pool keeps connections apart by the
             # TLS host that they name, and the body keeps this one out of it afterwards.
             "headers": self._submit_headers,
-            "server_hostname": url.raw_host,
+            "server_hostname": self.base_url.raw_host,
             "timeout": _connect_timeout(self._submit_connect_timeout),
         }
 
@@ -182,8 +182,7 @@ class HttpClient:
         if (masked := self._secret.mask(request_id)) != request_id:
             headers = CIMultiDict(headers)
             headers[_CF_RAY] = masked
-        body = self._secret.mask_body(body[:MAX_RESPONSE_BYTES])
-        return Response(response.status, headers, body)
+        return Response(response.status, headers, self._secret.mask_body(body[:MAX_RESPONSE_BYTES]))
 
 
 def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:

@@ -30,6 +30,10 @@ from .limits import OpenCalls, Throttle
 
 _log = logging.getLogger(__name__)
 
+_UNANSWERED = (
+    "%s for %s was sent, and ended by %s without an answer: the request may have been accepted"
+)
+
 T = TypeVar("T")
 
 
@@ -42,10 +46,6 @@ class Answer(Generic[T]):
     """The server's clock."""
     received_at: float
     """The `loop.time()`."""
-
-
-def _ignore() -> None:
-    """Do nothing when the request is sent."""
 
 
 @frozen(kw_only=True, eq=False)
@@ -67,7 +67,7 @@ class Transport:
     async def send(
         self,
         request: Request[T],
-        before_sending: Callable[[], object] = _ignore,
+        before_sending: Callable[[], object] = lambda: None,
         entry: QueueEntry | None = None,
         attempt: int = 1,
         on_sending: OnSending | None = None,
@@ -97,15 +97,16 @@ class Transport:
             before_sending()
             response = await self.http_client.request(request, on_sending)
             outcome = Answer(parse_response(request, response), response.served_at, time())
+            limiter.accepted(slot_at)
         except KieCoverError as error:
             outcome = error
+            # Only an answer of the API shows that it did or did not refuse.
+            if isinstance(error, RateLimitedError):
+                self._pause(throttle, error, slot_at)
+            elif isinstance(error, ApiError):
+                limiter.accepted(slot_at)
         finally:
             places.release()
-        # Only an answer of the API shows that it did or did not refuse.
-        if isinstance(outcome, RateLimitedError):
-            self._pause(throttle, outcome, slot_at)
-        elif isinstance(outcome, (Answer, ApiError)):
-            limiter.accepted(slot_at)
         if self.observers:
             finished = RequestFinished(
                 endpoint=request.endpoint.name,
@@ -152,7 +153,7 @@ class Transport:
                         request, attempt=attempt, on_sending=before_first_byte
                     )
                     is_unanswered = False
-                    if not isinstance(outcome, KieCoverError):
+                    if isinstance(outcome, Answer):
                         return outcome.value
                     attempt = await self.back_off_or_raise(outcome, attempt, retry)
         except ClientClosedError as error:
@@ -160,13 +161,7 @@ class Transport:
             raise
         except BaseException as error:
             if is_unanswered:
-                _log.warning(
-                    "%s for %s was sent, and ended by %s without an answer: "
-                    "the request may have been accepted",
-                    request.endpoint.name,
-                    about,
-                    type(error).__name__,
-                )
+                _log.warning(_UNANSWERED, request.endpoint.name, about, type(error).__name__)
             raise
 
     async def back_off_or_raise(
