@@ -8,7 +8,7 @@ from itertools import count
 from math import inf
 from typing import Final
 
-from attrs import define, field
+from attrs import define
 
 WAITS: Final = object()
 """The one flow of all polls that waits make, however many there are."""
@@ -28,9 +28,9 @@ class QueueEntry:
     """Orders the entries of a flow, the lowest first; equal ones by arrival."""
     urgent_at: float = inf
     """The `loop.time()` from which the entry goes before others of its flow."""
-    queue: "FairQueue | None" = field(default=None, init=False)
-    is_withdrawn: bool = field(default=False, init=False)
-    _wakeup: asyncio.Future[None] | None = field(default=None, init=False)
+    queue: "FairQueue | None" = None
+    is_withdrawn: bool = False
+    _wakeup: asyncio.Future[None] | None = None
 
     def make_urgent(self, urgent_at: float) -> None:
         """Let the entry be urgent from this time on, if that is earlier than before."""

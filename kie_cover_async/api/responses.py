@@ -189,13 +189,8 @@ def code_of(parsed: Any) -> int | None:
     code = parsed.get("code") if isinstance(parsed, (dict, Mapping)) else None
     if type(code) is int:
         return code
-    if (
-        isinstance(code, str)
-        and len(code) <= _MAX_CODE_DIGITS
-        and code.isascii()
-        and code.isdigit()
-    ):
-        return int(code)
+    if isinstance(code, str) and len(code) <= _MAX_CODE_DIGITS:
+        return int(code) if code.isascii() and code.isdigit() else None
     return None
 
 
