@@ -79,7 +79,7 @@ class SubmitBody(aiohttp.BytesPayload):
     def __init__(self, body: bytes, *, send_by: float, on_sending: OnSending | None) -> None:
         super().__init__(body)
         self._send_by = send_by
-        self._on_sending = on_sending
+        self._on_sending = on_sending or send_immediately
         self.refusal: BaseException | None = None
 
     async def write_with_length(
@@ -93,8 +93,7 @@ class SubmitBody(aiohttp.BytesPayload):
         """
         self._check_time()
         try:
-            if self._on_sending is not None:
-                await self._on_sending()
+            await self._on_sending()
         except BaseException as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -112,3 +111,7 @@ class SubmitBody(aiohttp.BytesPayload):
     def _check_time(self) -> None:
         if asyncio.get_running_loop().time() > self._send_by:
             raise aiohttp.ConnectionTimeoutError("connected too late to send the request")
+
+
+async def send_immediately() -> None:
+    """Do nothing before the first byte is sent."""
