@@ -30,7 +30,7 @@ class CancelScope:
 
     Args:
         owner: May end the block.
-        error: Makes the error.
+        error: Makes the error; `None` lets the task go on after the block.
     """
 
     __slots__ = ("_cancelling", "_error", "_is_left", "_owner", "is_ended", "task")
@@ -38,7 +38,9 @@ class CancelScope:
     task: asyncio.Task[Any]
 
     def __init__(
-        self, owner: ScopeOwner | None = None, error: Callable[[], Exception] = TimeoutError
+        self,
+        owner: ScopeOwner | None = None,
+        error: Callable[[], Exception] | None = TimeoutError,
     ) -> None:
         self._owner = owner
         self._error = error
@@ -55,17 +57,20 @@ class CancelScope:
             self._owner.enter(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool | None:
         self._is_left = True
         if self._owner is not None:
             self._owner.leave(self)
         # A cancellation by others, at the same time as ours, must not be taken back.
         if (
-            self.is_ended
-            and self.task.uncancel() <= self._cancelling
-            and kind is asyncio.CancelledError
+            not self.is_ended
+            or self.task.uncancel() > self._cancelling
+            or kind is not asyncio.CancelledError
         ):
-            raise self._error() from None
+            return None
+        if self._error is None:
+            return True
+        raise self._error() from None
 
     def end(self) -> None:
         """Cancel the block; do nothing a second time, or after the block."""
@@ -114,7 +119,7 @@ class Deadline:
 
 
 class Timeout(CancelScope):
-    """`asyncio.timeout_at` with a `Deadline` as its timer: the block raises `TimeoutError`.
+    """A block that ends at a `Deadline` without an error, as in trio's `move_on_at`.
 
     Args:
         when: The time, in seconds of `loop.time()`; `None` until `reschedule` sets one.
@@ -123,7 +128,7 @@ class Timeout(CancelScope):
     __slots__ = ("_deadline", "_when")
 
     def __init__(self, when: float | None = None) -> None:
-        super().__init__()
+        super().__init__(error=None)
         self._when = when
         self._deadline: Deadline | None = None
 
@@ -132,10 +137,10 @@ class Timeout(CancelScope):
         self.reschedule(self._when)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> bool:
         if self._deadline is not None:
             self._deadline.cancel()
-        super().__exit__(kind, *error)
+        return bool(super().__exit__(kind, *error))
 
     @property
     def late(self) -> float:

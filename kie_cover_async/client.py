@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 from yarl import URL
 
-from .api import download_url, get_credits
+from .api import CREDITS, download_url
 from .bulk import OutcomeStream, Pool, TaskIds
 from .descriptors import affordable
 from .errors import CoverAlreadyExistsError
@@ -356,7 +356,7 @@ class CoverClient:
 
     async def get_credits(self) -> float:
         """Return the credits that are left on the account."""
-        return await self._transport.call(get_credits())
+        return await self._transport.call(CREDITS)
 
     async def get_download_url(self, image_url: str) -> str:
         """Return a fresh link to an image of the vendor, valid for 20 minutes by its pages.

@@ -8,6 +8,8 @@ from itertools import count
 from math import inf
 from typing import Final
 
+from attrs import define
+
 WAITS: Final = object()
 """The one flow of all polls that waits make, however many there are."""
 
@@ -16,25 +18,19 @@ class QueueEntryWithdrawnError(Exception):
     """A request was taken out of its queue, because another one serves its caller."""
 
 
+@define(eq=False, repr=False)
 class QueueEntry:
-    """One request's entry in the queues that it passes through.
+    """One request's entry in the queues that it passes through."""
 
-    Args:
-        flow: The entries of one flow take turns with other flows together; `None` makes a flow of
-            this entry alone.
-        due: Orders the entries of a flow, the lowest first; equal ones by arrival.
-        urgent_at: The `loop.time()` from which the entry goes before others of its flow.
-    """
-
-    __slots__ = ("_wakeup", "due", "flow", "is_withdrawn", "queue", "urgent_at")
-
-    def __init__(self, flow: Hashable = None, due: float = 0.0, urgent_at: float = inf) -> None:
-        self.flow: Hashable = flow
-        self.due: float = due
-        self.urgent_at: float = urgent_at
-        self.queue: FairQueue | None = None
-        self.is_withdrawn: bool = False
-        self._wakeup: asyncio.Future[None] | None = None
+    flow: Hashable = None
+    """Entries of one flow take turns with other flows together; `None` makes a flow of its own."""
+    due: float = 0.0
+    """Orders the entries of a flow, the lowest first; equal ones by arrival."""
+    urgent_at: float = inf
+    """The `loop.time()` from which the entry goes before others of its flow."""
+    queue: "FairQueue | None" = None
+    is_withdrawn: bool = False
+    _wakeup: asyncio.Future[None] | None = None
 
     def make_urgent(self, urgent_at: float) -> None:
         """Let the entry be urgent from this time on, if that is earlier than before."""

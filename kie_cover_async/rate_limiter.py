@@ -59,17 +59,14 @@ class SlotSource(Protocol):
     def opens_at(self) -> float:
         """Return when the next slot can be taken; `inf` while that is not known.
 
-        It is called whenever a request wants a slot, so it may begin to ask for one.
+        It is called while a request waits for a slot, so it may begin to ask for one.
         """
-        ...
 
-    def take(self, now: float) -> None:
-        """Take the slot that is open now."""
-        ...
+    def take(self, now: float) -> bool:
+        """Take the slot that is open now; return `False` if there is none."""
 
     def pause(self, seconds: float) -> None:
         """Let other users of the same source know that the server refused a request."""
-        ...
 
 
 class LocalSlots:
@@ -87,9 +84,12 @@ class LocalSlots:
         """Return the theoretical arrival time of the next request."""
         return self._arrival
 
-    def take(self, now: float) -> None:
-        """Move the theoretical arrival time on."""
+    def take(self, now: float) -> bool:
+        """Move the theoretical arrival time on, if it has come."""
+        if now < self._arrival:
+            return False
         self._arrival = now + self._interval
+        return True
 
     def pause(self, seconds: float) -> None:
         """Do nothing: there are no other users."""
@@ -125,12 +125,14 @@ class RateLimiter:
         self._number, self._per = number, per
         self._interval = per / number
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._slots: SlotSource
-        self._paused_until: float
-        self._refusals: int
-        self._queue: FairQueue
-        self._timer: asyncio.TimerHandle | None
         self._reset()
+
+    def _reset(self) -> None:
+        self._slots: SlotSource = self._make_slots()
+        self._paused_until = -inf
+        self._refusals = 0
+        self._queue = FairQueue()
+        self._timer: asyncio.TimerHandle | None = None
 
     @classmethod
     def unlimited(cls) -> Self:
@@ -163,10 +165,9 @@ class RateLimiter:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._move_to(loop)
-        now, slots = loop.time(), self._slots
-        if self._queue.size or now < self._paused_until or now < slots.opens_at():
+        now = loop.time()
+        if self._queue.size or now < self._paused_until or not self._slots.take(now):
             return None
-        slots.take(now)
         return now
 
     async def acquire(self, entry: QueueEntry | None = None) -> float:
@@ -184,11 +185,14 @@ class RateLimiter:
         self._queue.join(entry)
         try:
             # Woken, and paused in the same moment: the entry keeps its turn.
-            while (now := loop.time()) < self._opens_at() or self._queue.first(now) is not entry:
+            while (
+                (now := loop.time()) < self._paused_until
+                or self._queue.first(now) is not entry
+                or not self._slots.take(now)
+            ):
                 self._arm()
                 await entry.woken()
             self._queue.serve(entry)
-            self._slots.take(now)
         finally:
             self._queue.leave(entry)
             self._arm()
@@ -222,16 +226,6 @@ class RateLimiter:
         """Return the slots of one event loop; called again when the limiter moves to another."""
         return LocalSlots(self._interval)
 
-    def _reset(self) -> None:
-        self._slots = self._make_slots()
-        self._paused_until = -inf
-        self._refusals = 0
-        self._queue = FairQueue()
-        self._timer = None
-
-    def _opens_at(self) -> float:
-        return max(self._slots.opens_at(), self._paused_until)
-
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:
             if not self._loop.is_closed():
@@ -250,8 +244,9 @@ class RateLimiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._queue.size and (opens_at := self._opens_at()) < inf:
-            self._timer = asyncio.get_running_loop().call_at(opens_at, self._wake_first)
+        if self._queue.size and (opens_at := self._slots.opens_at()) < inf:
+            when = max(opens_at, self._paused_until)
+            self._timer = asyncio.get_running_loop().call_at(when, self._wake_first)
 
     def _wake_first(self) -> None:
         self._timer = None

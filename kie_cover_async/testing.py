@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from types import CoroutineType
 from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
 
-from .polling import WaitState
+from .polling.state import WaitState
 
 __all__ = ["InstantTimeLoop"]
 

@@ -19,7 +19,9 @@ from support.virtual_time import now
 
 from kie_cover_async import AdaptiveSchedule, ExponentialSchedule, RateLimiter, Schedule
 from kie_cover_async.emulator import CoverEmulator
-from kie_cover_async.polling import TaskWatch, Waiter, WaitOptions
+from kie_cover_async.polling import WaitOptions
+from kie_cover_async.polling.task_watch import TaskWatch
+from kie_cover_async.polling.waiter import Waiter
 from kie_cover_async.retry import RetryPolicy
 from kie_cover_async.schedule import LearningSchedule
 

@@ -28,7 +28,8 @@ from kie_cover_async import (
     RetryPolicy,
     ServerError,
 )
-from kie_cover_async.api import SUNO, Response
+from kie_cover_async.api import Response
+from kie_cover_async.api.suno import SUNO
 from kie_cover_async.bulk import Pool
 from kie_cover_async.cancel_scope import SharedTimeout
 from kie_cover_async.polling import Poller, WaitOptions

@@ -20,7 +20,9 @@ from support.virtual_time import now
 from kie_cover_async import ExponentialSchedule, RateLimiter, RetryPolicy
 from kie_cover_async.callbacks import CallbackInbox
 from kie_cover_async.errors import CoverFailedError, CoverTimeoutError, TaskNotFoundError
-from kie_cover_async.polling import TaskWatch, Waiter, WaitOptions
+from kie_cover_async.polling import WaitOptions
+from kie_cover_async.polling.task_watch import TaskWatch
+from kie_cover_async.polling.waiter import Waiter
 
 pytestmark = pytest.mark.virtual_time
 

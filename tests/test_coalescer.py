@@ -18,8 +18,10 @@ from support.virtual_time import now
 
 from kie_cover_async.errors import TransportError
 from kie_cover_async.fair_queue import QueueEntry
-from kie_cover_async.polling import PollCoalescer, PolledRecord, TaskWatch
+from kie_cover_async.polling.coalescer import PollCoalescer
+from kie_cover_async.polling.task_watch import TaskWatch
 from kie_cover_async.rate_limiter import RateLimiter
+from kie_cover_async.transport import Answer
 
 pytestmark = pytest.mark.virtual_time
 
@@ -27,7 +29,7 @@ BUG = TypeError("a bug")
 
 
 def shown(heard: object) -> object:
-    return heard.details if isinstance(heard, PolledRecord) else heard
+    return heard.value if isinstance(heard, Answer) else heard
 
 
 class Listener:
@@ -41,7 +43,10 @@ class Listener:
 
     async def _poll(self, coalescer: PollCoalescer, moment: float, flow: str | None) -> object:
         await asyncio.sleep(moment)
-        return shown(await coalescer.poll(ID, flow, on_sent=lambda: self.left.append(now())))
+        watch = TaskWatch(coalescer, None, ID)
+        watch.on_first_sent = lambda: self.left.append(now())
+        with watch:
+            return shown(await coalescer.poll(ID, flow))
 
 
 class BulkCall:
@@ -70,8 +75,8 @@ async def test_a_poll_returns_the_answer_and_keeps_nothing():
     api = ScriptedTransport(PENDING, latency=0.5)
     coalescer = coalescer_of(api)
     seen = await coalescer.poll(ID)
-    assert isinstance(seen, PolledRecord)
-    assert (seen.details, seen.received_at, now()) == (PENDING, 0.5, 0.5)
+    assert isinstance(seen, Answer)
+    assert (seen.value, seen.received_at, now()) == (PENDING, 0.5, 0.5)
     assert nothing_left(coalescer)
 
 
@@ -244,8 +249,8 @@ async def test_a_result_wakes_a_sleeping_watch():
     with TaskWatch(coalescer, None, ID) as watch:
         sleeping = asyncio.create_task(watch.next_outcome(60))
         await asyncio.sleep(5)
-        watch.on_outcome(PolledRecord(PENDING, None, 0))
-        watch.on_outcome(PolledRecord(COVER, None, 0))
+        watch.on_outcome(Answer(PENDING, None, 0))
+        watch.on_outcome(Answer(COVER, None, 0))
         assert shown(await sleeping) is COVER
         assert (api.polled_at, now()) == ([], 5)
     assert nothing_left(coalescer)
@@ -260,7 +265,7 @@ async def test_a_result_at_the_end_of_the_sleep_replaces_the_poll(first):
         sleeping = asyncio.create_task(watch.next_outcome(5))
         if first == "the end":
             await asyncio.sleep(0)
-        asyncio.get_running_loop().call_at(5, watch.on_outcome, PolledRecord(COVER, None, 5))
+        asyncio.get_running_loop().call_at(5, watch.on_outcome, Answer(COVER, None, 5))
         assert shown(await sleeping) is COVER
     assert api.polled_at == []
 
@@ -321,8 +326,8 @@ async def test_a_bug_makes_no_other_caller_hang():
     assert nothing_left(coalescer)
 
 
-async def test_on_sent_is_called_when_the_poll_is_sent():
-    """`on_sent` is called when the poll is sent, or immediately on joining later."""
+async def test_on_first_sent_is_called_when_the_poll_is_sent():
+    """`on_first_sent` is called when the poll is sent, or immediately on joining later."""
     rate_limiter = RateLimiter()
     rate_limiter.pause(5)
     coalescer = coalescer_of(ScriptedTransport(PENDING, latency=2, rate_limiter=rate_limiter))
@@ -331,8 +336,8 @@ async def test_on_sent_is_called_when_the_poll_is_sent():
     assert [listener.left for listener in listeners] == [[5], [5], [6]]
 
 
-async def test_on_sent_is_called_once():
-    """`on_sent` is not called again if the poll was lost after it was sent."""
+async def test_on_first_sent_is_called_once():
+    """`on_first_sent` is not called again if the poll was lost after it was sent."""
     coalescer = coalescer_of(ScriptedTransport(PENDING, latency=10))
     gone, next_one, late = (Listener(coalescer, moment) for moment in (0, 0, 2))
     await asyncio.sleep(1)
@@ -341,8 +346,8 @@ async def test_on_sent_is_called_once():
     assert (next_one.left, late.left) == ([0], [2])
 
 
-async def test_on_sent_is_called_for_the_poll_that_replaces_an_unsent_one():
-    """If the poll was lost before it was sent, `on_sent` is called when the next one is."""
+async def test_on_first_sent_is_called_for_the_poll_that_replaces_an_unsent_one():
+    """If the poll was lost before it was sent, `on_first_sent` is called when the next one is."""
     rate_limiter = RateLimiter()
     rate_limiter.pause(5)
     coalescer = coalescer_of(ScriptedTransport(PENDING, rate_limiter=rate_limiter))
@@ -353,8 +358,8 @@ async def test_on_sent_is_called_for_the_poll_that_replaces_an_unsent_one():
     assert (gone.left, next_one.left) == ([], [5])
 
 
-async def test_on_sent_is_not_called_for_a_cancelled_caller():
-    """`on_sent` is not called for a caller that was cancelled before the poll was sent."""
+async def test_on_first_sent_is_not_called_for_a_cancelled_caller():
+    """`on_first_sent` is not called for a caller that was cancelled before the poll was sent."""
     rate_limiter = RateLimiter()
     rate_limiter.pause(5)
     coalescer = coalescer_of(ScriptedTransport(PENDING, rate_limiter=rate_limiter))

@@ -28,7 +28,9 @@ from kie_cover_async.errors import (
     MaintenanceError,
     ServerError,
 )
-from kie_cover_async.polling import PolledRecord, WaitOptions, WaitState
+from kie_cover_async.polling import WaitOptions
+from kie_cover_async.polling.state import WaitState
+from kie_cover_async.transport import Answer
 
 NOON = ScriptedTransport.noon
 
@@ -58,11 +60,13 @@ def begun(*, at=0.0, timeout=900.0, grace=90.0, schedule=None) -> WaitState:
         schedule=schedule or AgeSchedule(),
         retry=CountedRetries(),
     )
-    return WaitState(ID, options, started=at)
+    state = WaitState(ID, options, started=at)
+    state.start_clock(at)
+    return state
 
 
-def seen(details, *, served=None, received_at=0.0) -> PolledRecord:
-    return PolledRecord(details, served, received_at)
+def seen(details, *, served=None, received_at=0.0) -> Answer:
+    return Answer(details, served, received_at)
 
 
 def created(seconds_before_noon: float):
@@ -70,8 +74,8 @@ def created(seconds_before_noon: float):
 
 
 def apply_result(state: WaitState, result, now: float, pressure: float = 1.0):
-    result = result if isinstance(result, (PolledRecord, Exception)) else seen(result)
-    return state.on_outcome(result, now, pressure)
+    result = result if isinstance(result, (Answer, Exception)) else seen(result)
+    return state.on_outcome(result, now, now, pressure, min_interval=0.0)
 
 
 def test_a_terminal_record_ends_the_wait():

@@ -414,8 +414,10 @@ class ScriptedSlots:
     def opens_at(self) -> float:
         return self.known[0] if self.known else inf
 
-    def take(self, now: float) -> None:
-        self.taken.append((self.known.popleft(), now))
+    def take(self, now: float) -> bool:
+        if is_open := self.opens_at() <= now:
+            self.taken.append((self.known.popleft(), now))
+        return is_open
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -536,9 +538,7 @@ async def test_simultaneous_refusals_count_once():
 
 
 async def test_pauses_shrink_again():
-    """An accepted request subtracts a refusal unless it left before the last pause.
-    pause.
-    """
+    """An accepted request subtracts a refusal unless it left before the last pause."""
     rate_limiter = RateLimiter(10)
     early = await rate_limiter.acquire()
     for _ in range(3):

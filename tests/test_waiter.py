@@ -36,7 +36,9 @@ from kie_cover_async.errors import (
     TransportError,
 )
 from kie_cover_async.events import CoverPolled, StateChanged
-from kie_cover_async.polling import TaskWatch, Waiter, WaitOptions
+from kie_cover_async.polling import WaitOptions
+from kie_cover_async.polling.task_watch import TaskWatch
+from kie_cover_async.polling.waiter import Waiter
 
 pytestmark = pytest.mark.virtual_time
 

@@ -8,7 +8,7 @@ few users need it, so it is imported by its own path.
 
 from .market import MARKET
 from .records import structure_details, unstructure_details
-from .requests import Request, Route, download_url, get_credits
+from .requests import CREDITS, Request, Route, download_url
 from .responses import Response, parse_response
 from .suno import SUNO
 
@@ -16,14 +16,12 @@ ROUTES = {route.name: route for route in (SUNO, MARKET)}
 """The routes by their names."""
 
 __all__ = [
-    "MARKET",
+    "CREDITS",
     "ROUTES",
-    "SUNO",
     "Request",
     "Response",
     "Route",
     "download_url",
-    "get_credits",
     "parse_response",
     "structure_details",
     "unstructure_details",

@@ -52,10 +52,8 @@ def parse_callback(body: bytes | str | Mapping[str, Any]) -> CoverCallback:
 
 def _document(body: object) -> Mapping[Any, Any]:
     parsed = body
-    if isinstance(body, (bytes, bytearray, memoryview)):
-        parsed = parse_body(bytes(body))
-    elif isinstance(body, str):
-        parsed = parse_body(body)
+    if isinstance(body, (str, bytes, bytearray, memoryview)):
+        parsed = parse_body(body if isinstance(body, str) else bytes(body))
     if isinstance(parsed, Mapping):
         return parsed
     raise DecodeError("", parsed, "a JSON object")

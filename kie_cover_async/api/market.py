@@ -15,7 +15,6 @@ from kie_cover_async.validation import is_one_word, short_repr
 
 from .records import DecodeError, is_blank, log_left_out, read_images, shape_of, structure
 from .requests import (
-    NOT_ACCEPTED,
     Endpoint,
     Request,
     Route,
@@ -42,10 +41,6 @@ def claimed_images(record: Mapping[Any, Any]) -> tuple[str, ...]:
         return _find_images(record)
     except DecodeError:
         return ()
-
-
-def _poll(task_id: str) -> Request[CoverDetails]:
-    return Request(_RECORD_INFO, task_id)
 
 
 def _submit(music_task_id: str, callback_url: str | None) -> Request[str]:
@@ -173,7 +168,7 @@ _CREATE_TASK = Endpoint(
     "/api/v1/jobs/createTask",
     _read_new_id,
     refuse_existing_cover,
-    not_accepted=NOT_ACCEPTED,
+    is_submit=True,
 )
 
-MARKET = Route("market", poll_request=_poll, submit_request=_submit)
+MARKET = Route("market", poll=_RECORD_INFO, submit_request=_submit)

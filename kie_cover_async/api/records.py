@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from math import isfinite
+from sys import float_info
 from typing import Any, Final
 
 import attrs
@@ -56,12 +56,14 @@ class DecodeError(Exception):
         return {"path": root + self.path, "found": found, "expected": self._expected}
 
 
-def read_id(record: Mapping[Any, object]) -> str:
+def read_id(record: object) -> str:
     """Return the record's task id, fit to be asked for again.
 
     Raises:
-        DecodeError: There is none.
+        DecodeError: There is none, or no record.
     """
+    if not isinstance(record, (dict, Mapping)):  # a dict is recognised faster
+        raise DecodeError("", record, "an object")
     task_id = record.get("taskId", MISSING)
     if is_one_word(task_id):
         return task_id
@@ -85,12 +87,12 @@ def read_amount(path: str, value: object) -> float:
     Raises:
         DecodeError: It is not.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            if isfinite(amount := float(value)):
-                return amount
-        except OverflowError:
-            pass
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= float_info.max  # unlike `isfinite`, for an int of any size
+    ):
+        return float(value)
     raise DecodeError(path, value, "a finite number")
 
 
@@ -175,10 +177,8 @@ def unstructure_details(details: CoverDetails) -> dict[str, Any]:
 
 
 def _structure_details(record: Any, _: type) -> CoverDetails:
-    if not isinstance(record, (dict, Mapping)):  # a dict is recognised faster
-        raise DecodeError("", record, "an object")
-    get = record.get
     task_id = read_id(record)
+    get = record.get
     flag = get("successFlag")
     if type(flag) is not int:
         flag = _flag(flag, get("status"))
@@ -276,23 +276,19 @@ def _time(name: str, value: Any) -> datetime | None:
     if type(value) is int and _FIRST_MILLISECONDS <= value < _LAST_EXACT_MILLISECONDS:
         return datetime.fromtimestamp(value / 1000, UTC)
     try:
-        return _parse_time(value)
-    except (TypeError, ValueError, OverflowError):
-        log_left_out(name, value)
-        return None
+        if isinstance(value, str):
+            return _parse_text(value.strip()) if value else None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return _parse_epoch(value)
+    except (ValueError, OverflowError):
+        pass
+    log_left_out(name, value)
+    return None
 
 
 def log_left_out(name: str, value: object) -> None:
     """Log that an informational value cannot be read."""
     _log.warning("%s cannot be read, left out: a %s", name, type(value).__name__)
-
-
-def _parse_time(value: object) -> datetime | None:
-    if isinstance(value, str):
-        return _parse_text(value.strip()) if value else None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _parse_epoch(value)
-    raise TypeError
 
 
 def _parse_text(text: str) -> datetime | None:
@@ -320,20 +316,15 @@ def _format_time(time: datetime) -> str:
 
 
 def _camel_case(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(map(str.capitalize, others))
+    return re.sub(r"_(\w)", lambda letter: letter[1].upper(), name)
 
 
 def _make_converter() -> Converter:
-    converter = Converter(detailed_validation=False)
+    converter = Converter(detailed_validation=False, unstruct_collection_overrides={tuple: list})
     names = [field.name for field in attrs.fields(CoverDetails)]
     fields: Any = {name: override(rename=_camel_case(name)) for name in names}
     fields["record_shape"] = override(omit=True)
     converter.register_unstructure_hook(datetime, _format_time)
-    converter.register_unstructure_hook(
-        CoverResponse,
-        make_dict_unstructure_fn(CoverResponse, converter, images=override(unstruct_hook=list)),
-    )
     converter.register_unstructure_hook(
         CoverDetails, make_dict_unstructure_fn(CoverDetails, converter, **fields)
     )

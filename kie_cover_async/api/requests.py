@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from attrs import define
+
 from kie_cover_async.errors import (
     ApiError,
     CoverAlreadyExistsError,
@@ -40,55 +42,40 @@ def _no_refusal_of_its_own(*_: object) -> None:
     return None
 
 
+@define(eq=False, repr=False)
 class Endpoint(Generic[T]):
-    """A path of the API, and what its answers mean.
+    """A path of the API, and what its answers mean."""
 
-    Args:
-        name: A short name for logs and events.
-        path: The path below the base URL.
-        parse: Turns `data` and the request's task id into a value, or raises `DecodeError`.
-        refusal: Turns the answer's code, `msg` and `data` into the error that they mean at this
-            endpoint. The last argument is the error class that the code stands for everywhere,
-            `None` for 200. The result is `None` if the code means nothing else here. A 200 with
-            data is never a refusal.
-        not_accepted: The codes after which a submit certainly started no job; `None` if this is
-            not a submit.
+    name: str
+    """A short name for logs and events."""
+    path: str
+    """The path below the base URL."""
+    parse: Callable[[object, str | None], T]
+    """Turns `data` and the request's task id into a value, or raises `DecodeError`."""
+    refusal: ReadRefusal = _no_refusal_of_its_own
+    """Turns the answer's code, `msg` and `data` into the error that they mean at this endpoint.
+
+    The last argument is the error class that the code stands for everywhere, `None` for 200. The
+    result is `None` if the code means nothing else here. A 200 with data is never a refusal.
+    """
+    is_submit: bool = False
+    """Whether a request costs credits.
+
+    There is no idempotency key: the API may start and charge for a job although its answer is lost,
+    so a submit must not be repeated.
     """
 
-    __slots__ = ("is_submit", "name", "not_accepted", "parse", "path", "refusal")
 
-    def __init__(
-        self,
-        name: str,
-        path: str,
-        parse: Callable[[object, str | None], T],
-        refusal: ReadRefusal = _no_refusal_of_its_own,
-        not_accepted: frozenset[int] | None = None,
-    ) -> None:
-        self.name: str = name
-        self.path: str = path
-        self.parse: Callable[[object, str | None], T] = parse
-        self.refusal: ReadRefusal = refusal
-        self.not_accepted: frozenset[int] | None = not_accepted
-        # There is no idempotency key: the API may start and charge for a job although its answer
-        # is lost, so a submit must not be repeated.
-        self.is_submit: bool = not_accepted is not None
-
-
+@define(eq=False, repr=False)
 class Request(Generic[T]):
     """One request, ready to be sent under a base URL.
 
     With a `body` it is a POST. Without one it is a GET, whose query is the task id if there is one.
     """
 
-    __slots__ = ("body", "endpoint", "task_id")
-
-    def __init__(
-        self, endpoint: Endpoint[T], task_id: str | None = None, body: bytes | None = None
-    ) -> None:
-        self.endpoint: Endpoint[T] = endpoint
-        self.task_id: str | None = task_id
-        self.body: bytes | None = body
+    endpoint: Endpoint[T]
+    task_id: str | None = None
+    body: bytes | None = None
 
     @property
     def method(self) -> str:
@@ -97,11 +84,11 @@ class Request(Generic[T]):
 
 
 class Route(NamedTuple):
-    """A family of endpoints that makes covers: the requests that differ from other families."""
+    """A family of endpoints that makes covers: what differs from other families."""
 
     name: str
-    poll_request: Callable[[str], Request[CoverDetails]]
-    """Makes the request for the record of a cover's task id."""
+    poll: Endpoint[CoverDetails]
+    """Reads the record of a cover by its task id."""
     submit_request: Callable[[str, str | None], Request[str]]
     """Makes the request for a new cover from a song's task id and a callback URL.
 
@@ -115,11 +102,6 @@ class Route(NamedTuple):
 def json_body(**fields: Any) -> bytes:
     """Return the body of a POST."""
     return json.dumps(fields).encode()
-
-
-def get_credits() -> Request[float]:
-    """Ask what is left on the account."""
-    return Request(_CREDITS)
 
 
 def download_url(image_url: str) -> Request[str]:
@@ -157,7 +139,11 @@ def refuse_existing_cover(
     return None
 
 
-_CREDITS = Endpoint("credit", "/api/v1/chat/credit", lambda data, _: read_amount("", data))
+CREDITS: Request[float] = Request(
+    Endpoint("credit", "/api/v1/chat/credit", lambda data, _: read_amount("", data))
+)
+"""Asks what is left on the account."""
+
 _DOWNLOAD_URL = Endpoint(
     "download-url", "/api/v1/common/download-url", lambda data, _: read_url("", data)
 )

@@ -12,12 +12,13 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from attrs import define
 from multidict import istr
 
 from kie_cover_async import errors as e
 
 from .records import MISSING, DecodeError
-from .requests import ErrorClass, Request
+from .requests import NOT_ACCEPTED, ErrorClass, Request
 
 T = TypeVar("T")
 
@@ -58,15 +59,14 @@ _scan_once: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once
 _MAX_ORJSON_LENGTH = 1 << 16
 
 
+# Without a repr: error trackers show local variables, and a header may echo the key.
+@define(eq=False, repr=False)
 class Response:
     """An HTTP answer, read whole. `headers` is any mapping that ignores case."""
 
-    __slots__ = ("body", "headers", "status")
-
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status: int = status
-        self.headers: Mapping[str, str] = headers
-        self.body: bytes = body
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
 
     @property
     def request_id(self) -> str | None:
@@ -156,10 +156,9 @@ def _api_error(
 ) -> e.ApiError:
     if kind is e.RateLimitedError:
         facts["retry_after"] = response.retry_after
-    not_accepted = request.endpoint.not_accepted
-    is_submit = not_accepted is not None
+    is_submit = request.endpoint.is_submit
     # A gateway answers 5xx to any request, including one that it has passed on.
-    accepted = kind is e.ServerError or code not in (not_accepted or ())
+    accepted = kind is e.ServerError or code not in NOT_ACCEPTED
     return kind(
         task_id=request.task_id,
         request_id=response.request_id,

@@ -8,7 +8,6 @@ from kie_cover_async.validation import short_repr
 
 from .records import DecodeError, read_id, structure
 from .requests import (
-    NOT_ACCEPTED,
     Endpoint,
     Request,
     Route,
@@ -16,10 +15,6 @@ from .requests import (
     refuse_existing_cover,
     refuse_missing_record,
 )
-
-
-def _poll(task_id: str) -> Request[CoverDetails]:
-    return Request(_RECORD_INFO, task_id)
 
 
 def _submit(music_task_id: str, callback_url: str | None) -> Request[str]:
@@ -39,21 +34,15 @@ def _read_details(data: object, task_id: str | None) -> CoverDetails:
     return details
 
 
-def _read_new_id(data: object, _: str | None) -> str:
-    if not isinstance(data, dict):
-        raise DecodeError("", data, "an object")
-    return read_id(data)
-
-
 _RECORD_INFO = Endpoint(
     "record-info", "/api/v1/suno/cover/record-info", _read_details, refuse_missing_record
 )
 _GENERATE = Endpoint(
     "generate",
     "/api/v1/suno/cover/generate",
-    _read_new_id,
+    lambda data, _: read_id(data),
     refuse_existing_cover,
-    not_accepted=NOT_ACCEPTED,
+    is_submit=True,
 )
 
-SUNO = Route("suno", poll_request=_poll, submit_request=_submit)
+SUNO = Route("suno", poll=_RECORD_INFO, submit_request=_submit)

@@ -74,13 +74,14 @@ def _response(status: HTTPStatus) -> web.Response:
 
 
 async def _status(request: web.Request, receive: Receive, log: "BoundedLog") -> HTTPStatus:
+    body = None
     try:
         with Timeout(asyncio.get_running_loop().time() + _BODY_TIMEOUT):
             body = await _read_body(request)
-    except TimeoutError:
-        return HTTPStatus.REQUEST_TIMEOUT
     except (web.RequestPayloadError, ConnectionError):  # the latter: no client gets the answer
         return HTTPStatus.BAD_REQUEST
+    if body is None:
+        return HTTPStatus.REQUEST_TIMEOUT
     if len(body) > _MAX_BODY:
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     return await _receive(request, body, receive, log)

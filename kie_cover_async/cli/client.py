@@ -157,7 +157,7 @@ async def fetch_raw(
     `TransportError` if there is no answer.
     """
     url, key = resolve_api(base_url)
-    request = resolve_route(route).poll_request(task_id)
+    request = Request(resolve_route(route).poll, task_id)
     async with _proxied_session(url) as session:
         http_client = HttpClient(
             url,

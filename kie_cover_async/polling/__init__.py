@@ -4,21 +4,7 @@
 the loop of one wait, `task_watch` what it receives, and `state` what it decides.
 """
 
-from .coalescer import PollCoalescer, PolledRecord, PollOutcome
 from .poller import OnTaskId, Poller
-from .state import OnUpdate, WaitOptions, WaitState
-from .task_watch import TaskWatch
-from .waiter import Waiter
+from .state import OnUpdate, WaitOptions
 
-__all__ = [
-    "OnTaskId",
-    "OnUpdate",
-    "PollCoalescer",
-    "PollOutcome",
-    "PolledRecord",
-    "Poller",
-    "TaskWatch",
-    "WaitOptions",
-    "WaitState",
-    "Waiter",
-]
+__all__ = ["OnTaskId", "OnUpdate", "Poller", "WaitOptions"]

@@ -1,32 +1,20 @@
 """Polls of the same id, joined while they are in flight."""
 
 import asyncio
-from collections.abc import Callable, Hashable
-from datetime import datetime
+from collections.abc import Hashable
 from functools import partial
 from math import inf
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from kie_cover_async.api import Route
+from attrs import define, field
+
+from kie_cover_async.api import Request, Route
 from kie_cover_async.errors import KieCoverError
 from kie_cover_async.fair_queue import QueueEntry, QueueEntryWithdrawnError
 from kie_cover_async.models import CoverDetails
-from kie_cover_async.transport import Transport
+from kie_cover_async.transport import Answer, Transport
 
-OnSent = Callable[[], object]
-
-
-class PolledRecord(NamedTuple):
-    """A record as a poll read it."""
-
-    details: CoverDetails
-    served_at: datetime | None
-    """The server's clock."""
-    received_at: float
-    """The `loop.time()`."""
-
-
-PollOutcome = PolledRecord | KieCoverError
+PollOutcome = Answer[CoverDetails] | KieCoverError
 
 
 class Watcher(Protocol):
@@ -42,6 +30,7 @@ class Watcher(Protocol):
         """Note that a poll ended without an outcome: its caller was cancelled, or failed."""
 
 
+@define(eq=False, repr=False)
 class _OpenPoll(QueueEntry):
     """A poll from the moment it queues until its outcome is known.
 
@@ -49,17 +38,9 @@ class _OpenPoll(QueueEntry):
     one still queued.
     """
 
-    __slots__ = ("_on_sent", "done", "is_sent", "replacement")
-
-    replacement: "_OpenPoll"
-
-    def __init__(
-        self, flow: Hashable, due: float, urgent_at: float, on_sent: OnSent | None
-    ) -> None:
-        super().__init__(flow, due, urgent_at)
-        self.is_sent: bool = False
-        self._on_sent: list[OnSent] = [] if on_sent is None else [on_sent]
-        self.done: asyncio.Future[PollOutcome | None] | None = None  # most polls are never joined
+    is_sent: bool = False
+    done: asyncio.Future[PollOutcome | None] | None = None  # most polls are never joined
+    replacement: "_OpenPoll" = field(init=False)
 
     def serves(self, flow: Hashable) -> bool:
         """Return whether joining is at least as quick as another poll.
@@ -69,32 +50,12 @@ class _OpenPoll(QueueEntry):
         """
         return self.is_sent or self.flow is None or self.flow == flow
 
-    def mark_sent(self) -> None:
-        self.is_sent = True
-        for on_sent in self._on_sent:
-            on_sent()
-
-    def replace_with(self, other: "_OpenPoll") -> None:
-        """Stop queueing: the other poll's outcome is this one's, too."""
-        self.replacement = other
-        self.withdraw()
-        self.mark_sent()
-
-    async def join(self, on_sent: OnSent | None) -> PollOutcome | None:
+    async def join(self) -> PollOutcome | None:
         """Wait for the outcome; `None` if the leading caller was cancelled, or failed."""
-        if on_sent is not None:
-            self._on_sent.append(on_sent)
-            if self.is_sent:
-                on_sent()
         if self.done is None:
             self.done = asyncio.get_running_loop().create_future()
-        try:
-            # All callers that joined share the future: cancelling one of them must not cancel it.
-            return await asyncio.shield(self.done)
-        finally:
-            # Don't call back a caller that was cancelled.
-            if on_sent is not None:
-                self._on_sent.remove(on_sent)
+        # All callers that joined share the future: cancelling one of them must not cancel it.
+        return await asyncio.shield(self.done)
 
 
 class PollCoalescer:
@@ -119,16 +80,14 @@ class PollCoalescer:
         task_id: str,
         flow: Hashable = None,
         *,
-        on_sent: OnSent | None = None,
         due: float = 0.0,
         urgent_at: float = inf,
         attempt: int = 1,
     ) -> PollOutcome:
         """Return the outcome of a poll; errors are returned and not raised.
 
-        `on_sent` is called once, when the first request that serves this call is sent, or
-        immediately if that was sent before. Polls of the same `flow` share its turns with other
-        flows; one without a flow is alone. `due` and `urgent_at` are those of a `QueueEntry`.
+        Polls of the same `flow` share its turns with other flows; one without a flow is alone.
+        `due` and `urgent_at` are those of a `QueueEntry`.
         """
         while True:
             outcome: PollOutcome | None = None
@@ -138,41 +97,38 @@ class PollCoalescer:
                 if poll is None and each.serves(flow):
                     poll = each
             if poll is not None:
-                outcome = await poll.join(on_sent)
+                outcome = await poll.join()
             else:
-                poll = _OpenPoll(flow, due, urgent_at, on_sent)
+                poll = _OpenPoll(flow, due, urgent_at)
                 self._open_polls.setdefault(task_id, []).append(poll)
                 before_sending = partial(self._serve_others, task_id, poll)
                 try:
-                    details, response = await self._transport.send(
-                        self._route.poll_request(task_id), before_sending, poll, attempt
+                    outcome = await self._transport.send(
+                        Request(self._route.poll, task_id), before_sending, poll, attempt
                     )
-                    now = asyncio.get_running_loop().time()
-                    outcome = PolledRecord(details, response.served_at, now)
-                except KieCoverError as error:
-                    outcome = error
                 except QueueEntryWithdrawnError:
-                    outcome = await poll.replacement.join(None)
+                    outcome = await poll.replacement.join()
                 finally:
                     self._finish(task_id, poll, outcome)
             if outcome is not None:
-                return outcome if isinstance(outcome, PolledRecord) else _own(outcome)
-            if poll.is_sent:
-                on_sent = None
+                # Errors are raised, and collect a traceback: every caller has its own copy.
+                return outcome if isinstance(outcome, Answer) else outcome.copy()
             # That poll was lost. The next one must not queue behind all others again.
             due = -inf
 
+    def is_in_flight(self, task_id: str) -> bool:
+        """Return whether a poll of the id was sent, and its outcome is not known yet."""
+        return any(poll.is_sent for poll in self._open_polls.get(task_id, ()))
+
     def _serve_others(self, task_id: str, poll: _OpenPoll) -> None:
         """Let the poll serve all others of its id, and notify those that watch the id."""
-        polls = self._open_polls[task_id]
-        if len(polls) > 1:
-            for other in polls:
-                if other is not poll and not other.is_sent:
-                    other.replace_with(poll)
-        if self.watchers:
-            for watcher in self.watchers.get(task_id, ()):
-                watcher.on_sent()
-        poll.mark_sent()
+        poll.is_sent = True
+        for other in self._open_polls[task_id]:
+            if not other.is_sent:
+                other.replacement, other.is_sent = poll, True
+                other.withdraw()
+        for watcher in self.watchers.get(task_id, ()):
+            watcher.on_sent()
 
     def _finish(self, task_id: str, poll: _OpenPoll, outcome: PollOutcome | None) -> None:
         polls = self._open_polls[task_id]
@@ -181,14 +137,9 @@ class PollCoalescer:
             del self._open_polls[task_id]
         if poll.done is not None:
             poll.done.set_result(outcome)
-        if self.watchers and not poll.is_withdrawn:
+        if not poll.is_withdrawn:
             for watcher in self.watchers.get(task_id, ()):
                 if outcome is None:
                     watcher.on_lost()
                 else:
-                    watcher.on_outcome(_own(outcome))
-
-
-def _own(outcome: PollOutcome) -> PollOutcome:
-    # Errors are raised, and collect a traceback: every caller has its own copy.
-    return outcome.copy() if isinstance(outcome, KieCoverError) else outcome
+                    watcher.on_outcome(outcome if isinstance(outcome, Answer) else outcome.copy())

@@ -7,10 +7,10 @@ from kie_cover_async.api import Route
 from kie_cover_async.events import WaitFinished, WaitStarted, notify
 from kie_cover_async.inbox import Inbox
 from kie_cover_async.models import CoverDetails
-from kie_cover_async.transport import Transport
+from kie_cover_async.transport import Answer, Transport
 from kie_cover_async.validation import validate_task_id
 
-from .coalescer import PollCoalescer, PolledRecord
+from .coalescer import PollCoalescer
 from .state import WaitOptions
 from .task_watch import TaskWatch
 from .waiter import Waiter
@@ -32,14 +32,13 @@ class Poller:
         Polls of the same `flow` share its turns with other flows; one without a flow is alone.
         """
         validate_task_id("task_id", task_id)
-        attempt = 0
+        attempt = 1
         with self._transport.open_calls.scope(task_id):
             while True:
-                attempt += 1
                 outcome = await self._coalescer.poll(task_id, flow, attempt=attempt)
-                if isinstance(outcome, PolledRecord):
-                    return outcome.details
-                await self._transport.back_off(outcome, attempt)
+                if isinstance(outcome, Answer):
+                    return outcome.value
+                attempt = await self._transport.back_off_or_raise(outcome, attempt)
 
     async def wait(
         self, task_id: str, options: WaitOptions, *, expects_callback: bool = False
@@ -49,13 +48,10 @@ class Poller:
         With `expects_callback` and an inbox, the first poll comes after the callback.
         """
         watch = TaskWatch(self._coalescer, self._inbox, validate_task_id("task_id", task_id))
-        expects_callback = expects_callback and self._inbox is not None
         waiter = Waiter(self._transport, watch, options, expects_callback=expects_callback)
-        observers = self._transport.observers
         # Raises if the client is closed, and then no event is sent.
         scope = self._transport.open_calls.scope(task_id)
-        if observers:
-            notify(observers, WaitStarted(task_id=task_id, wait=waiter))
+        notify(self._transport.observers, WaitStarted(task_id=task_id, wait=waiter))
         outcome: CoverDetails | BaseException
         try:
             with scope:
@@ -65,11 +61,10 @@ class Poller:
             outcome = error
             raise
         finally:
-            if observers:
-                finished = WaitFinished(
-                    task_id=task_id, wait=waiter, polls=waiter.polls, outcome=outcome
-                )
-                notify(observers, finished)
+            finished = WaitFinished(
+                task_id=task_id, wait=waiter, polls=waiter.state.polls, outcome=outcome
+            )
+            notify(self._transport.observers, finished)
 
     def check_inbox(self, music_task_id: str) -> None:
         """Raise now what the inbox would raise when a wait subscribes.

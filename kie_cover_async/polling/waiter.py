@@ -3,16 +3,16 @@
 import asyncio
 import logging
 from inspect import isawaitable
-from math import inf
+from typing import Any
 
 from kie_cover_async.cancel_scope import Timeout
 from kie_cover_async.errors import KieCoverError
 from kie_cover_async.events import CoverPolled, StateChanged, notify
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.schedule import LearningSchedule
-from kie_cover_async.transport import Transport
+from kie_cover_async.transport import Answer, Transport
 
-from .coalescer import PolledRecord, PollOutcome
+from .coalescer import PollOutcome
 from .state import WaitEnd, WaitOptions, WaitState, ends_wait
 from .task_watch import TaskWatch
 
@@ -38,11 +38,10 @@ class Waiter:
     ) -> None:
         self._transport = transport
         self._watch = watch
-        self._options = options
-        self._expects_callback = expects_callback and options.timeout != 0
+        watch.on_first_sent = self._start_clock
+        self._awaits_callback = expects_callback and watch.expects_callback and options.timeout != 0
         self._timeout = Timeout()
-        self._state = WaitState(watch.task_id, options, asyncio.get_running_loop().time())
-        self._clock_runs = False
+        self.state: WaitState = WaitState(watch.task_id, options, asyncio.get_running_loop().time())
 
     async def run(self) -> CoverDetails:
         """Return the details of the finished cover.
@@ -52,51 +51,34 @@ class Waiter:
             CoverTimeoutError: The time is up.
             KieCoverError: An error that no retry can fix.
         """
-        end, state, watch = None, self._state, self._watch
-        try:
-            with self._timeout, watch:
-                if self._expects_callback:
-                    self._plan_for_callback()
-                # `is_ended`: an `on_update` may have suppressed the cancellation.
-                while end is None and not (state.is_single_poll_over or self._timeout.is_ended):
-                    # Nothing is urgent before the clock runs: there is no deadline yet.
-                    on_sent = None if self._clock_runs else self._start_clock
-                    urgent_at = state.urgent_at if self._clock_runs else inf
-                    outcome = await watch.next_outcome(state.next_poll_at, urgent_at, on_sent)
-                    end = await self._take(outcome, self._timeout)
-        except TimeoutError:
-            # A TimeoutError raised by `on_update`, say, is not ours.
-            if not self._timeout.is_ended:
-                raise
+        end, state, watch = None, self.state, self._watch
+        with self._timeout, watch:
+            if self._awaits_callback:
+                watch.on_first_sent = None
+                self._start_clock()
+                state.poll_in(watch.min_interval, state.started)
+            # `is_ended`: an `on_update` may have suppressed the cancellation.
+            while end is None and not (state.is_single_poll_over or self._timeout.is_ended):
+                outcome = await watch.next_outcome(state.next_poll_at, state.urgent_at)
+                end = await self._take(outcome, self._timeout)
         if end is None:
             end = await self._after_deadline()
         if isinstance(end, KieCoverError):
             raise end
         return end
 
-    @property
-    def polls(self) -> int:
-        """How many outcomes the wait has received."""
-        return self._state.polls
-
     def _start_clock(self) -> None:
-        self._clock_runs = True
-        self._state.started = asyncio.get_running_loop().time()
-        if self._options.timeout:  # with 0 there is one poll, however long it takes
-            self._timeout.reschedule(self._state.deadline)
-
-    def _plan_for_callback(self) -> None:
-        self._start_clock()
-        self._state.min_interval = self._watch.min_interval
-        self._state.begin_with_min_interval(self._state.started)
+        self.state.start_clock(asyncio.get_running_loop().time())
+        if self.state.options.timeout:  # with 0 there is one poll, however long it takes
+            self._timeout.reschedule(self.state.deadline)
 
     async def _after_deadline(self) -> WaitEnd:
         """Return how a wait ends when its time is up, or when its only poll did not end it."""
-        state, unread, end = self._state, self._watch.unread, None
-        if isinstance(unread, PolledRecord) and ends_wait(unread.details):
+        state, unread, end = self.state, self._watch.unread, None
+        if isinstance(unread, Answer) and ends_wait(unread.value):
             # Another caller's poll was answered while `on_update` ran.
             end = await self._take(unread, self._timeout)
-        elif self._timeout.late > _FROZEN and not state.was_polled_past_deadline:
+        elif self._timeout.late > _FROZEN and state.sent_at < state.deadline:
             end = await self._last_poll()
         return end or state.timed_out(asyncio.get_running_loop().time())
 
@@ -106,75 +88,55 @@ class Waiter:
         The loop was blocked or the process stopped, and the job may have ended long ago.
         """
         now = asyncio.get_running_loop().time()
-        timeout = Timeout(now + self._transport.http_client.timeout.seconds)
         # An earlier outcome of another caller's poll is too old.
         self._watch.unread = None
-        try:
-            with timeout:
-                outcome = await self._watch.next_outcome(now, now)
-                return await self._take(outcome, timeout)
-        except TimeoutError:
-            if not timeout.is_ended:
-                raise
+        with Timeout(now + self._transport.http_client.timeout.seconds) as timeout:
+            outcome = await self._watch.next_outcome(now, now)
+            return await self._take(outcome, timeout)
         return None
 
     async def _take(self, outcome: PollOutcome, timeout: Timeout) -> WaitEnd | None:
         """Decide what an outcome means, and report it; return how the wait ends, if it does."""
-        state = self._state
+        state, watch = self.state, self._watch
         now = asyncio.get_running_loop().time()
-        previous = state.details
-        state.min_interval, state.sent_at = self._watch.min_interval, self._watch.sent_at
-        end = state.on_outcome(outcome, now, self._transport.polls.limiter.pressure)
+        previous, pressure = state.details, self._transport.polls.limiter.pressure
+        end = state.on_outcome(outcome, watch.sent_at, now, pressure, watch.min_interval)
         if end is not None:
             # A finished cover must not be lost to a deadline while `on_update` runs.
             timeout.reschedule(None)
         self._report(outcome, now, previous)
-        if isinstance(outcome, PolledRecord):
+        if isinstance(outcome, Answer):
             if end is not None:
-                self._on_end(outcome.details)
-            on_update = self._options.on_update
-            if on_update is not None and isawaitable(update := on_update(outcome.details)):
+                self._on_end(outcome.value)
+            on_update = self.state.options.on_update
+            if on_update is not None and isawaitable(update := on_update(outcome.value)):
                 await update
         return end
 
     def _on_end(self, details: CoverDetails) -> None:
-        if isinstance(self._options.schedule, LearningSchedule):
-            _let_learn(self._options.schedule, details)
+        schedule = self.state.options.schedule
+        if isinstance(schedule, LearningSchedule):
+            # An error of the schedule must not cost the caller a finished cover.
+            try:
+                schedule.learn(details)
+            except Exception:  # noqa: BLE001 - the schedule may be the caller's code
+                _log.exception("the schedule failed to learn from cover %s", details.task_id)
         # A job that ended before the wait began may have been called back to another process.
-        if self._watch.expects_callback and (self._state.polls > 1 or self._expects_callback):
-            _log.info("cover %s has ended without a callback", self._state.task_id)
+        if self._watch.expects_callback and (self.state.polls > 1 or self._awaits_callback):
+            _log.info("cover %s has ended without a callback", self.state.task_id)
 
     def _report(self, outcome: PollOutcome, now: float, previous: CoverDetails | None) -> None:
-        state = self._state
-        details = outcome.details if isinstance(outcome, PolledRecord) else None
-        error = None if isinstance(outcome, PolledRecord) else outcome
+        error = outcome if isinstance(outcome, KieCoverError) else None
+        details = None if isinstance(outcome, KieCoverError) else outcome.value
         previous_state = None if previous is None else previous.state
         has_changed = details is not None and details.state is not previous_state
-        if has_changed or _log.isEnabledFor(logging.DEBUG):
-            level = logging.INFO if has_changed else logging.DEBUG
-            seen = error if details is None else details.state.value
-            _log.log(level, "cover %s at %.1f s: %s", state.task_id, state.age(now), seen)
-        observers = self._transport.observers
-        if observers:
-            age = state.age(now)
-            polled = CoverPolled(
-                task_id=state.task_id, wait=self, age=age, details=details, error=error
-            )
-            notify(observers, polled)
+        age = self.state.age(now)
+        level = logging.INFO if has_changed else logging.DEBUG
+        seen = error if details is None else details.state.value
+        _log.log(level, "cover %s at %.1f s: %s", self.state.task_id, age, seen)
+        if observers := self._transport.observers:
+            facts: dict[str, Any] = {"task_id": self.state.task_id, "wait": self, "age": age}
+            notify(observers, CoverPolled(**facts, details=details, error=error))
             if has_changed and details is not None:
-                changed = StateChanged(
-                    task_id=state.task_id,
-                    wait=self,
-                    age=age,
-                    previous_state=previous_state,
-                    details=details,
-                )
+                changed = StateChanged(**facts, previous_state=previous_state, details=details)
                 notify(observers, changed)
-
-
-def _let_learn(learner: LearningSchedule, details: CoverDetails) -> None:
-    # An error of the schedule must not cost the caller a finished cover.
-    try:
-        learner.learn(details)
-    except Exception:  # noqa: BLE001 - the schedule may be the caller's code
-        _log.exception("the schedule failed to learn from cover %s", details.task_id)

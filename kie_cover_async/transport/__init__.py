@@ -9,6 +9,6 @@ is imported when it is first used.
 
 from .http_client import HttpClient
 from .limits import OpenCalls, Throttle, share_places
-from .transport import Transport
+from .transport import Answer, Transport
 
-__all__ = ["HttpClient", "OpenCalls", "Throttle", "Transport", "share_places"]
+__all__ = ["Answer", "HttpClient", "OpenCalls", "Throttle", "Transport", "share_places"]

@@ -8,8 +8,11 @@ from kie_cover_async.validation import Network
 
 from .connections import Target
 
+# All that is assigned to hosts of the internet lies in here; outside it are loopback, private and
+# link-local addresses, multicast, and forms that hold an IPv4 address.
+_UNICAST_6 = IPv6Network("2000::/3")
 # What IANA's registry of special addresses has; `is_global` differs between releases of Python.
-_SPECIAL_4 = [
+_SPECIAL = [
     ip_network(network)
     for network in (
         "0.0.0.0/8",  # this network
@@ -27,14 +30,6 @@ _SPECIAL_4 = [
         "203.0.113.0/24",  # documentation
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved, and broadcast
-    )
-]
-# All that is assigned to hosts of the internet lies in the first; outside it are loopback, private
-# and link-local addresses, multicast, and forms that hold an IPv4 address.
-_UNICAST_6 = IPv6Network("2000::/3")
-_SPECIAL_6 = [
-    IPv6Network(network)
-    for network in (
         "2001::/23",  # protocol assignments, Teredo among them, which holds an IPv4 address
         "2001:db8::/32",  # documentation
         "2002::/16",  # 6to4, which holds an IPv4 address
@@ -72,9 +67,8 @@ def is_public(host: str, allowed: Sequence[Network] = ()) -> bool:
     reached = _reached(address)
     if any(each in network for each in (address, reached) for network in allowed):
         return True
-    if isinstance(reached, IPv4Address):
-        return not any(reached in network for network in _SPECIAL_4)
-    return reached in _UNICAST_6 and not any(reached in network for network in _SPECIAL_6)
+    is_unicast = isinstance(reached, IPv4Address) or reached in _UNICAST_6
+    return is_unicast and not any(reached in network for network in _SPECIAL)
 
 
 def _reached(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from http.cookies import BaseCookie, SimpleCookie
-from types import TracebackType
 from typing import Any
 
 import aiohttp
@@ -77,10 +76,10 @@ class SubmitBody(aiohttp.BytesPayload):
             `refusal`, and nothing is sent.
     """
 
-    def __init__(self, body: bytes, *, send_by: float, on_sending: OnSending) -> None:
+    def __init__(self, body: bytes, *, send_by: float, on_sending: OnSending | None) -> None:
         super().__init__(body)
         self._send_by = send_by
-        self._on_sending = on_sending
+        self._on_sending = on_sending or send_immediately
         self.refusal: BaseException | None = None
 
     async def write_with_length(
@@ -96,11 +95,13 @@ class SubmitBody(aiohttp.BytesPayload):
         try:
             await self._on_sending()
         except BaseException as error:
-            if _is_being_cancelled():
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise
             # aiohttp would wrap it. Our own frame has the headers in its locals, and with them the
             # key.
-            self.refusal = error.with_traceback(_next_frame(error))
+            frames = error.__traceback__
+            self.refusal = error.with_traceback(frames and frames.tb_next)
             raise ConnectionAbortedError from None
         self._check_time()
         stream: Any = writer  # a `StreamWriter`, of which the abstract class has no protocol
@@ -114,12 +115,3 @@ class SubmitBody(aiohttp.BytesPayload):
 
 async def send_immediately() -> None:
     """Do nothing before the first byte is sent."""
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _next_frame(error: BaseException) -> TracebackType | None:
-    return error.__traceback__ and error.__traceback__.tb_next

@@ -160,7 +160,7 @@ class ImageDownloader:
                     return await self._attempt(target, receive, fetch)
                 except KieCoverError as error:
                     failure = error
-                await self._transport.back_off(failure, attempt)
+                await self._transport.back_off_or_raise(failure, attempt)
 
     async def _attempt(
         self,

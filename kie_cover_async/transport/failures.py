@@ -67,13 +67,15 @@ def translate(
         seconds: The time that the request had.
     """
     connected = not isinstance(error, _NEVER_CONNECTED)
-    if (lasting := _lasting_problem(error)) is not None:
-        reason = secret.mask(lasting)
-        return ConnectionSetupError(task_id=request.task_id, reason=reason, connected=False)
+    if lasting := _lasting_problem(error):
+        lasting = secret.mask(lasting)
+        return ConnectionSetupError(task_id=request.task_id, reason=lasting, connected=False)
     if type(error) is TimeoutError:
         reason = f"no answer within {seconds:g} s"
+    elif isinstance(error, aiohttp.ClientHttpProxyError):
+        reason = f"the proxy answered {error.status}"  # its text may hold the proxy's password
     elif isinstance(error, (aiohttp.ClientError, OSError)):
-        reason = _describe(error)
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
     elif isinstance(error, ValueError) and str(error).startswith(_CLASH):
         return ValueError(
             f"session cannot be used with an API key: {error}; "
@@ -100,13 +102,6 @@ def _without_frames(error: BaseException) -> BaseException:
     if isinstance(error, Exception):
         error.add_note(_LEFT_OUT)
     return error
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        # Its text has the proxy's URL, which may hold a password.
-        return f"the proxy answered {error.status}"
-    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def _lasting_problem(error: BaseException) -> str | None:

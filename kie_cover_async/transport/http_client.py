@@ -6,14 +6,14 @@ from typing import Any
 
 import aiohttp
 from aiohttp import hdrs
-from multidict import CIMultiDict, CIMultiDictProxy, istr
+from multidict import CIMultiDict, MultiMapping, istr
 from yarl import URL
 
 from kie_cover_async.api import Request, Response
 from kie_cover_async.cancel_scope import CancelScope, SharedTimeout
 from kie_cover_async.errors import ClientClosedError
 
-from .connections import Connections, NoCookies, OnSending, SubmitBody, send_immediately
+from .connections import Connections, NoCookies, OnSending, SubmitBody
 from .failures import Secret, translate
 
 MAX_RESPONSE_BYTES = 1 << 20
@@ -79,14 +79,11 @@ class HttpClient:
     @property
     def connection_limit(self) -> int | None:
         """How many connections an external session's pool has; `None` if it has no limit."""
-        connector = self._session.connector if self._session is not None else None
-        if connector is None:
-            return None
-        return min(filter(None, (connector.limit, connector.limit_per_host)), default=None)
+        connector = None if self._session is None else self._session.connector
+        limits = () if connector is None else (connector.limit, connector.limit_per_host)
+        return min(filter(None, limits), default=None)
 
-    async def request(
-        self, request: Request[Any], on_sending: OnSending = send_immediately
-    ) -> Response:
+    async def request(self, request: Request[Any], on_sending: OnSending | None = None) -> Response:
         """Send a request and return the response with its body.
 
         `on_sending` is awaited when the connection is made, before the first byte of a submit; what
@@ -111,7 +108,7 @@ class HttpClient:
                 else:
                     send_by = asyncio.get_running_loop().time() + self._submit_connect_timeout
                     data = SubmitBody(request.body, send_by=send_by, on_sending=on_sending)
-                    response = await session.post(url, data=data, **self._submit_options(url))
+                    response = await session.post(url, data=data, **self._submit_options())
                 try:
                     if response.status == 407:
                         # From a proxy, over plain http; over https aiohttp raises the same error.
@@ -164,14 +161,14 @@ class HttpClient:
         )
         return self._session
 
-    def _submit_options(self, url: URL) -> dict[str, Any]:
+    def _submit_options(self) -> dict[str, Any]:
         return {
             **self._options,
             # A connection of its own: a kept one may be closing just when it is used again, and
             # leave open whether the request was accepted. The pool keeps connections apart by the
             # TLS host that they name, and the body keeps this one out of it afterwards.
             "headers": self._submit_headers,
-            "server_hostname": url.raw_host,
+            "server_hostname": self.base_url.raw_host,
             "timeout": _connect_timeout(self._submit_connect_timeout),
         }
 
@@ -180,14 +177,12 @@ class HttpClient:
 
         A body that is cut off at the cap is not JSON, and is read as such.
         """
-        headers = response.headers
+        headers: MultiMapping[str] = response.headers
         request_id = headers.get(_CF_RAY, "")
         if (masked := self._secret.mask(request_id)) != request_id:
-            copied = headers.copy()
-            copied[_CF_RAY] = masked
-            headers = CIMultiDictProxy(copied)
-        body = self._secret.mask_body(body[:MAX_RESPONSE_BYTES])
-        return Response(response.status, headers, body)
+            headers = CIMultiDict(headers)
+            headers[_CF_RAY] = masked
+        return Response(response.status, headers, self._secret.mask_body(body[:MAX_RESPONSE_BYTES]))
 
 
 def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
@@ -196,10 +191,8 @@ def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
 
 
 async def _read(content: aiohttp.StreamReader) -> bytes:
-    """Return the body, up to the first piece that goes beyond the cap."""
-    chunks: list[bytes] = []
-    size = 0
-    while size <= MAX_RESPONSE_BYTES and not content.at_eof():
-        chunks.append(chunk := await content.readany())
-        size += len(chunk)
-    return b"".join(chunks)
+    """Return the body, up to one byte beyond the cap."""
+    try:
+        return await content.readexactly(MAX_RESPONSE_BYTES + 1)
+    except asyncio.IncompleteReadError as whole:
+        return whole.partial

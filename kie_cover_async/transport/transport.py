@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import datetime
 from inspect import isawaitable
-from typing import NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
-from kie_cover_async.api import Request, Response, parse_response
+from kie_cover_async.api import Request, parse_response
 from kie_cover_async.errors import ApiError, ClientClosedError, KieCoverError, RateLimitedError
 from kie_cover_async.events import (
     Observers,
@@ -23,17 +24,28 @@ from kie_cover_async.fair_queue import QueueEntry
 from kie_cover_async.retry import RetryPolicy
 from kie_cover_async.validation import instance_validator
 
-from .connections import OnSending, send_immediately
+from .connections import OnSending
 from .http_client import HttpClient
 from .limits import OpenCalls, Throttle
 
 _log = logging.getLogger(__name__)
 
+_UNANSWERED = (
+    "%s for %s was sent, and ended by %s without an answer: the request may have been accepted"
+)
+
 T = TypeVar("T")
 
 
-def _ignore() -> None:
-    """Do nothing when the request is sent."""
+@define(eq=False, repr=False)
+class Answer(Generic[T]):
+    """The value that an answer of the API holds, and when it was given."""
+
+    value: T
+    served_at: datetime | None
+    """The server's clock."""
+    received_at: float
+    """The `loop.time()`."""
 
 
 @frozen(kw_only=True, eq=False)
@@ -55,28 +67,29 @@ class Transport:
     async def send(
         self,
         request: Request[T],
-        before_sending: Callable[[], object] = _ignore,
+        before_sending: Callable[[], object] = lambda: None,
         entry: QueueEntry | None = None,
         attempt: int = 1,
-        on_sending: OnSending = send_immediately,
-    ) -> tuple[T, Response]:
-        """Send one request when its limits allow it; return the value and the response.
+        on_sending: OnSending | None = None,
+    ) -> Answer[T] | KieCoverError:
+        """Send one request when its limits allow it; return the outcome: errors are not raised.
 
         The request's time does not include the time in queues. `before_sending` is called after the
         queues, and `on_sending` is awaited before the first byte of a submit.
 
         Raises:
-            KieCoverError: The error that the answer stands for, or that no usable answer came.
             QueueEntryWithdrawnError: The entry was withdrawn.
         """
         if self.open_calls.closed:
             # The call was ended, but an `on_update` has suppressed the cancellation.
-            raise ClientClosedError(task_id=request.task_id)
+            return ClientClosedError(task_id=request.task_id)
         throttle = self.submits if request.endpoint.is_submit else self.polls
         places, limiter = throttle
-        called_at = asyncio.get_running_loop().time() if self.observers else 0.0
+        time = asyncio.get_running_loop().time
+        called_at = time() if self.observers else 0.0
         if not places.try_acquire():
             await places.acquire(entry := entry or QueueEntry())
+        outcome: Answer[T] | KieCoverError
         response = None
         try:
             slot = limiter.try_acquire()
@@ -85,25 +98,30 @@ class Transport:
             if throttle is self.submits:
                 throttle.note_slot(slot_at)
             response = await self.http_client.request(request, on_sending)
-            value = parse_response(request, response)
+            outcome = Answer(parse_response(request, response), response.served_at, time())
+            limiter.accepted(slot_at)
         except KieCoverError as error:
+            outcome = error
             # Only an answer of the API shows that it did or did not refuse.
             if isinstance(error, RateLimitedError):
                 self._pause(throttle, error, slot_at)
             elif isinstance(error, ApiError):
                 limiter.accepted(slot_at)
-            self._report(
-                request, response, error, attempt=attempt, called_at=called_at, slot_at=slot_at
-            )
-            raise
         finally:
             places.release()
-        limiter.accepted(slot_at)
-        if self.observers:  # tested here, too: a call costs more than the test
-            self._report(
-                request, response, None, attempt=attempt, called_at=called_at, slot_at=slot_at
+        if self.observers:
+            finished = RequestFinished(
+                endpoint=request.endpoint.name,
+                method=request.method,
+                task_id=request.task_id,
+                attempt=attempt,
+                http_status=None if response is None else response.status,
+                queue_time=slot_at - called_at,
+                duration=time() - slot_at,
+                error=None if isinstance(outcome, Answer) else outcome,
             )
-        return value, response
+            notify(self.observers, finished)
+        return outcome
 
     async def call(
         self,
@@ -122,7 +140,7 @@ class Transport:
             retry: Is used instead of the transport's own policy.
             on_sending: Called before the first byte of each attempt of a submit, and awaited.
         """
-        is_unanswered = False
+        attempt, is_unanswered = 1, False
 
         async def before_first_byte() -> None:
             nonlocal is_unanswered
@@ -130,48 +148,36 @@ class Transport:
                 await noted
             is_unanswered = True
 
-        attempt = 0
         try:
             with self.open_calls.scope(request.task_id):
                 while True:
-                    attempt += 1
-                    try:
-                        value, _ = await self.send(
-                            request, attempt=attempt, on_sending=before_first_byte
-                        )
-                        return value
-                    except KieCoverError as error:
-                        is_unanswered = False
-                        failure = error
-                    await self.back_off(failure, attempt, retry)
+                    outcome = await self.send(
+                        request, attempt=attempt, on_sending=before_first_byte
+                    )
+                    is_unanswered = False
+                    if isinstance(outcome, Answer):
+                        return outcome.value
+                    attempt = await self.back_off_or_raise(outcome, attempt, retry)
         except ClientClosedError as error:
             error.maybe_accepted = is_unanswered
             raise
         except BaseException as error:
             if is_unanswered:
-                _log.warning(
-                    "%s for %s was sent, and ended by %s without an answer: "
-                    "the request may have been accepted",
-                    request.endpoint.name,
-                    about,
-                    type(error).__name__,
-                )
+                _log.warning(_UNANSWERED, request.endpoint.name, about, type(error).__name__)
             raise
 
-    async def back_off(
+    async def back_off_or_raise(
         self, error: KieCoverError, attempt: int, retry: RetryPolicy | None = None
-    ) -> None:
-        """Sleep until the next attempt; raise the error if there must not be one."""
+    ) -> int:
+        """Sleep until the next attempt and return its number, or raise the error of the last."""
         delay = (retry or self.retry).next_pause(error, attempt)
         if delay is None:
             raise error
         _log.info("repeated in %.1f s, after attempt %d: %s", delay, attempt, error)
-        if self.observers:
-            scheduled = RetryScheduled(
-                task_id=error.task_id, attempt=attempt, delay=delay, error=error
-            )
-            notify(self.observers, scheduled)
+        scheduled = RetryScheduled(task_id=error.task_id, attempt=attempt, delay=delay, error=error)
+        notify(self.observers, scheduled)
         await asyncio.sleep(delay)
+        return attempt + 1
 
     async def aclose(self) -> None:
         """End running calls with `ClientClosedError`, and close the session if it is ours."""
@@ -189,28 +195,4 @@ class Transport:
         throttle.limiter.pause(seconds)
         kind = "submits" if throttle is self.submits else "polls"
         _log.info("refused for too many requests: all %s pause for %.1f s", kind, seconds)
-        if self.observers:
-            notify(self.observers, RequestsPaused(kind=kind, seconds=seconds, error=error))
-
-    def _report(
-        self,
-        request: Request[T],
-        response: Response | None,
-        error: KieCoverError | None,
-        *,
-        attempt: int,
-        called_at: float,
-        slot_at: float,
-    ) -> None:
-        if self.observers:
-            finished = RequestFinished(
-                endpoint=request.endpoint.name,
-                method=request.method,
-                task_id=request.task_id,
-                attempt=attempt,
-                http_status=None if response is None else response.status,
-                queue_time=slot_at - called_at,
-                duration=asyncio.get_running_loop().time() - slot_at,
-                error=error,
-            )
-            notify(self.observers, finished)
+        notify(self.observers, RequestsPaused(kind=kind, seconds=seconds, error=error))

@@ -14,7 +14,7 @@ from kie_cover_async import (
     structure_details,
     unstructure_details,
 )
-from kie_cover_async.api import MARKET
+from kie_cover_async.api.market import MARKET
 
 pytestmark = pytest.mark.usefixtures("parser")
 

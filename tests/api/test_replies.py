@@ -20,7 +20,9 @@ from kie_cover_async import (
     ServerError,
     TaskNotFoundError,
 )
-from kie_cover_async.api import MARKET, SUNO
+from kie_cover_async.api import Request
+from kie_cover_async.api.market import MARKET
+from kie_cover_async.api.suno import SUNO
 
 pytestmark = pytest.mark.usefixtures("parser")
 
@@ -278,8 +280,8 @@ def asked(reply, endpoint):
     """The request of an endpoint; a poll asks for the id that the reply is about, if it has one."""
     data = json.loads(REPLIES[reply].read_bytes()).get("data")
     task_id = data.get("taskId", TASK) if isinstance(data, dict) else TASK
-    polls = {"record-info": SUNO.poll_request, "recordInfo": MARKET.poll_request}
-    return polls[endpoint](task_id) if endpoint in polls else endpoint
+    polls = {"record-info": SUNO.poll, "recordInfo": MARKET.poll}
+    return Request(polls[endpoint], task_id) if endpoint in polls else endpoint
 
 
 def test_every_reply_has_a_meaning_on_every_endpoint():

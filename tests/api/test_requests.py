@@ -6,7 +6,8 @@ import pytest
 from support.api_answers import CALLS, IMAGE, SUBMITS, TASK, answer, envelope, outcome_of
 
 from kie_cover_async import InvalidResponseError
-from kie_cover_async.api import SUNO, download_url, get_credits
+from kie_cover_async.api import CREDITS, Request, download_url
+from kie_cover_async.api.suno import SUNO
 
 pytestmark = pytest.mark.usefixtures("parser")
 
@@ -46,8 +47,8 @@ def test_the_bodies():
         "callBackUrl": "https://example.com/hook?a=b&c=ü",
     }
     assert json.loads(download_url(IMAGE).body) == {"url": IMAGE}
-    assert SUNO.poll_request(TASK).body is None
-    assert get_credits().body is None
+    assert Request(SUNO.poll, TASK).body is None
+    assert CREDITS.body is None
 
 
 @pytest.mark.parametrize("amount", [0, 1, -3, 5916.25, 1e-9, 10**15, 2**53 + 1])

@@ -22,7 +22,9 @@ from kie_cover_async import (
     RetryPolicy,
     Schedule,
 )
-from kie_cover_async.polling import TaskWatch, Waiter, WaitOptions
+from kie_cover_async.polling import WaitOptions
+from kie_cover_async.polling.task_watch import TaskWatch
+from kie_cover_async.polling.waiter import Waiter
 from kie_cover_async.schedule import LearningSchedule
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)

@@ -279,8 +279,10 @@ class CountedSlots:
         return self._opens_at
 
     def take(self, now):
-        self.taken.append(now)
-        self._opens_at, self._is_asked = inf, False
+        if is_open := self.opens_at() <= now:
+            self.taken.append(now)
+            self._opens_at, self._is_asked = inf, False
+        return is_open
 
     def pause(self, seconds):
         """There are no other users to tell."""

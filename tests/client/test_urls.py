@@ -4,7 +4,8 @@ import pytest
 from support.api_answers import CALLS, TASK
 from yarl import URL
 
-from kie_cover_async.api import SUNO, Request, get_credits
+from kie_cover_async.api import CREDITS, Request
+from kie_cover_async.api.suno import SUNO
 from kie_cover_async.transport import HttpClient
 
 
@@ -44,7 +45,7 @@ def test_a_post_about_a_task_has_no_query():
 )
 def test_an_id_cannot_leave_its_place(task_id):
     """Whatever characters an id has, it is the one value of the one query parameter."""
-    sent = urlsplit(str(http_client("https://h").url_of(SUNO.poll_request(task_id))))
+    sent = urlsplit(str(http_client("https://h").url_of(Request(SUNO.poll, task_id))))
     assert sent.path == "/api/v1/suno/cover/record-info"
     assert parse_qsl(sent.query, strict_parsing=True) == [("taskId", task_id)]
     assert sent.fragment == ""
@@ -53,4 +54,4 @@ def test_an_id_cannot_leave_its_place(task_id):
 @pytest.mark.parametrize("base_url", ["https://h/kie", "https://h/kie/"])
 def test_a_base_url_may_have_a_path(base_url):
     """A reseller's prefix stays before the path of the call."""
-    assert str(http_client(base_url).url_of(get_credits())) == "https://h/kie/api/v1/chat/credit"
+    assert str(http_client(base_url).url_of(CREDITS)) == "https://h/kie/api/v1/chat/credit"

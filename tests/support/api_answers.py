@@ -6,26 +6,20 @@ from typing import Any
 from multidict import CIMultiDict
 
 from kie_cover_async import KieCoverError
-from kie_cover_async.api import (
-    MARKET,
-    SUNO,
-    Request,
-    Response,
-    download_url,
-    get_credits,
-    parse_response,
-)
+from kie_cover_async.api import CREDITS, Request, Response, download_url, parse_response
+from kie_cover_async.api.market import MARKET
+from kie_cover_async.api.suno import SUNO
 
 TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
 IMAGE = "https://tempfile.aiquickdraw.com/s/1753958521_6c1b3015141849d1a9bf17b738ce9347.png"
 RAY = "9a0b1c2d3e4f-FRA"
 
 CALLS: dict[str, Request[Any]] = {
-    "record-info": SUNO.poll_request(TASK),
+    "record-info": Request(SUNO.poll, TASK),
     "generate": SUNO.submit_request("73d6128b3523a0079df10da9471017c8", "https://example.com/hook"),
-    "recordInfo": MARKET.poll_request(TASK),
+    "recordInfo": Request(MARKET.poll, TASK),
     "createTask": MARKET.submit_request("73d6128b3523a0079df10da9471017c8", None),
-    "credit": get_credits(),
+    "credit": CREDITS,
     "download-url": download_url(IMAGE),
 }
 

@@ -3,14 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any
 
-from multidict import CIMultiDict
-
-from kie_cover_async.api import SUNO, Request, Response
+from kie_cover_async.api import Request
+from kie_cover_async.api.suno import SUNO
 from kie_cover_async.cancel_scope import SharedTimeout
 from kie_cover_async.errors import (
     AuthenticationError,
@@ -23,9 +21,9 @@ from kie_cover_async.errors import (
 from kie_cover_async.events import Observer
 from kie_cover_async.fair_queue import QueueEntry
 from kie_cover_async.models import CoverDetails, CoverResponse
-from kie_cover_async.polling import PollCoalescer
+from kie_cover_async.polling.coalescer import PollCoalescer
 from kie_cover_async.rate_limiter import ConcurrencyLimiter, RateLimiter
-from kie_cover_async.transport import Throttle
+from kie_cover_async.transport import Answer, Throttle
 from support.virtual_time import now
 
 ID = "21aee3c3c2a01fa5e030b3799fa4dd56"
@@ -88,14 +86,16 @@ class FakeTransport:
         before_sending: Callable[[], object],
         entry: QueueEntry,
         attempt: int,
-    ) -> tuple[CoverDetails, Response]:
+    ) -> Answer[CoverDetails] | KieCoverError:
         called = now()
         self.slots.append(await self.rate_limiter.acquire(entry))
         self.queued.append(now() - called)
         before_sending()
-        details, served_at = await self._answer(request.task_id)
-        date = {} if served_at is None else {"Date": format_datetime(served_at, usegmt=True)}
-        return details, Response(200, CIMultiDict(date), b"")
+        try:
+            details, served_at = await self._answer(request.task_id)
+        except KieCoverError as error:
+            return error
+        return Answer(details, served_at, now())
 
 
 class ScriptedTransport(FakeTransport):

@@ -123,9 +123,7 @@ def fault_rates(total: float) -> Iterator[float]:
 
 def _announce(server: CoverEmulator, *, as_json: bool) -> None:
     environment = {"KIE_BASE_URL": server.url, "KIE_API_KEY": _KEY}
-    polls = {
-        name: server.url + route.poll_request("").endpoint.path for name, route in ROUTES.items()
-    }
+    polls = {name: server.url + route.poll.path for name, route in ROUTES.items()}
     if as_json:
         urls = {"url": server.url, "imageUrl": server.image_url, "pollUrls": polls}
         output.emit_json({**urls, "environment": environment})
