@@ -195,7 +195,7 @@ class RateLimiter:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._move_to(loop)
-        self._paused_until = max(self._paused_until, loop.time() + seconds)
+        self._pause_own(seconds)
         self._slots.pause(seconds)
 
     def refused(self, granted: float) -> int:
@@ -223,6 +223,11 @@ class RateLimiter:
         self._refusals = 0
         self._queue = FairQueue()
         self._timer = None
+
+    def _pause_own(self, seconds: float) -> None:
+        """Pause without letting other users of the slots know."""
+        loop = asyncio.get_running_loop()
+        self._paused_until = max(self._paused_until, loop.time() + seconds)
 
     def _opens_at(self) -> float:
         return max(self._slots.opens_at(), self._paused_until)
