@@ -156,20 +156,29 @@ class RedisSlots:
 
     async def _lease(self, redis: "Redis") -> None:
         """Lease the next slot, however long Redis is away."""
-        begin_after = 0.0
         try:
-            while (slot := await self._try_lease(redis, begin_after)) is None:
-                self._on_outage()
-                begin_after = _RETURN_DELAY
-                await asyncio.sleep(random.uniform(*_PROBE_INTERVAL))
+            slot = await self._try_lease(redis)
+            if slot is None:
+                slot = await self._lease_after_outage(redis)
         finally:
             self._is_leasing = False
-        if self._is_down:
-            _log.warning("Redis is back: the rate limit %r is shared again", self._name)
-        self._slot, self._is_down = slot, False
+        self._slot = slot
         self._on_change()
 
-    async def _try_lease(self, redis: "Redis", begin_after: float) -> float | None:
+    async def _lease_after_outage(self, redis: "Redis") -> float:
+        goes_on = "this process goes on at its share of the rate"
+        effect = goes_on if self._sends_in_outage else "requests wait for it"
+        _log.warning("Redis cannot be reached for the rate limit %r: %s", self._name, effect)
+        self._is_down, slot = True, None
+        self._on_change()
+        while slot is None:
+            await asyncio.sleep(random.uniform(*_PROBE_INTERVAL))
+            slot = await self._try_lease(redis, begin_after=_RETURN_DELAY)
+        self._is_down = False
+        _log.warning("Redis is back: the rate limit %r is shared again", self._name)
+        return slot
+
+    async def _try_lease(self, redis: "Redis", begin_after: float = 0.0) -> float | None:
         """Return the time of a slot, or `None` if Redis did not answer."""
         values = (
             round(self._interval * 1e6),
@@ -230,11 +239,3 @@ class RedisSlots:
         except (RedisError, OSError) as error:
             _log.debug("Redis did not run a script: %s", error)
             return None
-
-    def _on_outage(self) -> None:
-        if not self._is_down:
-            self._is_down = True
-            goes_on = "this process goes on at its share of the rate"
-            effect = goes_on if self._sends_in_outage else "requests wait for it"
-            _log.warning("Redis cannot be reached for the rate limit %r: %s", self._name, effect)
-            self._on_change()

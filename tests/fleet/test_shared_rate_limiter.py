@@ -6,8 +6,11 @@ from itertools import pairwise
 
 import pytest
 from redis import Redis
+from support.redis_server import needs_redis
 
-from kie_cover_async.fleet import SharedRateLimiter
+from kie_cover_async.fleet import SharedRateLimiter, redis_slots
+
+pytestmark = needs_redis
 
 RATE = 50
 INTERVAL = 1 / RATE
@@ -177,31 +180,11 @@ async def test_closed_limiter_can_be_used_again(limiters):
         await limiter.acquire()
 
 
-@pytest.mark.parametrize("name", ["", "a}b", "n" * 101, None])
-def test_unusable_name_is_rejected(name):
-    """The name becomes part of a key in Redis."""
-    with pytest.raises(ValueError, match="name must be a text of 1 to 100 characters"):
-        SharedRateLimiter("redis://localhost", name=name)
-
-
-@pytest.mark.parametrize("url", ["localhost:6379", "http://h", "", None])
-def test_other_urls_are_rejected(url):
-    """A URL must have one of the schemes of redis-py."""
-    with pytest.raises(ValueError, match="url must begin with redis://, rediss:// or unix://"):
-        SharedRateLimiter(url)
-
-
-@pytest.mark.parametrize(
-    "url", ["redis://:secret@h:port", "redis://:secret@h:6379?db=x&health_check_interval=y"]
-)
-def test_error_about_a_url_shows_no_password(url):
-    """A URL that redis-py cannot read may have a password."""
-    with pytest.raises(ValueError, match="redis-py") as caught:
-        SharedRateLimiter(url)
-    assert "secret" not in str(caught.value)
-
-
-def test_repr_shows_no_url():
-    """A repr ends up in logs, and the URL may have a password."""
-    limiter = SharedRateLimiter("redis://:secret@localhost", 19, per=10.0, name="submits")
-    assert repr(limiter) == "SharedRateLimiter(…, 19, per=10, name='submits')"
+async def test_idle_connection_is_checked(limiters, redis, monkeypatch, eventually):
+    """A connection that was cut would look open, so the subscription sends pings."""
+    monkeypatch.setattr(redis_slots, "_PING_INTERVAL", 0.01)
+    [limiter] = await limiters(1)
+    await limiter.acquire()
+    with Redis.from_url(redis.url) as client:
+        before = client.info("commandstats")["cmdstat_ping"]["calls"]  # of the server's start
+        await eventually(lambda: client.info("commandstats")["cmdstat_ping"]["calls"] > before)
