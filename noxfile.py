@@ -165,6 +165,7 @@ def bench(session: nox.Session) -> None:
         "schedules",
         "callbacks",
         "archive",
+        "shared_rate",
     ):
         session.run("python", f"tests/benchmarks/{name}.py")
 

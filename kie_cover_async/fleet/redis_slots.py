@@ -7,7 +7,7 @@ script. Each request leases one slot, in one round trip.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,7 +16,6 @@ from .redis_client import TIMEOUT, connect
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-    from redis.commands.core import AsyncScript
 
 _log = logging.getLogger(__name__)
 
@@ -186,7 +185,7 @@ class RedisSlots:
             self._process,
             round(_PROCESS_PERIOD * 1e6),
         )
-        reply = await self._run(redis.register_script(_LEASE), self._keys, values)
+        reply = await self._ask(redis.register_script(_LEASE)(self._keys, values))
         if reply is None:
             return None
         # Counted from the arrival of the reply, so a slot may be late and is never early.
@@ -198,8 +197,9 @@ class RedisSlots:
         return now + int(until_slot) / 1e6
 
     async def _publish_pause(self, redis: "Redis", seconds: float) -> None:
-        values = (round(seconds * 1e6), self._channel)
-        await self._run(redis.register_script(_PAUSE), self._keys[1:2], values)
+        # The script as text: the first call by its hash would take three round trips.
+        values = (self._keys[1], str(round(seconds * 1e6)), self._channel)
+        await self._ask(redis.eval(_PAUSE, 1, *values))
 
     async def _listen(self, redis: "Redis") -> None:
         """Receive the pauses of other processes until this is closed, and then close Redis."""
@@ -219,23 +219,19 @@ class RedisSlots:
         async with redis.pubsub() as pubsub:
             await pubsub.subscribe(self._channel)
             while True:
-                message = await pubsub.get_message(timeout=_PING_INTERVAL)
-                if message is None:
+                while (message := await pubsub.get_message(timeout=_PING_INTERVAL)) is None:
                     # A connection that was cut may look open until something is sent.
                     await pubsub.ping()
-                elif message["type"] == "message":
+                if message["type"] == "message":
                     self._on_pause(int(message["data"]) / 1e6)
 
-    async def _run(
-        self, script: "AsyncScript", keys: list[str], values: tuple[str | int, ...]
-    ) -> list[str] | None:
-        """Run a script; return `None` if Redis cannot be reached, refuses, or takes too long."""
+    async def _ask(self, command: Awaitable[Any]) -> Any:
+        """Return the reply; `None` if Redis cannot be reached, refuses, or takes too long."""
         from redis.exceptions import RedisError  # noqa: PLC0415 - an extra
 
         try:
             async with asyncio.timeout(2 * TIMEOUT):
-                reply: list[str] = await script(keys, values)
-                return reply or []
+                return await command
         except (RedisError, OSError) as error:
             _log.debug("Redis did not run a script: %s", error)
             return None

@@ -70,13 +70,15 @@ async def test_names_have_limits_of_their_own(limiters):
         await other.acquire()
 
 
-async def test_pause_stops_all_processes(limiters):
-    """A pause of one process delays requests of the other, which has a slot already."""
+async def test_pause_stops_all_processes(limiters, redis, eventually):
+    """During a pause of one process the others get no slots."""
     one, other = await limiters(2)
     await one.acquire()
     await other.acquire()
-    one.pause(0.3)
     paused_at = asyncio.get_running_loop().time()
+    one.pause(0.3)
+    with Redis.from_url(redis.url) as client:
+        await eventually(lambda: client.exists("{kie-cover:kie}:pause"))
     times = await saturate([one, other], 2)
     assert times[0][0] >= paused_at + 0.3
     assert min(intervals(times)) >= 0.2 * INTERVAL
