@@ -219,11 +219,13 @@ class RedisSlots:
         async with redis.pubsub() as pubsub:
             await pubsub.subscribe(self._channel)
             while True:
-                while (message := await pubsub.get_message(timeout=_PING_INTERVAL)) is None:
+                message = await pubsub.get_message(timeout=_PING_INTERVAL)
+                kind = None if message is None else message["type"]
+                if kind == "message":
+                    self._on_pause(int(message["data"]) / 1e6)
+                elif kind is None:
                     # A connection that was cut may look open until something is sent.
                     await pubsub.ping()
-                if message["type"] == "message":
-                    self._on_pause(int(message["data"]) / 1e6)
 
     async def _ask(self, command: Awaitable[Any]) -> Any:
         """Return the reply; `None` if Redis cannot be reached, refuses, or takes too long."""
