@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 # Seconds. A store that takes longer counts as unreachable.
 TIMEOUT = 0.5
+# Seconds after which an idle subscription sends a ping.
+PING_INTERVAL = 10.0
 
 _SCHEMES = ("redis://", "rediss://", "unix://")
 _HINT = (
@@ -48,5 +50,6 @@ def connect(url: str) -> "Redis":
         socket_connect_timeout=TIMEOUT,
         socket_timeout=TIMEOUT,
         retry=Retry(NoBackoff(), 0),
+        health_check_interval=PING_INTERVAL,
         decode_responses=True,
     )

@@ -12,6 +12,7 @@ from math import inf
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from . import redis_client
 from .redis_client import TIMEOUT, connect
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ _log = logging.getLogger(__name__)
 
 # Seconds without a request after which a process no longer counts.
 _PROCESS_PERIOD = 10.0
-_PING_INTERVAL = 10.0
 # A slot is lost if it is not used within this share of an interval: then no window sees more than
 # one request above the rate. The share doubles with each lost slot, up to so many times, so that a
 # busy event loop is slowed down and not stopped.
@@ -219,13 +219,10 @@ class RedisSlots:
         async with redis.pubsub() as pubsub:
             await pubsub.subscribe(self._channel)
             while True:
-                message = await pubsub.get_message(timeout=_PING_INTERVAL)
-                kind = None if message is None else message["type"]
-                if kind == "message":
+                # Each call sends a ping if it is time: a connection that was cut looks open.
+                message = await pubsub.get_message(timeout=redis_client.PING_INTERVAL)
+                if message is not None and message["type"] == "message":
                     self._on_pause(int(message["data"]) / 1e6)
-                elif kind is None:
-                    # A connection that was cut may look open until something is sent.
-                    await pubsub.ping()
 
     async def _ask(self, command: Awaitable[Any]) -> Any:
         """Return the reply; `None` if Redis cannot be reached, refuses, or takes too long."""

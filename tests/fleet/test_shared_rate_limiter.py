@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 from support.redis_server import needs_redis
 
-from kie_cover_async.fleet import SharedRateLimiter, redis_slots
+from kie_cover_async.fleet import SharedRateLimiter, redis_client
 
 pytestmark = needs_redis
 
@@ -184,7 +184,7 @@ async def test_closed_limiter_can_be_used_again(limiters):
 
 async def test_idle_connection_is_checked(limiters, redis, monkeypatch, eventually):
     """A connection that was cut would look open, so the subscription sends pings."""
-    monkeypatch.setattr(redis_slots, "_PING_INTERVAL", 0.01)
+    monkeypatch.setattr(redis_client, "PING_INTERVAL", 0.01)
     [limiter] = await limiters(1)
     await limiter.acquire()
     with Redis.from_url(redis.url) as client:
