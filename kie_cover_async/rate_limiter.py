@@ -204,7 +204,7 @@ class RateLimiter:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._move_to(loop)
-        self._paused_until = max(self._paused_until, loop.time() + seconds)
+        self._pause_own(seconds)
         self._slots.pause(seconds)
 
     def refused(self, granted: float) -> int:
@@ -225,6 +225,11 @@ class RateLimiter:
     def _make_slots(self) -> SlotSource:
         """Return the slots of one event loop; called again when the limiter moves to another."""
         return LocalSlots(self._interval)
+
+    def _pause_own(self, seconds: float) -> None:
+        """Pause without letting other users of the slots know."""
+        loop = asyncio.get_running_loop()
+        self._paused_until = max(self._paused_until, loop.time() + seconds)
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:

@@ -21,7 +21,7 @@ LAYERS = [
     for row in (
         "cli",
         "__init__",
-        "jobs",
+        "jobs fleet",
         "client archive callbacks emulator testing",
         "polling bulk",
         "transport",
@@ -54,6 +54,7 @@ HOMES = {
     r"backoff\..+": {"schedule", "retry"},
     r"hmac\..+": {"callbacks", "emulator"},  # each checks the other
     r"sqlite3\..+": {"archive"},
+    r"redis\..+": {"fleet"},
     r"(typer|click|rich)\..+": {"cli"},
     r"_?pytest(_asyncio)?\..*": set(),  # the plugin is outside the package
 }
@@ -153,8 +154,8 @@ def test_importing_the_package_loads_no_more_than_the_client_needs():
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     ).stdout.split()
     assert PACKAGE in loaded
-    own_names = ("archive", "callbacks", "emulator", "jobs", "testing", "cli")
+    own_names = ("archive", "callbacks", "emulator", "fleet", "jobs", "testing", "cli")
     own_path = {f"{PACKAGE}.{name}" for name in own_names}
-    libraries = {"aiohttp.web", "click", "rich", "sqlite3", "typer"}
+    libraries = {"aiohttp.web", "click", "redis", "rich", "sqlite3", "typer"}
     too_much = (own_path | libraries).intersection(loaded)
     assert not too_much

@@ -1,0 +1,9 @@
+"""One API key, many processes: what they share, in Redis.
+
+`rate_limiter` is the limit on all of them, and `redis_slots` the source of its slots. Nothing here
+is imported by the rest of the package.
+"""
+
+from .rate_limiter import SharedRateLimiter
+
+__all__ = ["SharedRateLimiter"]
