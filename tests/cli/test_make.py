@@ -1,6 +1,5 @@
 """`make`: from songs to images on disk, and its continuation after an interruption."""
 
-import asyncio
 import json
 import os
 import signal
@@ -209,23 +208,6 @@ async def test_each_song_has_a_callback_url_of_its_own(make, emulator, port):
     parts = [url.removeprefix("https://example.com/covers/").split(".") for url in (first, second)]
     assert sorted(song for song, _ in parts) == ["YQ", "Yg"]
     assert parts[0][1] != parts[1][1]
-
-
-async def test_callback_is_not_answered_unless_a_run_stores_it():
-    """Before a run and after it the answer waits, so that the service repeats the callback."""
-    inbox, received = command.RunInbox(None), []
-    callbacks = [
-        asyncio.create_task(inbox.receive_and_store({}, json.dumps({"data": {"taskId": task_id}})))
-        for task_id in "xy"
-    ]
-    assert not (await asyncio.wait(callbacks[:1], timeout=0.01))[0]
-    unsubscribe = inbox.subscribe_unknown(lambda *each: received.append(each))
-    await asyncio.wait(callbacks)
-    assert received == [("x", None), ("y", None)]
-    unsubscribe()
-    late = asyncio.create_task(inbox.receive_and_store({}, json.dumps({"data": {"taskId": "z"}})))
-    assert not (await asyncio.wait([late], timeout=0.01))[0]
-    late.cancel()
 
 
 async def test_limit_bounds_the_submits(make, emulator, folder):
