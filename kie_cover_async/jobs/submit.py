@@ -167,9 +167,12 @@ class SubmitState:
 
     async def take_back_refusals(self) -> None:
         """Make the songs wanted again whose equal refusals have stopped the run."""
-        if len(self._refused) >= _MAX_EQUAL_REFUSALS:
-            for music_task_id in self._refused:
-                # It is wanted already, or another process has settled it.
+        if len(self._refused) < _MAX_EQUAL_REFUSALS:
+            return
+        for music_task_id in self._refused:
+            song = await self.ledger.find(music_task_id)
+            # Another process may have submitted it since then, and it may be in doubt.
+            if song is not None and song.state is SongState.FAILED and song.task_id is None:
                 with suppress(SettlementError):
                     await self.ledger.settle(music_task_id, submit_again=True)
 
