@@ -101,6 +101,7 @@ class SubmitState:
             # Unlike the task's result, this does not raise if the task is stopped.
             await asyncio.wait([task])
         except asyncio.CancelledError:
+            attempt.is_cancelled = True
             attempt.stop()
             while not task.done():
                 try:
@@ -134,7 +135,7 @@ class SubmitState:
                 except Exception:
                     line = {"song": attempt.music_task_id, "taskId": task_id, "route": api.route}
                     _log.exception("an id could not be stored: %s", json.dumps(line))
-                    if attempt.is_stopped:
+                    if attempt.is_cancelled:
                         raise
                 self._unstored.add(attempt)
                 self.can_claim.clear()
@@ -185,6 +186,8 @@ class SubmitAttempt:
     def __init__(self, state: SubmitState, music_task_id: str, callback_url: str | None) -> None:
         self.music_task_id: str = music_task_id
         self.is_stopped: bool = False
+        # Then storing its id is not repeated any more.
+        self.is_cancelled: bool = False
         # Whether there may be a new job: it was accepted, or is in doubt.
         self.may_have_job: bool = False
         self.may_use_old_slot: bool = False

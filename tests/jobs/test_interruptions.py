@@ -349,6 +349,18 @@ async def test_id_that_cannot_be_stored_is_logged_and_stored_later(
     assert line["taskId"] == (await run.ledger.find("a")).task_id
 
 
+async def test_refusal_of_another_song_does_not_abandon_an_id(run, monkeypatch, eventually):
+    """A run that is stopped while an id cannot be stored still stores it."""
+    monkeypatch.setattr(submit, "_MIN_PAUSE", 0.02)
+    ledger = Failing(run.ledger, "record_id", 3)
+    await run.ledger.want(["a"])
+    job = run.job(ledger)
+    task = asyncio.create_task(job.run("a"))
+    await eventually(lambda: ledger.calls)
+    job.submits.stop(AuthenticationError(code=401))
+    assert (await task).ok
+
+
 async def test_id_that_cannot_be_stored_at_the_end_is_logged(run, monkeypatch, caplog, eventually):
     """A job that is cancelled while the disk is full raises its error, and the id is logged."""
     monkeypatch.setattr(submit, "_MIN_PAUSE", 0.02)
