@@ -141,7 +141,9 @@ async def callback_server(
             port = await stack.enter_async_context(accepting)
         except OSError as error:
             place = f"{address.host}, port {address.port}"
-            raise UsageError(f"cannot listen on {place}: {error.strerror}") from None
+            # asyncio puts the address in front, again.
+            reason = str(error.strerror).rpartition(": ")[2]
+            raise UsageError(f"cannot listen on {place}: {reason}") from None
         url = address.url(port)
         say(f"Callbacks are received at {url}{until}.")
         if not is_signed:

@@ -221,6 +221,15 @@ async def test_limit_bounds_the_submits(make, emulator, folder):
     assert messages.count("\n") == 1
 
 
+async def test_refusals_that_were_taken_back_are_not_called_failed(make, emulator, folder, capsys):
+    """Equal refusals end the run, and the songs are wanted again: there is nothing to settle."""
+    refuse(emulator, 422)
+    with pytest.raises(ApiError):
+        await make(*"abc")
+    assert {*(await states(folder)).values()} == {"wanted"}
+    assert "--submit-again" not in capsys.readouterr().err
+
+
 async def test_songs_that_are_not_given_stay_wanted(make, emulator):
     """A run with songs submits these only."""
     await make(*"ab", limit=0)

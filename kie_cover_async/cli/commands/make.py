@@ -328,7 +328,8 @@ def _closing_lines(view: SongsView, folder: Path) -> Iterator[str]:
             f"{output.counted(in_doubt, 'song')} in doubt: see kie-cover songs --state in_doubt "
             f"--out {folder}, then kie-cover settle --help"
         )
-    if failed := view.ends["failed"]:
+    # Refusals that stopped the run were taken back after their lines.
+    if failed := min(view.ends["failed"], view.ledger[SongState.FAILED]):
         yield f"{failed:,} failed: kie-cover settle SONG --submit-again --out {folder} tries again"
 
 
