@@ -222,7 +222,7 @@ class SubmitAttempt:
         except BaseException as error:
             # A second cancellation, or a bug.
             reason = f"{type(error).__name__} during the submit"
-            await asyncio.shield(self._release(self._state_if_unknown, reason))
+            await self._release(self._state_if_unknown, reason)
             raise
         return None
 
@@ -276,6 +276,9 @@ class SubmitAttempt:
         return error
 
     async def _release(self, state: SongState, reason: str | None = None) -> None:
-        """End the claim, if there is one."""
+        """End the claim, if there is one; a cancellation does not stop that."""
+        await asyncio.shield(self._end_claim(state, reason))
+
+    async def _end_claim(self, state: SongState, reason: str | None) -> None:
         if self._claiming is not None and (claim := await self._claiming) is not None:
             await self._state.ledger.release(claim, state, reason)
