@@ -346,3 +346,13 @@ async def test_callback_that_was_pushed_out_of_memory_is_received_again(inbox, m
     inbox.subscribe_unknown(lambda *each: received.append(each))
     inbox.receive({}, body("x"))
     assert received == [("y", None), ("x", None)]
+
+
+async def test_callback_without_a_listener_outlives_its_deduplication(inbox, monkeypatch):
+    """It is passed on although a repetition would not be recognised any more."""
+    monkeypatch.setattr(callbacks_inbox, "_RETENTION", 0.0)
+    inbox.notify("x")
+    inbox.notify("y")
+    received = []
+    inbox.subscribe_unknown(lambda *each: received.append(each))
+    assert received == [("x", None), ("y", None)]
