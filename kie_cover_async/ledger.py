@@ -131,7 +131,7 @@ class SettlementError(ValueError):
         self.music_task_id, self.reason = music_task_id, reason
 
     def __str__(self) -> str:
-        return f"song {self.music_task_id} cannot be settled so: {self.reason}"
+        return f"song {self.music_task_id} cannot be settled like this: {self.reason}"
 
 
 class Ledger(Protocol):

@@ -69,7 +69,8 @@ class CallbackInbox:
         self._recent = RecentCallbacks()
         self._listeners: dict[str, dict[object, Callable[[], object]]] = {}
         self._unknown_listeners: dict[object, UnknownListener] = {}
-        self._unknown: deque[tuple[str, str | None]] = deque(maxlen=_MAX_IDS)
+        # Callbacks that no listener has received yet, in their order.
+        self._unknown: dict[tuple[str, str | None], None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
@@ -96,7 +97,16 @@ class CallbackInbox:
             InvalidResponseError: The body has no task id.
             SignatureError: The inbox has keys, and none has signed the callback.
         """
-        callback, _ = self._receive(headers, body, music_task_id)
+        loop = self._bound_loop()
+        callback = parse_callback(body)
+        if self._keyring is not None:
+            verify_task_id(callback.task_id, headers, self._keyring, tolerance=self._tolerance)
+        # Deduplicated by content: the vendor repeats a callback that was not answered.
+        content = hash((callback, music_task_id))
+        if self._recent.is_duplicate(callback.task_id, content, loop.time()):
+            _log.debug("callback for %s was repeated: dropped", callback.task_id)
+        else:
+            self._notify_listeners(callback.task_id, music_task_id)
         return callback
 
     async def receive_and_store(
@@ -113,30 +123,21 @@ class CallbackInbox:
         Raises:
             InvalidResponseError: The body has no task id.
             SignatureError: The inbox has keys, and none has signed the callback.
-            OSError: The callback cannot be stored; a repetition is received as if it were new.
+            OSError: The callback cannot be stored, or it came at a song's own URL and no run is
+                active. It must be repeated.
         """
-        callback, storing = self._receive(headers, body, music_task_id)
+        callback = self.receive(headers, body, music_task_id)
+        task_id = callback.task_id
+        if music_task_id is not None and (task_id, music_task_id) in self._unknown:
+            raise OSError("no run of make_covers is active")
+        storing = self._recent.storing(task_id)
         if storing:
             # Unlike `gather`, this does not cancel what it waits for.
             await asyncio.wait(storing)
         for error in filter(None, [each.exception() for each in storing]):
-            self._recent.forget(callback.task_id)
+            self._recent.forget(task_id)
             raise error
         return callback
-
-    def _receive(
-        self, headers: Headers, body: bytes | str | Mapping[str, Any], music_task_id: str | None
-    ) -> tuple[CoverCallback, list[asyncio.Future[None]]]:
-        loop = self._bound_loop()
-        callback = parse_callback(body)
-        if self._keyring is not None:
-            verify_task_id(callback.task_id, headers, self._keyring, tolerance=self._tolerance)
-        # Deduplicated by content: the vendor repeats a callback that was not answered.
-        content = hash((callback, music_task_id))
-        if self._recent.is_duplicate(callback.task_id, content, loop.time()):
-            _log.debug("callback for %s was repeated: dropped", callback.task_id)
-            return callback, []
-        return callback, self._notify_listeners(callback.task_id, music_task_id)
 
     def notify(self, task_id: str, music_task_id: str | None = None) -> None:
         """Wake the waits for this id, for example after a callback that reached another process.
@@ -179,8 +180,9 @@ class CallbackInbox:
         self._bound_loop()
         token = object()
         self._unknown_listeners[token] = listener
-        while self._unknown:
-            listener(*self._unknown.popleft())
+        unknown, self._unknown = self._unknown, {}
+        for task_id, music_task_id in unknown:
+            self._pass_on(task_id, music_task_id)
 
         return partial(self._unknown_listeners.pop, token, None)
 
@@ -189,26 +191,31 @@ class CallbackInbox:
 
         A callback is answered with 200, one with a bad signature with 401, an unreadable body with
         400, one of more than 64 KiB with 413, one that does not arrive in time with 408, and one
-        that cannot be stored with 503.
+        that cannot be stored with 503, so that the vendor repeats it.
 
         With `song_urls`, a `SongCallbackUrls`, callbacks are also received at each song's own URL,
-        below `path`. One with a wrong token is answered with 404.
+        below `path`. One with a wrong token is answered with 404, and one that comes while no run
+        of `make_covers` is active, and whose id no wait expects, with 503.
         """
         return callback_routes(path, self.receive_and_store, song_urls)
 
-    def _notify_listeners(
-        self, task_id: str, music_task_id: str | None
-    ) -> list[asyncio.Future[None]]:
+    def _notify_listeners(self, task_id: str, music_task_id: str | None) -> None:
         listeners = [*self._listeners.get(task_id, {}).values()]
         _log.debug("callback for %s: %d are waiting", task_id, len(listeners))
         for listener in listeners:
             listener()
-        if listeners:
-            return []
-        if not self._unknown_listeners:
-            self._unknown.append((task_id, music_task_id))
-        storing = [each(task_id, music_task_id) for each in [*self._unknown_listeners.values()]]
-        return [each for each in storing if each is not None]
+        if not listeners:
+            self._pass_on(task_id, music_task_id)
+
+    def _pass_on(self, task_id: str, music_task_id: str | None) -> None:
+        """Call the listeners for unknown ids, or keep the callback until there is one."""
+        if self._unknown_listeners:
+            storing = [each(task_id, music_task_id) for each in [*self._unknown_listeners.values()]]
+            self._recent.set_storing(task_id, [each for each in storing if each is not None])
+            return
+        self._unknown[task_id, music_task_id] = None
+        if len(self._unknown) > _MAX_IDS:
+            del self._unknown[next(iter(self._unknown))]
 
     def _bound_loop(self) -> asyncio.AbstractEventLoop:
         try:
@@ -232,6 +239,8 @@ class CallbackInbox:
 class _Received:
     at: float
     contents: deque[int] = field(factory=lambda: deque(maxlen=_MAX_CONTENTS))
+    # Done when the callback is stored; a repetition that comes before that waits, too.
+    storing: list[asyncio.Future[None]] = field(factory=list)
 
 
 class RecentCallbacks:
@@ -262,6 +271,16 @@ class RecentCallbacks:
         if len(self._received) > _MAX_IDS:
             self._received.popitem(last=False)
         return received
+
+    def storing(self, task_id: str) -> list[asyncio.Future[None]]:
+        """Return what is done when the callbacks for this id are stored."""
+        received = self._received.get(task_id)
+        return [] if received is None else received.storing
+
+    def set_storing(self, task_id: str, storing: list[asyncio.Future[None]]) -> None:
+        """Set what is done when the callbacks for this id are stored."""
+        if task_id in self._received:
+            self._received[task_id].storing = storing
 
     def forget(self, task_id: str) -> None:
         """Forget the callbacks for this id."""

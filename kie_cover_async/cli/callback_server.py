@@ -95,9 +95,7 @@ def is_callback_path(path: str) -> bool:
 
 @asynccontextmanager
 async def callback_inbox(
-    address: Address | None,
-    song_urls: SongTokens | None = None,
-    inbox_type: type[CallbackInbox] = CallbackInbox,
+    address: Address | None, song_urls: SongTokens | None = None
 ) -> AsyncIterator[CallbackInbox | None]:
     """Open an inbox for callbacks to this address, or none; `song_urls` as in `callback_server`.
 
@@ -107,7 +105,7 @@ async def callback_inbox(
         yield None
         return
     keys = callback_keys()
-    inbox = inbox_type(keys or None)
+    inbox = CallbackInbox(keys or None)
     receive, is_signed = inbox.receive_and_store, bool(keys)
     server = callback_server(receive, address, is_signed=is_signed, song_urls=song_urls)
     async with server:
@@ -143,7 +141,9 @@ async def callback_server(
             port = await stack.enter_async_context(accepting)
         except OSError as error:
             place = f"{address.host}, port {address.port}"
-            raise UsageError(f"cannot listen on {place}: {error.strerror}") from None
+            # asyncio puts the address in front, again.
+            reason = str(error.strerror).rpartition(": ")[2]
+            raise UsageError(f"cannot listen on {place}: {reason}") from None
         url = address.url(port)
         say(f"Callbacks are received at {url}{until}.")
         if not is_signed:

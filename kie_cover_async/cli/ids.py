@@ -36,8 +36,9 @@ class IdKind:
     members: tuple[str, ...]
 
 
-COVERS = IdKind("ids", ("taskId",))
-# As this command writes it, then as records of covers have it. `taskId` is the id of a cover.
+# As records of covers have it, then as `make` and `songs` write it.
+COVERS = IdKind("ids", ("taskId", "task_id"))
+# As this command writes it, then as records of covers have it.
 SONGS = IdKind("songs", ("song", "parentTaskId", "music_task_id"))
 
 
@@ -140,7 +141,7 @@ def _ids_in(lines: Iterable[bytes], kind: IdKind) -> list[Any]:
 
 
 def parse_id(text: str, kind: IdKind = COVERS) -> Any:
-    """Return the text, or the id in its JSON: a string, or for a cover `taskId` or `data.taskId`.
+    """Return the text, or the id in its JSON: a string, or the first of the kind's members.
 
     Return a `NotAnId` for other JSON and for bytes that are not UTF-8; the client rejects it like
     any other invalid id.
@@ -169,7 +170,7 @@ def _id_in(document: Any, members: Sequence[str]) -> Any:
 
 async def _lines(file: _File) -> AsyncGenerator[list[bytes], None]:
     rest, count = b"", 0
-    while chunk := await asyncio.to_thread(_read_chunk, file.descriptor):
+    while chunk := await asyncio.to_thread(_read_chunk, file):
         text = rest + chunk
         if (nul := text.find(b"\0")) >= 0:
             line = count + text.count(b"\n", 0, nul) + 1
@@ -187,12 +188,12 @@ async def _lines(file: _File) -> AsyncGenerator[list[bytes], None]:
     yield [rest]
 
 
-def _read_chunk(descriptor: int) -> bytes:
+def _read_chunk(file: _File) -> bytes:
     """Return what can be read, as soon as there is something, or nothing at the end."""
     with suppress(OSError):  # Windows can select sockets only
         # A named pipe without a writer yet would otherwise read as if it had ended.
-        select.select([descriptor], [], [])
+        select.select([file.descriptor], [], [])
     try:
-        return os.read(descriptor, _CHUNK_BYTES)
+        return os.read(file.descriptor, _CHUNK_BYTES)
     except OSError as error:
-        raise UsageError(f"cannot read ids: {error.strerror}") from None
+        raise UsageError(f"cannot read {file.name}: {error.strerror}") from None

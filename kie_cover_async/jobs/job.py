@@ -191,16 +191,19 @@ class SongJob:
     async def _finish(self, song: Song, task_id: str) -> KieCoverError | None:
         """Wait for the cover of a submitted song, and keep its images; return an error of it."""
         try:
+            return await self._try_to_keep(song, task_id)
+        except BaseException:
+            await self._end_wait(song)
+            raise
+
+    async def _try_to_keep(self, song: Song, task_id: str) -> KieCoverError | None:
+        try:
             await self._keep(song, task_id)
         except ClientClosedError:
-            await self._end_wait(song)
             raise
         except KieCoverError as error:
             await self._on_error(song, task_id, error)
             return error.with_traceback(None)
-        except BaseException:
-            await self._end_wait(song)
-            raise
         return None
 
     async def _keep(self, song: Song, task_id: str) -> None:

@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 # Seconds. A callback comes when the job has ended, and is repeated if it was not answered.
 _CALLBACK_TIMEOUT = 300.0
+# As many as an inbox keeps. Anyone may send callbacks, and a poll takes a tenth of a second.
+_MAX_CONFIRMATIONS = 10_000
 
 
 class RunStoppedError(RuntimeError):
@@ -144,6 +146,8 @@ class SongQueue:
 
     def _on_callback(self, task_id: str, music_task_id: str | None) -> asyncio.Future[None]:
         """Store the id as a candidate, then confirm it; the caller may wait for the first."""
+        if len(self._confirming) >= _MAX_CONFIRMATIONS:
+            return asyncio.ensure_future(_refuse_callback())
         api = self._job.client.api
         candidate = Candidate(task_id=task_id, music_task_id=music_task_id, api=api)
         storing = asyncio.ensure_future(self._job.ledger.add_candidate(candidate))
@@ -347,6 +351,10 @@ def make_covers(
         retry=retry,
     )
     return SongStream(job, songs, max_running_jobs, inbox)
+
+
+async def _refuse_callback() -> None:
+    raise OSError("too many callbacks are waiting for their polls")
 
 
 def _rejected(music_task_id: str, error: InvalidTaskIdError) -> SongOutcome:

@@ -100,6 +100,7 @@ class SubmitState:
             # Unlike the task's result, this does not raise if the task is stopped.
             await asyncio.wait([task])
         except asyncio.CancelledError:
+            attempt.is_cancelled = True
             attempt.stop()
             while not task.done():
                 try:
@@ -133,7 +134,7 @@ class SubmitState:
                 except Exception:
                     line = {"song": attempt.music_task_id, "taskId": task_id, "route": api.route}
                     _log.exception("an id could not be stored: %s", json.dumps(line))
-                    if attempt.is_stopped:
+                    if attempt.is_cancelled:
                         raise
                 self._unstored.add(attempt)
                 self.can_claim.clear()
@@ -166,9 +167,12 @@ class SubmitState:
 
     async def take_back_refusals(self) -> None:
         """Make the songs wanted again whose equal refusals have stopped the run."""
-        if len(self._refused) >= _MAX_EQUAL_REFUSALS:
-            for music_task_id in self._refused:
-                # It is wanted already, or another process has settled it.
+        if len(self._refused) < _MAX_EQUAL_REFUSALS:
+            return
+        for music_task_id in self._refused:
+            song = await self.ledger.find(music_task_id)
+            # Another process may have submitted it since then, and it may be in doubt.
+            if song is not None and song.state is SongState.FAILED and song.task_id is None:
                 with suppress(SettlementError):
                     await self.ledger.settle(music_task_id, submit_again=True)
 
@@ -181,6 +185,8 @@ class SubmitAttempt:
     def __init__(self, state: SubmitState, music_task_id: str, callback_url: str | None) -> None:
         self.music_task_id: str = music_task_id
         self.is_stopped: bool = False
+        # Then storing its id is not repeated any more.
+        self.is_cancelled: bool = False
         # Whether there may be a new job: it was accepted, or is in doubt.
         self.may_have_job: bool = False
         self.may_use_old_slot: bool = False
@@ -215,7 +221,7 @@ class SubmitAttempt:
         except BaseException as error:
             # A second cancellation, or a bug.
             reason = f"{type(error).__name__} during the submit"
-            await asyncio.shield(self._release(self._state_if_unknown, reason))
+            await self._release(self._state_if_unknown, reason)
             raise
         return None
 
@@ -269,6 +275,9 @@ class SubmitAttempt:
         return error
 
     async def _release(self, state: SongState, reason: str | None = None) -> None:
-        """End the claim, if there is one."""
+        """End the claim, if there is one; a cancellation does not stop that."""
+        await asyncio.shield(self._end_claim(state, reason))
+
+    async def _end_claim(self, state: SongState, reason: str | None) -> None:
         if self._claiming is not None and (claim := await self._claiming) is not None:
             await self._state.ledger.release(claim, state, reason)

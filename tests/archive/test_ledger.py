@@ -335,4 +335,4 @@ def test_the_error_of_a_settlement_is_copied_whole():
     """It has two arguments, which pickling keeps."""
     error = SettlementError("s", "it is kept")
     kind, arguments = error.__reduce__()[:2]
-    assert str(kind(*arguments)) == str(error) == "song s cannot be settled so: it is kept"
+    assert str(kind(*arguments)) == str(error) == "song s cannot be settled like this: it is kept"

@@ -9,6 +9,7 @@ import pytest
 
 from kie_cover_async import CoverClient, InvalidResponseError, InvalidTaskIdError, SignatureError
 from kie_cover_async.callbacks import CallbackInbox, CoverCallback, sign_callback
+from kie_cover_async.callbacks import inbox as callbacks_inbox
 
 TASK = "21aee3c3c2a01fa5e030b3799fa4dd56"
 KEY = "test-webhook-hmac-key"
@@ -288,3 +289,70 @@ async def test_callback_at_another_songs_url_is_another_callback(inbox):
     for song in ("a", "b", "a", None):
         inbox.receive({}, body(), song)
     assert received == [(TASK, "a"), (TASK, "b"), (TASK, None)]
+
+
+def stored_by(inbox, futures):
+    """Subscribe a listener that returns a new future for each callback."""
+
+    def store(*_):
+        futures.append(asyncio.get_running_loop().create_future())
+        return futures[-1]
+
+    return inbox.subscribe_unknown(store)
+
+
+async def test_callback_at_a_songs_url_is_stored_or_refused(inbox):
+    """Without a run it stays in memory, so it is refused until a run has stored it."""
+    futures = []
+    for _ in range(2):
+        with pytest.raises(OSError, match="no run of make_covers is active"):
+            await inbox.receive_and_store({}, body(), "a")
+    unsubscribe = stored_by(inbox, futures)
+    repetition = asyncio.create_task(inbox.receive_and_store({}, body(), "a"))
+    assert not (await asyncio.wait([repetition], timeout=0.01))[0]
+    [stored] = futures
+    stored.set_result(None)
+    assert (await repetition).task_id == TASK
+    unsubscribe()
+    await inbox.receive_and_store({}, body(), "a")
+    with pytest.raises(OSError, match="no run"):
+        await inbox.receive_and_store({}, body(), "b")
+
+
+async def test_callback_that_a_wait_expects_needs_no_run(inbox):
+    """Its id is known, so nothing is lost if the process ends."""
+    inbox.subscribe(TASK, list)
+    await inbox.receive_and_store({}, body(), "a")
+
+
+async def test_repetition_is_answered_when_the_first_one_is_stored(inbox):
+    """The vendor repeats a callback whose storing takes long; both fail if that fails."""
+    futures = []
+    stored_by(inbox, futures)
+    both = [asyncio.create_task(inbox.receive_and_store({}, body(), "a")) for _ in range(2)]
+    assert not (await asyncio.wait(both, timeout=0.01))[0]
+    [stored] = futures
+    stored.set_exception(OSError("the disk is full"))
+    errors = await asyncio.gather(*both, return_exceptions=True)
+    assert [*map(str, errors)] == ["the disk is full"] * 2
+
+
+async def test_callback_that_was_pushed_out_of_memory_is_received_again(inbox, monkeypatch):
+    """Of too many callbacks without a listener the oldest is forgotten."""
+    monkeypatch.setattr(callbacks_inbox, "_MAX_IDS", 1)
+    received = []
+    inbox.notify("x")
+    inbox.receive({}, body("y"))
+    inbox.subscribe_unknown(lambda *each: received.append(each))
+    inbox.receive({}, body("x"))
+    assert received == [("y", None), ("x", None)]
+
+
+async def test_callback_without_a_listener_outlives_its_deduplication(inbox, monkeypatch):
+    """It is passed on although a repetition would not be recognised any more."""
+    monkeypatch.setattr(callbacks_inbox, "_RETENTION", 0.0)
+    inbox.notify("x")
+    inbox.notify("y")
+    received = []
+    inbox.subscribe_unknown(lambda *each: received.append(each))
+    assert received == [("x", None), ("y", None)]

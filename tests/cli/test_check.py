@@ -164,6 +164,7 @@ async def test_ids_come_from_arguments_stdin_and_a_file(stdin, tmp_path):
         ('{"taskId": "an-id", "successFlag": 1}', "an-id"),
         ('{"code":200,"msg":"success","data":{"taskId":"an-id"}}', "an-id"),
         ('{"taskId": "an-id", "data": {"taskId": "another"}}', "an-id"),
+        ('{"song": "a-song", "state": "submitted", "task_id": "an-id"}', "an-id"),
         ("grüße", "grüße"),
     ],
 )
@@ -303,7 +304,7 @@ async def test_large_file_is_read_as_far_as_its_ids_are_used(tmp_path):
         ([], "", "--file must name a file, not ''"),
         (["a"], "", "--file must name a file, not ''"),
         (["a"], "/nowhere/ids", "cannot open /nowhere/ids: No such file"),
-        ([], "/", "cannot read ids: Is a directory"),
+        ([], "/", "cannot read /: Is a directory"),
     ],
 )
 async def test_unreadable_source_of_ids_is_rejected(arguments, file, message):

@@ -271,6 +271,7 @@ async def test_port_in_use_is_a_usage_error(run, emulator):
     ended = await run("listen", "--port", port)
     assert ended.code == USAGE
     assert ended.usage_error.startswith(f"cannot listen on 127.0.0.1, port {port}: ")
+    assert "attempting" not in ended.usage_error
 
 
 @pytest.mark.parametrize("path", ["/", "/kie/", "/a//b..c", "/\u00e9", "/a:b;c=d,e+f", "/<|>"])

@@ -1,6 +1,5 @@
 """`make`: from songs to images on disk, and its continuation after an interruption."""
 
-import asyncio
 import json
 import os
 import signal
@@ -211,23 +210,6 @@ async def test_each_song_has_a_callback_url_of_its_own(make, emulator, port):
     assert parts[0][1] != parts[1][1]
 
 
-async def test_callback_is_not_answered_unless_a_run_stores_it():
-    """Before a run and after it the answer waits, so that the service repeats the callback."""
-    inbox, received = command.RunInbox(None), []
-    callbacks = [
-        asyncio.create_task(inbox.receive_and_store({}, json.dumps({"data": {"taskId": task_id}})))
-        for task_id in "xy"
-    ]
-    assert not (await asyncio.wait(callbacks[:1], timeout=0.01))[0]
-    unsubscribe = inbox.subscribe_unknown(lambda *each: received.append(each))
-    await asyncio.wait(callbacks)
-    assert received == [("x", None), ("y", None)]
-    unsubscribe()
-    late = asyncio.create_task(inbox.receive_and_store({}, json.dumps({"data": {"taskId": "z"}})))
-    assert not (await asyncio.wait([late], timeout=0.01))[0]
-    late.cancel()
-
-
 async def test_limit_bounds_the_submits(make, emulator, folder):
     """All songs are noted, those beyond it have no line, and the next run continues."""
     lines, messages = await make(*"abcde", limit=2)
@@ -237,6 +219,15 @@ async def test_limit_bounds_the_submits(make, emulator, folder):
     lines, messages = await make()
     assert sorted(lines) == ["c", "d", "e"]
     assert messages.count("\n") == 1
+
+
+async def test_refusals_that_were_taken_back_are_not_called_failed(make, emulator, folder, capsys):
+    """Equal refusals end the run, and the songs are wanted again: there is nothing to settle."""
+    refuse(emulator, 422)
+    with pytest.raises(ApiError):
+        await make(*"abc")
+    assert {*(await states(folder)).values()} == {"wanted"}
+    assert "--submit-again" not in capsys.readouterr().err
 
 
 async def test_songs_that_are_not_given_stay_wanted(make, emulator):

@@ -156,8 +156,8 @@ async def test_song_that_cannot_be_settled_is_an_error(settle, ledger):
     ]
     assert [line["state"] for line in lines] == ["submitted", None, None, "failed"]
     assert err.splitlines()[:2] == [
-        "kie-cover: song b cannot be settled so: it is submitted",
-        "kie-cover: song x cannot be settled so: the ledger does not have it",
+        "kie-cover: song b cannot be settled like this: it is submitted",
+        "kie-cover: song x cannot be settled like this: the ledger does not have it",
     ]
     out, _ = await settle("b", give_up=True, as_json=False, code=FAILED)
     assert out == ""

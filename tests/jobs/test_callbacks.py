@@ -118,6 +118,20 @@ async def test_callback_that_cannot_be_stored_is_received_again(
         assert (await waiting).ok
 
 
+async def test_too_many_callbacks_are_refused(emulator, run, inbox, eventually, monkeypatch):
+    """While as many as allowed wait for their polls, a further one must be repeated."""
+    monkeypatch.setattr(stream, "_MAX_CONFIRMATIONS", 1)
+    emulator.fault(Fault.stall(), endpoint="poll", rate=1.0)
+    async with run.stream(endless(), inbox=inbox) as running:
+        waiting = asyncio.ensure_future(anext(running))
+        await eventually(lambda: inbox._unknown_listeners)
+        await inbox.receive_and_store({}, {"data": {"taskId": "x"}})
+        with pytest.raises(OSError, match="too many callbacks are waiting"):
+            await inbox.receive_and_store({}, {"data": {"taskId": "y"}})
+        waiting.cancel()
+    assert [each.task_id for each in await run.ledger.candidates(run.client.api)] == ["x"]
+
+
 async def test_callback_that_cannot_be_confirmed_is_logged(emulator, run, inbox, caplog):
     """A callback with an id that the API does not know is logged, and ends nothing."""
     call_back(inbox, "0" * 32)

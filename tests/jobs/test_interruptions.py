@@ -7,7 +7,7 @@ import time
 
 import pytest
 from support.cancellation import CancelledAt, cancel_at_each_await, leaked_state
-from support.songs import CALLBACK, submits
+from support.songs import CALLBACK, refuse, submits
 
 from kie_cover_async import AuthenticationError, RateLimiter
 from kie_cover_async.emulator import Fault
@@ -349,6 +349,18 @@ async def test_id_that_cannot_be_stored_is_logged_and_stored_later(
     assert line["taskId"] == (await run.ledger.find("a")).task_id
 
 
+async def test_refusal_of_another_song_does_not_abandon_an_id(run, monkeypatch, eventually):
+    """A run that is stopped while an id cannot be stored still stores it."""
+    monkeypatch.setattr(submit, "_MIN_PAUSE", 0.02)
+    ledger = Failing(run.ledger, "record_id", 3)
+    await run.ledger.want(["a"])
+    job = run.job(ledger)
+    task = asyncio.create_task(job.run("a"))
+    await eventually(lambda: ledger.calls)
+    job.submits.stop(AuthenticationError(code=401))
+    assert (await task).ok
+
+
 async def test_id_that_cannot_be_stored_at_the_end_is_logged(run, monkeypatch, caplog, eventually):
     """A job that is cancelled while the disk is full raises its error, and the id is logged."""
     monkeypatch.setattr(submit, "_MIN_PAUSE", 0.02)
@@ -361,6 +373,54 @@ async def test_id_that_cannot_be_stored_at_the_end_is_logged(run, monkeypatch, c
         await task
     assert await run.state("a") == "in_doubt"
     assert '"song": "a"' in caplog.text
+
+
+class Blocked:
+    """A ledger of which one method waits until it may run."""
+
+    def __init__(self, ledger, method):
+        self._ledger, self._method = ledger, method
+        self.is_reached, self.may_run = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name):
+        return getattr(self._ledger, name) if name != self._method else self._call
+
+    async def _call(self, *args, **settings):
+        self.is_reached.set()
+        await self.may_run.wait()
+        return await getattr(self._ledger, self._method)(*args, **settings)
+
+
+async def test_cancelling_does_not_stop_the_end_of_a_claim(emulator, run, eventually):
+    """A claim that is being given back does not stay until this process ends."""
+    refuse(emulator, 429)
+    ledger = Blocked(run.ledger, "release")
+    await run.ledger.want(["a"])
+    task = asyncio.create_task(run.job(ledger).run("a"))
+    await ledger.is_reached.wait()
+    for _ in range(2):
+        task.cancel()
+        await asyncio.wait([task], timeout=0.01)
+    ledger.may_run.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(5):
+        while await run.state("a") != "wanted":  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.01)
+
+
+async def test_cancelling_while_an_error_is_noted_ends_the_wait(emulator, begin):
+    """Another process can wait for the song, although this one lives."""
+    run, other = await begin(), await begin()
+    task_id = emulator.add_job("generating", music_task_id="a")
+    await run.ledger.want(["a"])
+    await run.ledger.record_id("a", task_id, run.client.api)
+    ledger = Blocked(run.ledger, "postpone")
+    task = asyncio.create_task(run.job(ledger, timeout=0).run("a"))
+    await ledger.is_reached.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert await other.ledger.start_wait("a", task_id)
 
 
 async def test_claim_that_cannot_be_stored_sends_nothing(emulator, run):

@@ -119,6 +119,21 @@ async def test_different_refusals_do_not_stop_the_run(emulator, run):
     assert await run.states(songs, max_running_jobs=1) == dict.fromkeys(songs, "failed")
 
 
+async def test_refusals_are_taken_back_once(emulator, run):
+    """A song that another run has put in doubt since then is not submitted again by itself."""
+    refuse(emulator, 422)
+    job = run.job()
+    await run.ledger.want("abc")
+    for song in "abc":
+        await job.run(song)
+    assert {await run.state(song) for song in "abc"} == {"wanted"}
+    claim = await run.ledger.claim("a", run.client.api)
+    await run.ledger.release(claim, SongState.IN_DOUBT)
+    # As when the answer to a fourth submit comes late.
+    await job.submits.take_back_refusals()
+    assert await run.state("a") == "in_doubt"
+
+
 async def test_song_settled_meanwhile_stays_as_it_is(emulator, run):
     """A refused song that a person has settled is not changed when the run stops."""
     refuse(emulator, 422)

@@ -423,7 +423,7 @@ class LedgerContract:
         before = await ledger.find("s")
         if state not in states:
             with pytest.raises(
-                SettlementError, match=f"song s cannot be settled so: it is {state}"
+                SettlementError, match=f"song s cannot be settled like this: it is {state}"
             ):
                 await ledger.settle("s", **{decision: True})
             assert await ledger.find("s") == before

@@ -16,8 +16,7 @@ from rich.text import Text
 
 from kie_cover_async import CoverClient, CoverState, InvalidTaskIdError
 from kie_cover_async.archive import CoverArchive
-from kie_cover_async.callbacks import CallbackInbox, CoverCallback, SongCallbackUrls
-from kie_cover_async.callbacks.inbox import UnknownListener
+from kie_cover_async.callbacks import CallbackInbox, SongCallbackUrls
 from kie_cover_async.cli import options, output, progress, records
 from kie_cover_async.cli.callback_server import Address, callback_inbox
 from kie_cover_async.cli.client import (
@@ -177,34 +176,8 @@ class CallbackOptions:
             yield self.url, None
             return
         urls = SongCallbackUrls(self.url, await ledger.callback_secrets())
-        async with callback_inbox(self.address, urls, RunInbox) as inbox:
+        async with callback_inbox(self.address, urls) as inbox:
             yield urls, inbox
-
-
-class RunInbox(CallbackInbox):
-    """An inbox that answers callbacks only while a run stores them.
-
-    One that is answered before or after that would be lost if this process ended, since the service
-    does not repeat it.
-    """
-
-    def __init__(self, keys: list[str] | None) -> None:
-        super().__init__(keys)
-        self._is_stored = asyncio.Event()
-
-    def subscribe_unknown(self, listener: UnknownListener) -> Callable[[], object]:
-        unsubscribe = super().subscribe_unknown(listener)
-        self._is_stored.set()
-
-        def end() -> None:
-            self._is_stored.clear()
-            unsubscribe()
-
-        return end
-
-    async def receive_and_store(self, *callback: Any) -> CoverCallback:
-        await self._is_stored.wait()
-        return await super().receive_and_store(*callback)
 
 
 def _public_url(address: Address, url: str | None, *, is_api_local: bool) -> str:
@@ -355,7 +328,8 @@ def _closing_lines(view: SongsView, folder: Path) -> Iterator[str]:
             f"{output.counted(in_doubt, 'song')} in doubt: see kie-cover songs --state in_doubt "
             f"--out {folder}, then kie-cover settle --help"
         )
-    if failed := view.ends["failed"]:
+    # Refusals that stopped the run were taken back after their lines.
+    if failed := min(view.ends["failed"], view.ledger[SongState.FAILED]):
         yield f"{failed:,} failed: kie-cover settle SONG --submit-again --out {folder} tries again"
 
 
