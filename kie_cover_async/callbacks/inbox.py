@@ -70,6 +70,7 @@ class CallbackInbox:
         self._listeners: dict[str, dict[object, Callable[[], object]]] = {}
         self._unknown_listeners: dict[object, UnknownListener] = {}
         self._unknown: deque[tuple[str, str | None]] = deque(maxlen=_MAX_IDS)
+        self._received_listeners: dict[object, Callable[[str, str | None], object]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
@@ -136,7 +137,10 @@ class CallbackInbox:
         if self._recent.is_duplicate(callback.task_id, content, loop.time()):
             _log.debug("callback for %s was repeated: dropped", callback.task_id)
             return callback, []
-        return callback, self._notify_listeners(callback.task_id, music_task_id)
+        storing = self._notify_listeners(callback.task_id, music_task_id)
+        for listener in [*self._received_listeners.values()]:
+            listener(callback.task_id, music_task_id)
+        return callback, storing
 
     def notify(self, task_id: str, music_task_id: str | None = None) -> None:
         """Wake the waits for this id, for example after a callback that reached another process.
@@ -183,6 +187,19 @@ class CallbackInbox:
             listener(*self._unknown.popleft())
 
         return partial(self._unknown_listeners.pop, token, None)
+
+    def subscribe_received(
+        self, listener: Callable[[str, str | None], object]
+    ) -> Callable[[], object]:
+        """Call `listener` with the id of each callback that is received here, but not by `notify`.
+
+        Repetitions are left out. The second argument is as in `subscribe_unknown`. Return the
+        function that unsubscribes. A `CallbackBus` subscribes by itself.
+        """
+        self._bound_loop()
+        token = object()
+        self._received_listeners[token] = listener
+        return partial(self._received_listeners.pop, token, None)
 
     def routes(self, path: str, song_urls: SongTokens | None = None) -> list[web.RouteDef]:
         """Return the routes for `app.add_routes(inbox.routes("/callbacks/…"))` of aiohttp.web.
