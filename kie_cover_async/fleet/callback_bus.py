@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 _MAX_ENTRIES = _MAX_PENDING = 10_000
 # Seconds. A process begins with the callbacks of that time, and older ones are not added.
 _RETENTION = 300.0
+# Seconds, and callbacks: the last ones are added again if a store has lost them, because others may
+# not have read them.
+_REPEATED, _MAX_REPEATED = 5.0, 1000
 # Seconds for which a read waits for the next entry, and a cut connection may look open.
 _READ_WAIT = 2.0
 # Entries of one read, so that many do not block the event loop.
@@ -50,7 +53,8 @@ class CallbackBus:
     by the inbox that receives it. When it starts, a bus gives its inbox the callbacks of the last
     five minutes. While Redis cannot be reached, the inbox works as without a bus; callbacks that
     came meanwhile are passed on afterwards, those of five minutes and ten thousand at most. A
-    callback may be passed on twice, which costs a poll. Redis needs no persistence.
+    callback may be passed on twice, which costs a poll. Redis needs no persistence: what it loses
+    is added again.
 
     Args:
         url: As in redis-py: `redis://[:password@]host:port/db`, `rediss://` for TLS, or `unix://`.
@@ -87,7 +91,9 @@ class CallbackBus:
             publisher = _Publisher(connections[0], stream, outage)
             stack.push_async_callback(publisher.aclose)
             stack.callback(self._inbox.subscribe_received(publisher.publish))
-            reader = _Reader(connections[1], stream, outage, self._inbox.notify)
+            reader = _Reader(
+                connections[1], stream, outage, self._inbox.notify, on_lost=publisher.repeat
+            )
             stack.push_async_callback(_end, loop.create_task(reader.run()))
             self._open = stack.pop_all()
         return self
@@ -154,6 +160,7 @@ class _Publisher:
         self._stream = stream
         self._outage = outage
         self._pending: deque[_Callback] = deque()
+        self._added: deque[_Callback] = deque(maxlen=_MAX_REPEATED)
         self._task: asyncio.Task[None] | None = None
 
     def publish(self, task_id: str, music_task_id: str | None) -> None:
@@ -165,8 +172,15 @@ class _Publisher:
         if len(self._pending) >= _MAX_PENDING:
             self._drop()
         self._pending.append(_Callback(loop.time(), fields))
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._run())
+        self._start()
+
+    def repeat(self) -> None:
+        """Add the last callbacks again, since the store has lost them."""
+        begin = asyncio.get_running_loop().time() - _RETENTION
+        recent = [each for each in self._added if each.received_at > begin]
+        self._added.clear()
+        self._pending.extendleft(reversed(recent))
+        self._start()
 
     async def aclose(self) -> None:
         """Add what is pending, for a second at most."""
@@ -178,6 +192,10 @@ class _Publisher:
         if self._pending:
             message = "the callback bus %r was closed: %d callbacks were not passed on"
             _log.warning(message, self._outage.name, len(self._pending))
+
+    def _start(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         from redis.exceptions import RedisError  # noqa: PLC0415 - an extra
@@ -195,9 +213,15 @@ class _Publisher:
                 await self._outage.on_failure("publishing", error)
                 continue
             self._outage.on_success("publishing")
+            self._note_added(callback)
             # It may have been dropped meanwhile.
             if self._pending[0] is callback:
                 self._pending.popleft()
+
+    def _note_added(self, callback: _Callback) -> None:
+        self._added.append(callback)
+        while callback.received_at - self._added[0].received_at > _REPEATED:
+            self._added.popleft()
 
     def _drop(self) -> None:
         self._pending.popleft()
@@ -213,12 +237,14 @@ class _Reader:
         stream: _Stream,
         outage: _Outage,
         notify: Callable[[str, str | None], object],
+        on_lost: Callable[[], object],
     ) -> None:
         self._redis = redis
         self._stream = stream
         self._outage = outage
         self._notify = notify
-        self._position = ""
+        self._on_lost = on_lost
+        self._position = self._last = ""
 
     async def run(self) -> NoReturn:
         """Read until this is cancelled."""
@@ -233,15 +259,19 @@ class _Reader:
                 await self._outage.on_failure("reading", error)
 
     async def _check_position(self) -> None:
-        """Begin with the last minutes if the stream ends before the last entry that was seen.
+        """Begin with the last minutes, unless the stream still has the last entry that was seen.
 
-        Then the store is new, or another one with another clock, and its entries would never be
-        read. An entry may be read twice, but none is left out.
+        If it has not, the store has lost what others may not have read, and its clock may be
+        another one. An entry may be read twice, but none is left out.
         """
-        last: Any = await self._redis.xrevrange(self._stream.key, count=1)
-        if not (self._position and last) or _order(last[0][0]) < _order(self._position):
-            seconds, _ = await self._redis.time()
-            self._position = f"{int((seconds - _RETENTION) * 1000)}-0"
+        key, last = self._stream.key, self._last
+        if last and await self._redis.xrange(key, last, last):
+            return
+        seconds, _ = await self._redis.time()
+        self._position = f"{int((seconds - _RETENTION) * 1000)}-0"
+        if last:
+            self._last = ""
+            self._on_lost()
 
     async def _read(self) -> bool:
         """Notify the inbox of the next entries; return `False` if none came for a while."""
@@ -249,7 +279,7 @@ class _Reader:
         reply = await self._redis.xread(streams, _READ_COUNT, round(_READ_WAIT * 1000))
         self._outage.on_success("reading")
         for entry, fields in _entries(reply):
-            self._position = entry
+            self._position = self._last = entry
             if fields.get("source") != self._stream.source:
                 self._pass_on(entry, fields)
         return bool(reply)
@@ -269,11 +299,6 @@ def _entries(reply: Any) -> Iterator[tuple[str, dict[str, str]]]:
         reply = [(key, entries) for key, [entries] in reply.items()]
     for _, entries in reply:
         yield from entries
-
-
-def _order(entry: str) -> tuple[int, ...]:
-    """Return what compares as entries of a stream do: milliseconds and a number."""
-    return tuple(map(int, entry.split("-")))
 
 
 def _is_id(value: object) -> TypeGuard[str]:
