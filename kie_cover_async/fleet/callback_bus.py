@@ -207,8 +207,7 @@ class _Publisher:
                 self._drop()
                 continue
             try:
-                async with asyncio.timeout(2 * TIMEOUT):
-                    await self._redis.xadd(self._stream.key, callback.fields, maxlen=_MAX_ENTRIES)
+                await self._redis.xadd(self._stream.key, callback.fields, maxlen=_MAX_ENTRIES)
             except (RedisError, OSError) as error:
                 await self._outage.on_failure("publishing", error)
                 continue

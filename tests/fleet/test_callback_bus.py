@@ -197,7 +197,7 @@ async def test_store_with_an_earlier_clock_is_read(processes, server, eventually
     await eventually(lambda: one.ids == other.ids == ["future"])
     server.flushall()
     one.receive("id")
-    await eventually(lambda: other.ids == ["future", "id"])
+    await eventually(lambda: [*dict.fromkeys(other.ids)] == ["future", "id"])
 
 
 @pytest.mark.usefixtures("quick")
