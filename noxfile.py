@@ -171,6 +171,7 @@ def bench(session: nox.Session) -> None:
         "archive",
         "songs",
         "shared_rate",
+        "callback_bus",
     ):
         session.run("python", f"tests/benchmarks/{name}.py")
 

@@ -1,27 +1,54 @@
-"""Several workers behind one callback URL: the one that receives a callback notifies the others."""
+"""The service on aiohttp.web with several workers behind one URL: start this several times."""
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Protocol
+import os
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
+from aiohttp import web
+
+from kie_cover_async import CoverClient
 from kie_cover_async.callbacks import CallbackInbox
+from kie_cover_async.fleet import CallbackBus, SharedRateLimiter
+
+REDIS = os.environ.get("REDIS_URL", "redis://localhost")
+CALLBACK_URL = os.environ["CALLBACK_URL"]
+KEYS = [key.strip() for key in os.environ["KIE_CALLBACK_KEY"].split(",")]
+
+COVERS = web.AppKey("covers", CoverClient)
+routes = web.RouteTableDef()
 
 
-class Bus(Protocol):
-    """A publish-subscribe channel of your workers: Redis, NATS, PostgreSQL's NOTIFY."""
-
-    async def publish(self, task_id: str) -> None: ...
-
-    def messages(self) -> AsyncIterator[str]: ...
-
-
-async def receive_callback(
-    inbox: CallbackInbox, bus: Bus, headers: Mapping[str, str], body: bytes
-) -> None:
-    callback = inbox.receive(headers, body)  # verified here, once
-    await bus.publish(callback.task_id)
+@routes.post("/songs/{music_task_id}/cover")
+async def make_cover(request: web.Request) -> web.Response:
+    # The callback may reach any worker; this one gets it by the bus.
+    details = await request.app[COVERS].generate_and_wait(
+        request.match_info["music_task_id"], callback_url=CALLBACK_URL
+    )
+    return web.json_response({"images": details.images})
 
 
-async def receive_notifications(inbox: CallbackInbox, bus: Bus) -> None:
-    """Run this as a task for as long as the worker lives."""
-    async for task_id in bus.messages():
-        inbox.notify(task_id)
+def make_app() -> web.Application:
+    inbox = CallbackInbox(KEYS)
+
+    async def one_client(app: web.Application) -> AsyncIterator[None]:
+        polls = SharedRateLimiter(REDIS, 9, per=1.0, name="kie-polls")
+        submits = SharedRateLimiter(REDIS, 19, per=10.0, name="kie-submits", sends_in_outage=False)
+        async with (
+            polls,
+            submits,
+            CallbackBus(REDIS, inbox, name="kie"),
+            CoverClient(inbox=inbox, rate_limiter=polls, submit_rate_limiter=submits) as app[
+                COVERS
+            ],
+        ):
+            yield
+
+    app = web.Application()
+    app.add_routes(routes)
+    app.add_routes(inbox.routes(urlsplit(CALLBACK_URL).path))
+    app.cleanup_ctx.append(one_client)
+    return app
+
+
+if __name__ == "__main__":
+    web.run_app(make_app(), host="127.0.0.1", port=8080, reuse_port=True)

@@ -71,6 +71,7 @@ class CallbackInbox:
         self._unknown_listeners: dict[object, UnknownListener] = {}
         # Callbacks that no listener has received yet, in their order.
         self._unknown: dict[tuple[str, str | None], None] = {}
+        self._received_listeners: dict[object, Callable[[str, str | None], object]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def __repr__(self) -> str:
@@ -105,8 +106,10 @@ class CallbackInbox:
         content = hash((callback, music_task_id))
         if self._recent.is_duplicate(callback.task_id, content, loop.time()):
             _log.debug("callback for %s was repeated: dropped", callback.task_id)
-        else:
-            self._notify_listeners(callback.task_id, music_task_id)
+            return callback
+        self._notify_listeners(callback.task_id, music_task_id)
+        for listener in [*self._received_listeners.values()]:
+            listener(callback.task_id, music_task_id)
         return callback
 
     async def receive_and_store(
@@ -185,6 +188,19 @@ class CallbackInbox:
             self._pass_on(task_id, music_task_id)
 
         return partial(self._unknown_listeners.pop, token, None)
+
+    def subscribe_received(
+        self, listener: Callable[[str, str | None], object]
+    ) -> Callable[[], object]:
+        """Call `listener` with the id of each callback that is received here, but not by `notify`.
+
+        Repetitions are left out. The second argument is as in `subscribe_unknown`. Return the
+        function that unsubscribes. A `CallbackBus` subscribes by itself.
+        """
+        self._bound_loop()
+        token = object()
+        self._received_listeners[token] = listener
+        return partial(self._received_listeners.pop, token, None)
 
     def routes(self, path: str, song_urls: SongTokens | None = None) -> list[web.RouteDef]:
         """Return the routes for `app.add_routes(inbox.routes("/callbacks/…"))` of aiohttp.web.

@@ -1,9 +1,11 @@
 """One API key, many processes: what they share, in Redis.
 
-`rate_limiter` is the limit on all of them, and `redis_slots` the source of its slots. Nothing here
-is imported by the rest of the package.
+`rate_limiter` is the limit on all of them, and `redis_slots` the source of its slots.
+`callback_bus` passes on the callbacks that reach one of them. Nothing here is imported by the rest
+of the package.
 """
 
+from .callback_bus import CallbackBus
 from .rate_limiter import SharedRateLimiter
 
-__all__ = ["SharedRateLimiter"]
+__all__ = ["CallbackBus", "SharedRateLimiter"]

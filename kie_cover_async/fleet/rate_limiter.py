@@ -3,12 +3,9 @@
 from typing import Self
 
 from kie_cover_async.rate_limiter import RateLimiter
-from kie_cover_async.validation import short_repr
 
-from .redis_client import check_url
+from .redis_client import check_name, check_url
 from .redis_slots import RedisSlots
-
-_MAX_NAME_LENGTH = 100
 
 
 class SharedRateLimiter(RateLimiter):
@@ -48,13 +45,8 @@ class SharedRateLimiter(RateLimiter):
         name: str = "kie",
         sends_in_outage: bool = True,
     ) -> None:
-        if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME_LENGTH or "}" in name:
-            raise ValueError(
-                f"name must be a text of 1 to {_MAX_NAME_LENGTH} characters without '}}', "
-                f"not {short_repr(name)}"
-            )
+        self._name = check_name(name)
         self._url = check_url(url)
-        self._name = name
         self._sends_in_outage = sends_in_outage
         super().__init__(number, per=per)
 

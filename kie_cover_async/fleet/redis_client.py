@@ -12,11 +12,22 @@ TIMEOUT = 0.5
 # Seconds after which an idle subscription sends a ping.
 PING_INTERVAL = 10.0
 
+_MAX_NAME_LENGTH = 100
 _SCHEMES = ("redis://", "rediss://", "unix://")
 _HINT = (
-    "sharing a rate limit needs redis-py: install the extra `redis` of kie_cover_async, "
+    "what processes share needs redis-py: install the extra `redis` of kie_cover_async, "
     "or pip install 'redis>=5.2'"
 )
+
+
+def check_name(name: str) -> str:
+    """Return the name of what is shared, which becomes part of its keys."""
+    if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME_LENGTH or "}" in name:
+        raise ValueError(
+            f"name must be a text of 1 to {_MAX_NAME_LENGTH} characters without '}}', "
+            f"not {short_repr(name)}"
+        )
+    return name
 
 
 def check_url(url: str) -> str:
@@ -39,8 +50,13 @@ def check_url(url: str) -> str:
     return url
 
 
-def connect(url: str) -> "Redis":
-    """Return a client that connects with its first command, and repeats none."""
+def connect(url: str, timeout: float = TIMEOUT) -> "Redis":
+    """Return a client that connects with its first command, and repeats none.
+
+    Args:
+        url: The Redis server.
+        timeout: Seconds until the reply to a command.
+    """
     from redis.asyncio import Redis  # noqa: PLC0415 - an extra
     from redis.asyncio.retry import Retry  # noqa: PLC0415
     from redis.backoff import NoBackoff  # noqa: PLC0415
@@ -48,8 +64,10 @@ def connect(url: str) -> "Redis":
     return Redis.from_url(
         url,
         socket_connect_timeout=TIMEOUT,
-        socket_timeout=TIMEOUT,
+        socket_timeout=timeout,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=PING_INTERVAL,
         decode_responses=True,
+        # Bytes of another program need not be text; such a text is not printable.
+        encoding_errors="surrogateescape",
     )

@@ -282,6 +282,20 @@ async def test_callbacks_of_unknown_ids_are_passed_on():
     assert received[2:] == [(TASK, "song-b")]
 
 
+async def test_received_callbacks_are_passed_on(inbox):
+    """A listener for what is received gets each new callback, and no notification."""
+    received = []
+    unsubscribe = inbox.subscribe_received(lambda *each: received.append(each))
+    inbox.subscribe("known", list)
+    inbox.receive({}, body("known"), "song-a")
+    inbox.receive({}, body())
+    inbox.receive({}, body())
+    inbox.notify("notified")
+    unsubscribe()
+    inbox.receive({}, body("late"))
+    assert received == [("known", "song-a"), (TASK, None)]
+
+
 async def test_callback_at_another_songs_url_is_another_callback(inbox):
     """The same content at two URLs notifies twice; at the plain one it is a third callback."""
     received = []

@@ -1,4 +1,4 @@
-"""The examples that receive callbacks: two services on ports of their own, and two workers."""
+"""The examples that receive callbacks: two services on ports of their own."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from aiohttp import ClientSession, web
 
-from kie_cover_async.callbacks import CallbackInbox, sign_callback
+from kie_cover_async.callbacks import sign_callback
 from kie_cover_async.emulator import CoverScript
 
 KEY = "test-webhook-hmac-key"
@@ -111,36 +111,3 @@ async def test_bad_callbacks_are_refused(service):
     assert await service.call_back(b"{}", genuine) == 400
     assert await service.call_back(body, {}) == 401
     assert await service.call_back(body.ljust(70_000), genuine) == 413
-
-
-class InMemoryBus:
-    """Delivers each message to all subscribers, the publisher included."""
-
-    def __init__(self):
-        self.queues = [asyncio.Queue(), asyncio.Queue()]
-        self.unused = iter(self.queues)
-
-    async def publish(self, task_id):
-        for queue in self.queues:
-            queue.put_nowait(task_id)
-
-    async def messages(self):
-        queue = next(self.unused)
-        while (task_id := await queue.get()) is not None:
-            yield task_id
-
-
-async def test_workers_notify_each_other(example):
-    """A callback that reaches one worker wakes the waits of the other."""
-    names, bus = example("callbacks_workers.py"), InMemoryBus()
-    inboxes = [CallbackInbox(KEY), CallbackInbox(KEY)]
-    woken = [asyncio.Event(), asyncio.Event()]
-    for inbox, event in zip(inboxes, woken, strict=True):
-        inbox.subscribe("x", event.set)
-    async with asyncio.TaskGroup() as tasks, asyncio.timeout(5):
-        for inbox in inboxes:
-            tasks.create_task(names["receive_notifications"](inbox, bus))
-        body = b'{"data": {"taskId": "x"}}'
-        await names["receive_callback"](inboxes[0], bus, sign_callback("x", KEY), body)
-        await asyncio.gather(*[event.wait() for event in woken])
-        await bus.publish(None)
