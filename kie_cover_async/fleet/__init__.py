@@ -1,9 +1,10 @@
-"""One API key, many processes: what they share, in Redis.
+"""One API key, many processes: what they share, in Redis and in PostgreSQL.
 
-`rate_limiter` is the limit on all of them, and `redis_slots` the source of its slots. Nothing here
-is imported by the rest of the package.
+`rate_limiter` is the limit on all of them, and `redis_slots` the source of its slots.
+`postgres_ledger` has their songs. Nothing here is imported by the rest of the package.
 """
 
+from .postgres_ledger import PostgresLedger
 from .rate_limiter import SharedRateLimiter
 
-__all__ = ["SharedRateLimiter"]
+__all__ = ["PostgresLedger", "SharedRateLimiter"]

@@ -292,30 +292,25 @@ class PostgresLedger:
     async def __aenter__(self) -> Self:
         import asyncpg  # noqa: PLC0415 - an extra
 
-        with _database_errors():
-            try:
-                self._pool = await asyncpg.create_pool(
-                    self._url,
-                    min_size=1,
-                    max_size=self._max_connections,
-                    timeout=_CONNECT_TIMEOUT,
-                    command_timeout=_STATEMENT_TIMEOUT,
-                    server_settings={
-                        "application_name": "kie_cover_async",
-                        "search_path": _quote(self._schema),
-                        # An administrator may have turned it off for the database or the role.
-                        "synchronous_commit": "on",
-                    },
-                )
-            except OSError:
-                # That a certificate cannot be verified is a `ValueError` as well.
-                raise
-            except ValueError:
-                raise ValueError(_UNREADABLE_URL) from None
+        pool = self._pool = asyncpg.create_pool(
+            self._url,
+            # A number of connections that the pool kept open would fill the log in an outage.
+            min_size=0,
+            max_size=self._max_connections,
+            timeout=_CONNECT_TIMEOUT,
+            command_timeout=_STATEMENT_TIMEOUT,
+            server_settings={
+                "application_name": "kie_cover_async",
+                "search_path": _quote(self._schema),
+                # An administrator may have turned it off for the database or the role.
+                "synchronous_commit": "on",
+            },
+        )
         try:
+            await self._connect(pool)
             await self._run(self._migrate, is_serial=True)
         except BaseException:
-            await self._close_pool(self._pool)
+            await self._close_pool(pool)
             raise
         return self
 
@@ -609,6 +604,19 @@ class PostgresLedger:
                 connection.transaction(isolation="read_committed"),
             ):
                 yield _Transaction(connection)
+
+    async def _connect(self, pool: "Pool") -> None:
+        """Connect for the first time, which is when asyncpg reads the URL."""
+        with _database_errors():
+            try:
+                await pool
+                async with pool.acquire(timeout=_CONNECT_TIMEOUT):
+                    pass
+            except OSError:
+                # That a certificate cannot be verified is a `ValueError` as well.
+                raise
+            except ValueError:
+                raise ValueError(_UNREADABLE_URL) from None
 
     async def _migrate(self, transaction: _Transaction) -> None:
         """Create the schema, or upgrade that of an earlier version."""

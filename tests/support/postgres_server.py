@@ -52,9 +52,8 @@ class PostgresServer:
     def _create(self) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="postgres-"))
         (folder / "password").write_text(PASSWORD)
-        if _USER:
-            for path in (folder, folder / "password"):
-                shutil.chown(path, _USER["user"], _USER["group"])
+        for path in (folder, folder / "password") if _USER else ():
+            shutil.chown(path, _USER["user"], _USER["group"])
         return folder
 
     @port.default
