@@ -7,8 +7,8 @@ lock, so that they see each other's changes and never deadlock.
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from secrets import token_hex, token_urlsafe
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -46,8 +46,11 @@ _HINT = (
     "or pip install 'asyncpg>=0.30'"
 )
 _UNREADABLE_URL = "url is not one that asyncpg can read (it is not shown here)"
+_NOT_TOLD = "the connection to PostgreSQL was lost during the claim; nothing was sent"
 # Seconds for a connection, for one statement, and for closing all connections.
 _CONNECT_TIMEOUT, _STATEMENT_TIMEOUT, _CLOSE_TIMEOUT = 10.0, 30.0, 5.0
+# How many rows one statement adds, so that any number of songs can be added in time.
+_MAX_ROWS = 10_000
 # A lease is renewed so many times before it would end.
 _RENEWALS = 3
 # PostgreSQL truncates longer names.
@@ -307,10 +310,11 @@ class PostgresLedger:
             },
         )
         try:
-            await self._connect(pool)
+            await _connect(pool)
             await self._run(self._migrate, is_serial=True)
         except BaseException:
-            await self._close_pool(pool)
+            self._pool = None
+            await _close(pool)
             raise
         return self
 
@@ -328,7 +332,8 @@ class PostgresLedger:
         Other processes may then wait for the songs for which this ledger waited. Songs that are
         still claimed by it are in doubt.
         """
-        pool = self._pool
+        # From now on no call begins.
+        pool, self._pool = self._pool, None
         if pool is None:
             return
         if self._renewals is not None:
@@ -336,10 +341,9 @@ class PostgresLedger:
             await asyncio.wait([self._renewals])
         try:
             with suppress(OSError):
-                await self._give_back_lost_claims()
-                await self._run(self._say_farewell, is_serial=True)
+                await self._run_in(pool, self._say_farewell, is_serial=True)
         finally:
-            await self._close_pool(pool)
+            await _close(pool)
 
     async def want(self, music_task_ids: Iterable[str]) -> list[str]:
         """Add songs as wanted; see `Ledger`."""
@@ -347,10 +351,13 @@ class PostgresLedger:
 
         # Serial: a page after a position must not miss a lower one that is committed later.
         async def want(transaction: _Transaction) -> list[str]:
-            return [song for (song,) in await transaction.fetch(_WANT, ids)]
+            new: set[str] = set()
+            for first in range(0, len(ids), _MAX_ROWS):
+                rows = await transaction.fetch(_WANT, ids[first : first + _MAX_ROWS])
+                new.update(song for (song,) in rows)
+            return [each for each in dict.fromkeys(ids) if each in new]
 
-        new = set(await self._run(want, is_serial=True))
-        return [each for each in dict.fromkeys(ids) if each in new]
+        return await self._run(want, is_serial=True)
 
     async def claim(self, music_task_id: str, api: Api) -> Claim | None:
         """Make a wanted song submitting; see `Ledger`."""
@@ -407,7 +414,7 @@ class PostgresLedger:
             return await transaction.changes(_START_WAIT, *row, self._name)
 
         is_started = await self._run(start)
-        if self._renewals is None:
+        if self._renewals is None and self._pool is not None:
             self._renewals = asyncio.create_task(self._keep_lease())
         return is_started
 
@@ -589,34 +596,22 @@ class PostgresLedger:
         self, function: Callable[[_Transaction], Awaitable[T]], *, is_serial: bool = False
     ) -> T:
         """Run a function in a transaction; `is_serial` lets one of these run at a time."""
-        async with self._transaction() as transaction:
-            if is_serial:
-                await transaction.execute(_LOCK, self._schema)
-            return await function(transaction)
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[_Transaction]:
         if self._pool is None:
             raise RuntimeError(f"{self!r} is not open: use `async with`")
+        return await self._run_in(self._pool, function, is_serial=is_serial)
+
+    async def _run_in(
+        self, pool: "Pool", function: Callable[[_Transaction], Awaitable[T]], *, is_serial: bool
+    ) -> T:
         with _database_errors():
             async with (
-                self._pool.acquire(timeout=_CONNECT_TIMEOUT) as connection,
+                pool.acquire(timeout=_CONNECT_TIMEOUT) as connection,
                 connection.transaction(isolation="read_committed"),
             ):
-                yield _Transaction(connection)
-
-    async def _connect(self, pool: "Pool") -> None:
-        """Connect for the first time, which is when asyncpg reads the URL."""
-        with _database_errors():
-            try:
-                await pool
-                async with pool.acquire(timeout=_CONNECT_TIMEOUT):
-                    pass
-            except OSError:
-                # That a certificate cannot be verified is a `ValueError` as well.
-                raise
-            except ValueError:
-                raise ValueError(_UNREADABLE_URL) from None
+                transaction = _Transaction(connection)
+                if is_serial:
+                    await transaction.execute(_LOCK, self._schema)
+                return await function(transaction)
 
     async def _migrate(self, transaction: _Transaction) -> None:
         """Create the schema, or upgrade that of an earlier version."""
@@ -640,8 +635,7 @@ class PostgresLedger:
     async def _give_back_lost_claims(self) -> None:
         """Make songs wanted that this ledger claimed without being told."""
         if keys := [*self._lost_claims]:
-            said = "the connection to PostgreSQL was lost during the claim; nothing was sent"
-            await self._run(lambda transaction: transaction.execute(_GIVE_BACK, said, keys))
+            await self._run(lambda transaction: transaction.execute(_GIVE_BACK, _NOT_TOLD, keys))
             self._lost_claims.difference_update(keys)
 
     async def _doubt_overdue_claims(self, transaction: _Transaction) -> None:
@@ -650,6 +644,7 @@ class PostgresLedger:
             await transaction.execute(_DOUBT_CLAIM, position, f"{describe_claimant(name)} {said}")
 
     async def _say_farewell(self, transaction: _Transaction) -> None:
+        await transaction.execute(_GIVE_BACK, _NOT_TOLD, [*self._lost_claims])
         said = f"{describe_claimant(self._name)} ended while it submitted the song"
         await transaction.execute(_DOUBT_CLAIMS_OF, self._name, said)
         await transaction.execute(_FORGET_CLAIMANT, self._name)
@@ -672,14 +667,28 @@ class PostgresLedger:
                     _log.warning("the ledger in PostgreSQL can be used again")
                 self._is_lease_renewed = True
 
-    async def _close_pool(self, pool: "Pool") -> None:
-        self._pool = None
+
+async def _connect(pool: "Pool") -> None:
+    """Connect for the first time, which is when asyncpg reads the URL."""
+    with _database_errors():
         try:
-            with suppress(OSError):
-                async with asyncio.timeout(_CLOSE_TIMEOUT):
-                    await pool.close()
-        finally:
-            pool.terminate()
+            await pool
+            async with pool.acquire(timeout=_CONNECT_TIMEOUT):
+                pass
+        except OSError:
+            # That a certificate cannot be verified is a `ValueError` as well.
+            raise
+        except ValueError:
+            raise ValueError(_UNREADABLE_URL) from None
+
+
+async def _close(pool: "Pool") -> None:
+    try:
+        with suppress(OSError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await pool.close()
+    finally:
+        pool.terminate()
 
 
 def _check_url(url: str) -> str:
