@@ -9,6 +9,7 @@ from asyncio.subprocess import PIPE
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import asyncpg
 import pytest
 from support.ledger_contract import FAILED, MARKET, PROCESS, SUNO, LedgerContract, LedgerStore
 from support.lossy_proxy import lossy_proxy
@@ -22,7 +23,7 @@ from kie_cover_async import (
     TaskNotFoundError,
 )
 from kie_cover_async.emulator import CoverEmulator
-from kie_cover_async.fleet import PostgresLedger
+from kie_cover_async.fleet import PostgresLedger, postgres_ledger
 from kie_cover_async.fleet.postgres_schema import MIGRATIONS
 from kie_cover_async.jobs import SongJob
 from kie_cover_async.ledger import Candidate, SongState
@@ -114,6 +115,31 @@ async def test_methods_raise_while_the_server_is_gone(ledger, postgres, caplog):
     postgres.start()
     assert (await persist(ledger.record_id, "s", "t", SUNO)).state is SongState.SUBMITTED
     assert PASSWORD not in caplog.text
+
+
+async def test_a_server_that_does_not_answer_is_an_error(opened, ledger, database, monkeypatch):
+    """After a while the call ends, and the next one works."""
+    monkeypatch.setattr(postgres_ledger, "_STATEMENT_TIMEOUT", 0.1)
+    impatient = await opened()
+    connection = await asyncpg.connect(database.url)
+    transaction = connection.transaction()
+    await transaction.start()
+    schema = database.schema.replace('"', '""')
+    await connection.execute(f'LOCK TABLE "{schema}".songs')
+    for call in (impatient.counts(), impatient.claim("s", SUNO), impatient.find("s")):
+        with pytest.raises(OSError, match=f"{CANNOT_BE_USED}TimeoutError"):
+            await call
+    await transaction.rollback()
+    await connection.close()
+    assert (await impatient.find("s")).state is SongState.WANTED
+    assert await impatient.claim("s", SUNO)
+
+
+async def test_any_number_of_songs_is_added_in_order(ledger, monkeypatch):
+    """By several statements in one transaction."""
+    monkeypatch.setattr(postgres_ledger, "_MAX_ROWS", 2)
+    assert await ledger.want([*"dcbsda"]) == [*"dcba"]
+    assert [song.music_task_id for song in await ledger.page()] == [*"sdcba"]
 
 
 async def test_a_wrong_password_is_an_error_that_does_not_show_it(postgres):
@@ -314,7 +340,7 @@ async def test_closing_works_without_the_server(database, postgres):
 async def test_a_wait_is_kept_by_renewing_its_lease(ledger, opened, database):
     """No other process waits as long as the first says that it is alive."""
     await ledger.record_id("s", "t", SUNO)
-    waiting = await opened(wait_timeout=0.2)
+    waiting = await opened(wait_timeout=1.0)
     assert await waiting.start_wait("s", "t")
     statement = "SELECT alive_until FROM claimants WHERE name = $1"
     [first] = await database.execute(statement, waiting._name)
