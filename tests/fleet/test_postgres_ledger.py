@@ -41,7 +41,7 @@ class TestPostgresLedger(LedgerContract):
     @pytest.fixture
     def store(self, database):
         return LedgerStore(
-            "support.postgres_server:opened",
+            "support.postgres_ledger:opened",
             f"{database.url} {database.schema}",
             expire=database.expire,
         )
@@ -213,14 +213,14 @@ async def test_a_cancelled_claim_is_given_back(ledger, database):
 
 
 async def test_processes_create_the_schema_at_the_same_time(database):
-    """Three processes open a ledger that does not exist, and each can use it."""
-    command = (sys.executable, PROCESS, "support.postgres_server:opened")
+    """Two processes open a ledger that does not exist, and each can use it."""
+    command = (sys.executable, PROCESS, "support.postgres_ledger:opened")
     argument = f"{database.url} {database.schema}"
     processes = [
         await asyncio.create_subprocess_exec(
             *command, argument, "claim", "a", stdin=PIPE, stdout=PIPE
         )
-        for _ in range(3)
+        for _ in range(2)
     ]
     for process in processes:
         assert (await process.communicate(b""))[0] == b"-\ndone\n"

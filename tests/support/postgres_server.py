@@ -6,15 +6,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import define, field
-
-from kie_cover_async.fleet.postgres_ledger import PostgresLedger
 
 # Debian puts only some of the programs on the PATH.
 _VERSIONS = sorted(
@@ -95,11 +91,3 @@ class PostgresServer:
     def _call(self, program: str, *arguments: str) -> None:
         command = [Path(str(POSTGRES)).with_name(program), *arguments]
         subprocess.run(command, check=True, cwd=self.folder, stdout=subprocess.DEVNULL, **_USER)
-
-
-@asynccontextmanager
-async def opened(argument: str) -> AsyncIterator[PostgresLedger]:
-    """Open the ledger of `URL SCHEMA`, as the contract does."""
-    url, _, schema = argument.partition(" ")
-    async with PostgresLedger(url, schema=schema) as ledger:
-        yield ledger
