@@ -295,6 +295,8 @@ class PostgresLedger:
     async def __aenter__(self) -> Self:
         import asyncpg  # noqa: PLC0415 - an extra
 
+        if self._pool is not None:
+            raise RuntimeError(f"{self!r} is open already")
         pool = self._pool = asyncpg.create_pool(
             self._url,
             # A number of connections that the pool kept open would fill the log in an outage.
@@ -336,10 +338,11 @@ class PostgresLedger:
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        if self._renewals is not None:
-            self._renewals.cancel()
-            await asyncio.wait([self._renewals])
+        renewals, self._renewals = self._renewals, None
         try:
+            if renewals is not None:
+                renewals.cancel()
+                await asyncio.wait([renewals])
             with suppress(OSError):
                 await self._run_in(pool, self._say_farewell, is_serial=True)
         finally:

@@ -329,6 +329,31 @@ async def test_closing_ends_claims_and_waits(ledger, opened):
     assert song.reason.endswith("ended while it submitted the song")
 
 
+async def test_a_ledger_can_be_opened_again(ledger, database):
+    """After it was closed, and not before; its waits are renewed then, too."""
+    await ledger.record_id("s", "t", SUNO)
+    again = PostgresLedger(database.url, schema=database.schema)
+    for _ in range(2):
+        async with again:
+            with pytest.raises(RuntimeError, match="is open already"):
+                await again.__aenter__()
+            assert await again.start_wait("s", "t")
+            assert again._renewals is not None
+        assert await ledger.start_wait("s", "t")
+        await ledger.end_wait("s")
+
+
+async def test_a_wait_that_begins_while_the_ledger_closes_leaves_nothing(opened, ledger):
+    """Another process can wait for the song after a minute, and no task stays."""
+    await ledger.record_id("s", "t", SUNO)
+    other = await opened()
+    starting = asyncio.create_task(other.start_wait("s", "t"))
+    await asyncio.sleep(0)
+    await other.aclose()
+    assert await starting
+    assert other._renewals is None
+
+
 async def test_closing_works_without_the_server(database, postgres):
     """It gives up what it cannot say."""
     async with PostgresLedger(database.url, schema=database.schema) as ledger:
