@@ -324,7 +324,7 @@ class CoverClient:
         If the song has a cover already and the API returns its id, that one is waited for instead.
         Otherwise a client with an inbox makes its first poll when the callback has arrived, or
         should have. Every error that is raised once the id is known has it, as `task_id` or in a
-        note.
+        note. Nothing is stored: `kie_cover_async.jobs.make_covers` continues after a crash, too.
 
         Args:
             music_task_id: The id of the song's task.

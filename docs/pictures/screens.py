@@ -9,6 +9,7 @@ import struct
 import sys
 import termios
 from contextlib import suppress
+from hashlib import blake2b
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -99,12 +100,29 @@ async def collect(folder: Path) -> None:
             write_ids(jobs, Path(images, "ids.txt"))
             environment = {"KIE_BASE_URL": emulator.url, "KIE_API_KEY": "emulated"}
             drawn = await frames(*typed.split(), folder=images, **environment)
-    pattern = r"(?s)4[0-9] saved.*1 failed"
-    now = next(index for index, frame in enumerate(drawn) if re.search(pattern, frame))
-    # The line of a cover is written once, above the view, and stays on the terminal.
-    lines = [line for frame in drawn[:now] for line in frame.splitlines() if is_outcome(line)]
-    shown = "\n".join([*lines[-4:], *drawn[now].splitlines()])
+    shown = with_outcomes(drawn, r"(?s)4[0-9] saved.*1 failed")
     save(folder / "collect-running.svg", f"kie-cover {typed}", shown)
+
+
+async def make(folder: Path) -> None:
+    typed = "make --file songs.txt --callback-url https://example.com/covers"
+    with TemporaryDirectory() as images:
+        async with CoverEmulator(generation_time=(1.0, 7.0), image_size=1024) as emulator:
+            songs = [blake2b(bytes([n]), digest_size=16).hexdigest() for n in range(48)]
+            write_ids(songs, Path(images, "songs.txt"))
+            emulator.fault(Fault.gateway_page(accepted=True), endpoint="submit", after=5)
+            environment = {"KIE_BASE_URL": emulator.url, "KIE_API_KEY": "emulated"}
+            drawn = await frames(*typed.split(), folder=images, **environment)
+    shown = with_outcomes(drawn, r"(?s)1[0-9] kept.*1 in doubt")
+    save(folder / "make-running.svg", f"kie-cover {typed}", shown)
+
+
+def with_outcomes(drawn: list[str], pattern: str) -> str:
+    """Return the first picture that shows this, with the last lines that were written above it."""
+    now = next(index for index, frame in enumerate(drawn) if re.search(pattern, frame))
+    # A line is written once, above the view, and stays on the terminal.
+    lines = [line for frame in drawn[:now] for line in frame.splitlines() if is_outcome(line)]
+    return "\n".join([*lines[-4:], *drawn[now].splitlines()])
 
 
 def write_ids(ids: list[str], file: Path) -> None:
@@ -117,7 +135,7 @@ def is_outcome(line: str) -> bool:
 
 
 async def main(folder: Path) -> None:
-    await asyncio.gather(demo(folder), wait(folder), collect(folder))
+    await asyncio.gather(demo(folder), wait(folder), collect(folder), make(folder))
 
 
 if __name__ == "__main__":

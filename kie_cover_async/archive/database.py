@@ -223,13 +223,7 @@ class ArchiveDatabase:
 
     @contextmanager
     def durable_transaction(self) -> Iterator[None]:
-        """Like `transaction`, but a power failure does not undo it.
-
-        A nested block joins the outer one, which must be durable, too.
-        """
-        if self._connection.in_transaction:
-            yield
-            return
+        """Like `transaction`, but a power failure does not undo it. It cannot be nested."""
         self.execute("PRAGMA synchronous = FULL")
         try:
             with self.transaction():

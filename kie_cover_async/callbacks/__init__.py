@@ -8,12 +8,13 @@ from kie_cover_async.api.callback import CoverCallback, parse_callback
 
 from .inbox import CallbackInbox
 from .signature import sign_callback, verify_signature
-from .song_urls import SongCallbackUrls
+from .song_urls import SongCallbackUrls, SongTokens
 
 __all__ = [
     "CallbackInbox",
     "CoverCallback",
     "SongCallbackUrls",
+    "SongTokens",
     "parse_callback",
     "sign_callback",
     "verify_signature",

@@ -7,9 +7,10 @@ stores an id that a person names.
 
 from .job import ImageStore, SongJob
 from .settlement import settle_song
-from .stream import RunStoppedError, SongStream, make_covers
+from .stream import CallbackSource, RunStoppedError, SongStream, make_covers
 
 __all__ = [
+    "CallbackSource",
     "ImageStore",
     "RunStoppedError",
     "SongJob",

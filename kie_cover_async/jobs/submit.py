@@ -69,9 +69,8 @@ class SubmitState:
 
     def stop(self, error: KieCoverError) -> None:
         """Submit no more songs because of this refusal."""
-        if self.stopped_by is None:
-            # Its traceback would keep the objects of its frames alive.
-            self.stopped_by = error.with_traceback(None)
+        # Its traceback would keep the objects of its frames alive.
+        self.stopped_by = self.stopped_by or error.with_traceback(None)
         for attempt in self._attempts:
             attempt.stop()
 

@@ -20,7 +20,7 @@ from kie_cover_async.cli.output import DONE, FAILED
 from kie_cover_async.emulator import CallbackPlan, Fault
 
 KILLS = int(os.environ.get("KILLS", "3"))
-SONGS = int(os.environ.get("SONGS", "100"))
+SONGS = int(os.environ.get("SONGS", "200"))
 SEED = os.environ.get("SEED", "by default")
 
 # Seconds of a run, of which a tenth of a second passes before the first request.

@@ -48,6 +48,7 @@ async def test_process_that_was_frozen_after_its_claim_sends_nothing(emulator, r
         process.stdin.write(b"\n")
         line = await process.stdout.readline()
     assert line == b"kept\n"
+    assert await process.wait() == 0
     assert (await run.ledger.find("a")).attempt >= 2
     assert submits(emulator) == ["a"]
 

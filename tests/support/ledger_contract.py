@@ -473,11 +473,13 @@ class LedgerContract:
         """Three processes claim forty songs at the same time, each song once."""
         songs = [f"{number}" for number in range(40)]
         await ledger.want(songs)
-        processes = [await start("record", *songs) for _ in range(3)]
+        processes = [await start(action, *songs) for action in ("record", "record", "wait")]
         claims = []
         for process in processes:
             out = [(await process.stdout.readline()).decode().strip() for _ in songs]
             claims += [song for song in out if song != "-"]
+            process.stdin.close()
+            assert await process.wait() == 0
         assert sorted(claims) == sorted(songs)
 
     @pytest.mark.parametrize(("action", "state"), [("claim", IN_DOUBT), ("record", SUBMITTED)])
