@@ -90,16 +90,19 @@ def tests(session: nox.Session, backoff: str) -> None:
     session.run("coverage", "run", *pytest, *session.posargs)
     session.run("coverage", "combine", "--quiet")
     if not session.posargs:
-        # Without Redis these tests are skipped.
-        skipped = [] if shutil.which("redis-server") else ["--omit=*/fleet/*,*/redis_server.py"]
-        session.run("coverage", "report", *skipped)
+        # Without these servers their tests are skipped.
+        skipped = [] if shutil.which("redis-server") else ["*/fleet/*", "*/redis_server.py"]
+        if not (shutil.which("postgres") or any(Path("/usr/lib/postgresql").glob("*/bin"))):
+            skipped += ["*/fleet/*", "*/postgres_*.py", "*/lossy_proxy.py"]
+        omitted = [f"--omit={','.join(skipped)}"] if skipped else []
+        session.run("coverage", "report", *omitted)
 
 
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
     """The tests again, with the lowest release that is allowed of each dependency."""
     session.install(
-        ".[cli]", *lowest_of("dependencies", "cli", "speedups", "redis"), *group("test")
+        ".[cli]", *lowest_of("dependencies", "cli", "speedups", "fleet"), *group("test")
     )
     session.env["PYTHONSAFEPATH"] = "1"
     session.run("pytest", AT_ONCE, *session.posargs)

@@ -54,7 +54,7 @@ HOMES = {
     r"backoff\..+": {"schedule", "retry"},
     r"hmac\..+": {"callbacks", "emulator"},  # each checks the other
     r"sqlite3\..+": {"archive"},
-    r"redis\..+": {"fleet"},
+    r"(asyncpg|redis)\..+": {"fleet"},
     r"(typer|click|rich)\..+": {"cli"},
     r"_?pytest(_asyncio)?\..*": set(),  # the plugin is outside the package
 }
@@ -156,6 +156,6 @@ def test_importing_the_package_loads_no_more_than_the_client_needs():
     assert PACKAGE in loaded
     own_names = ("archive", "callbacks", "emulator", "fleet", "jobs", "testing", "cli")
     own_path = {f"{PACKAGE}.{name}" for name in own_names}
-    libraries = {"aiohttp.web", "click", "redis", "rich", "sqlite3", "typer"}
+    libraries = {"aiohttp.web", "asyncpg", "click", "redis", "rich", "sqlite3", "typer"}
     too_much = (own_path | libraries).intersection(loaded)
     assert not too_much

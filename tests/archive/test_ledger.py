@@ -57,6 +57,13 @@ async def test_saving_a_cover_keeps_its_song(client, archive, ledger, cover):
     assert (await archive.find_song("s")).state is SongState.KEPT
 
 
+async def test_a_cover_that_is_not_saved_keeps_no_song(archive, ledger):
+    """`keep` changes nothing: only what the archive has saved is kept."""
+    await ledger.record_id("s", "t", SUNO)
+    await ledger.keep("t")
+    assert (await archive.find_song("s")).state is SongState.SUBMITTED
+
+
 async def test_a_failed_cover_fails_its_song(archive, ledger):
     """If it is made pending again, its song is submitted again."""
     await ledger.record_id("s", "t", SUNO)

@@ -108,8 +108,9 @@ def arguments(snippet: Snippet, thread: EmulatorThread, folder: Path) -> list[st
 def test_snippet_runs_when_pasted(snippet, emulator_thread, pasted, monkeypatch, tmp_path):
     """A Python block of any page runs in an empty folder, from its first line to its last."""
     code = compiled(snippet)
-    # A server runs until it is stopped; the tests of the services start them.
-    name = "pasted" if "run_app(" in snippet.code else "__main__"
+    # A server runs until it is stopped, or is needed; the tests of these start them.
+    needs_server = re.search(r"run_app\(|PostgresLedger\(", snippet.code)
+    name = "pasted" if needs_server else "__main__"
     namespace = {"__name__": name}
     if code.co_flags & CO_COROUTINE:
         with asyncio.Runner(loop_factory=InstantTimeLoop) as runner:
