@@ -1,3 +1,5 @@
+"""Add songs to a ledger in PostgreSQL, and show what is in it."""
+
 import asyncio
 import os
 import sys
@@ -18,4 +20,6 @@ async def main(songs: list[str], schema: str = "kie_cover") -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python postgres_ledger.py SONG [SONG...]")
     asyncio.run(main(sys.argv[1:]))
