@@ -37,8 +37,8 @@ def lowest_of(*lists: str) -> list[str]:
     return [requirement.replace(">=", "==") for name in lists for requirement in every[name]]
 
 
-# One more than there are cores: some tests wait, but each process has much to load.
-AT_ONCE = f"--numprocesses={(os.cpu_count() or 1) + 1}"
+# Two more than there are cores, because some tests wait for processes and servers.
+AT_ONCE = f"--numprocesses={(os.cpu_count() or 1) + 2}"
 
 # Where backoff has a say; to all else it is the same which of the two is there.
 MEET_BACKOFF = [

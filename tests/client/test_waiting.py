@@ -111,8 +111,8 @@ async def test_deadline_holds_under_every_fault(emulator, connect, fault, _, err
     emulator.fault(fault, rate=1.0, after=1)
     started = now()
     with pytest.raises(CoverTimeoutError) as caught:
-        await client.wait_for_cover(task_id, timeout=0.4)
-    assert 0.4 <= now() - started < 0.4 + 0.25
+        await client.wait_for_cover(task_id, timeout=0.3)
+    assert 0.3 <= now() - started < 0.3 + 0.25
     assert caught.value.task_id == task_id
     assert caught.value.details.state is CoverState.GENERATING
     assert isinstance(caught.value.__cause__, error)

@@ -64,7 +64,7 @@ class PostgresServer:
 
     def create(self) -> None:
         """Create the files of the database."""
-        accounts = ("--username=postgres", "--pwfile=password", "--auth=scram-sha-256")
+        accounts = ("--username=postgres", "--pwfile=password", "--auth=password")
         encoding = ("--encoding=UTF8", "--locale=C")
         self._call("initdb", "--no-sync", "--pgdata=data", *accounts, *encoding)
         with (self.folder / "data" / "postgresql.conf").open("a") as settings:
