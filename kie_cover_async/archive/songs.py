@@ -68,11 +68,11 @@ _CONFIRM_TASK = (
     "UPDATE tasks SET state = 'pending', error = NULL WHERE task_id = ? AND state = 'failed'"
 )
 _SUBMITTED = f"""
-UPDATE songs SET state = 'submitted', task_id = ?1, {NO_WAIT}, reason = NULL,
+UPDATE songs SET state = 'submitted', task_id = ?, {NO_WAIT}, reason = NULL,
     changed_at = {NOW}
-WHERE music_task_id = ?2 AND state IN ('wanted', 'submitting', 'in_doubt', 'failed') AND EXISTS (
+WHERE music_task_id = ? AND state IN ('wanted', 'submitting', 'in_doubt', 'failed') AND EXISTS (
     SELECT * FROM song_tasks JOIN tasks USING (task_id)
-    WHERE music_task_id = ?2 AND task_id = ?1 AND NOT is_wrong AND tasks.state != 'failed'
+    WHERE music_task_id = ? AND task_id = ? AND NOT is_wrong AND tasks.state != 'failed'
 )
 """  # noqa: S608
 # The trigger reads the unchanged state again.
@@ -382,7 +382,7 @@ def _record_id(
     if is_confirmed:
         database.execute(_CONFIRM_LINK, music_task_id, task_id)
         database.execute(_CONFIRM_TASK, task_id)
-    database.execute(_SUBMITTED, task_id, music_task_id)
+    database.execute(_SUBMITTED, task_id, music_task_id, music_task_id, task_id)
     # The archive may have saved the cover before it was known to be of this song.
     database.execute(_FOLLOW, task_id)
 
