@@ -82,10 +82,10 @@ _WAITER = f"SELECT waited_by FROM songs {_WHERE_SUBMITTED}"  # noqa: S608
 _START_WAIT = f"UPDATE songs SET waited_by = ? {_WHERE_SUBMITTED} AND waited_by IS ?"  # noqa: S608
 _END_WAIT = "UPDATE songs SET waited_by = NULL WHERE music_task_id = ? AND waited_by = ?"
 _POSTPONE = f"""
-UPDATE songs SET due_at = {NOW} + ?1, waited_by = NULL, trouble = ?2,
-    trouble_count = CASE WHEN trouble IS ?2 THEN trouble_count ELSE 0 END + 1,
-    trouble_since = CASE WHEN trouble IS ?2 THEN trouble_since ELSE {NOW} END
-WHERE music_task_id = ?3 AND task_id = ?4 AND state = 'submitted'
+UPDATE songs SET due_at = {NOW} + ?, waited_by = NULL, trouble = ?,
+    trouble_count = CASE WHEN trouble IS ? THEN trouble_count ELSE 0 END + 1,
+    trouble_since = CASE WHEN trouble IS ? THEN trouble_since ELSE {NOW} END
+WHERE music_task_id = ? AND task_id = ? AND state = 'submitted'
 """  # noqa: S608
 _DOUBT = f"""
 UPDATE songs SET state = 'in_doubt', {NO_WAIT}, reason = ?, changed_at = {NOW}
@@ -219,9 +219,8 @@ class SqliteLedger:
     ) -> bool:
         """Make a submitted song due in so many seconds; see `Ledger`."""
         validate_number("delay", delay, at_least=0)
-        return await self._query(
-            lambda database: database.changes(_POSTPONE, delay, trouble, music_task_id, task_id)
-        )
+        values = (delay, trouble, trouble, trouble, music_task_id, task_id)
+        return await self._query(lambda database: database.changes(_POSTPONE, *values))
 
     async def mark_in_doubt(
         self, music_task_id: str, task_id: str, reason: str, *, is_wrong: bool = False
