@@ -128,7 +128,8 @@ class SettlementError(ValueError):
 
     def __init__(self, music_task_id: str, reason: str) -> None:
         super().__init__(music_task_id, reason)
-        self.music_task_id, self.reason = music_task_id, reason
+        self.music_task_id: str = music_task_id
+        self.reason: str = reason
 
     def __str__(self) -> str:
         return f"song {self.music_task_id} cannot be settled like this: {self.reason}"

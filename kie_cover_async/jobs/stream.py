@@ -53,7 +53,9 @@ class RunStoppedError(RuntimeError):
     def __init__(self, error: KieCoverError, wanted: int, submitted: int) -> None:
         left = f"{wanted:,} songs are left to submit and {submitted:,} to wait for"
         super().__init__(f"the run has stopped, and {left}: {error}")
-        self.error, self.wanted, self.submitted = error, wanted, submitted
+        self.error: KieCoverError = error
+        self.wanted: int = wanted
+        self.submitted: int = submitted
 
 
 class CallbackSource(Protocol):
