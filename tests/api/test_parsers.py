@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -233,5 +234,11 @@ def test_without_orjson_there_is_json(monkeypatch):
 
 
 def test_orjson_is_used_if_it_is_installed():
-    """Nothing has to be switched on."""
-    assert (responses.parse_quickly is parse_with_json) is (orjson_parser() is None)
+    """Nothing has to be switched on: it is chosen on import."""
+    script = (
+        "from kie_cover_async.api import responses as r\n"
+        "print(r.parse_quickly is r.parse_with_json)"
+    )
+    command = [sys.executable, "-c", script]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == str(orjson_parser() is None)
