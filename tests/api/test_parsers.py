@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.parsers import parsed_by
 
 from kie_cover_async.api import responses
-from kie_cover_async.api.responses import orjson_parser, parse_body, parse_with_json
+from kie_cover_async.api.responses import orjson_parser, parse_body
 
 REPLIES = sorted((Path(__file__).parents[1] / "replies").glob("*.json"))
 
