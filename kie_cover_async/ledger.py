@@ -46,6 +46,12 @@ class Trouble(StrEnum):
     GONE = "gone"
 
 
+# To which states a claim is released, and from which states a person settles a song.
+_RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
+_SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
+_GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
+
+
 @frozen(kw_only=True)
 class Api:
     """The route and the origin of the API that issued an id; no other one knows the id."""
@@ -271,6 +277,41 @@ class Ledger(Protocol):
             SettlementError: The song is unknown, is submitting, or is in a state that does not
                 allow this. If it is submitting, the message names the claimant's host and process.
         """
+
+
+def validate_release(state: SongState) -> None:
+    """Raise `ValueError` unless a claim can be released to this state."""
+    if state not in _RELEASED:
+        raise ValueError(f"state must be one of {', '.join(_RELEASED)}, not {state}")
+
+
+def validate_decision(
+    task_id: str | None, api: Api | None, *, submit_again: bool, give_up: bool
+) -> None:
+    """Raise `TypeError` unless these are the arguments of one decision of `Ledger.settle`."""
+    if [task_id is not None, submit_again, give_up].count(True) != 1:
+        raise TypeError("give one of task_id, submit_again and give_up")
+    if (task_id is None) != (api is None):
+        raise TypeError("api must be given with task_id, and only then")
+
+
+def require_settleable(
+    music_task_id: str, song: Song | None, *, submit_again: bool, give_up: bool
+) -> None:
+    """Raise `SettlementError` unless the song's state allows this decision.
+
+    Without `submit_again` and `give_up`, the decision is to store an id.
+    """
+    if song is None:
+        raise SettlementError(music_task_id, "the ledger does not have it")
+    if song.state is SongState.SUBMITTING:
+        claimant = describe_claimant(str(song.claimed_by))
+        raise SettlementError(
+            music_task_id, f"{claimant} is submitting it; end that process, then settle"
+        )
+    is_allowed = song.state in (_SUBMITTED_AGAIN if submit_again else _GIVEN_UP)
+    if (submit_again or give_up) and not is_allowed:
+        raise SettlementError(music_task_id, f"it is {song.state}")
 
 
 def new_claimant() -> str:

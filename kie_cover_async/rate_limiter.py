@@ -123,7 +123,8 @@ class RateLimiter:
             validate_number("number", number, at_least=1, whole=True)
         validate_number("per", per, above=0)
         self._number, self._per = number, per
-        self._interval = per / number
+        self.interval: float = per / number
+        """Seconds between two slots; 0 if there is no limit."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reset()
 
@@ -145,11 +146,6 @@ class RateLimiter:
         return f"RateLimiter({self._number}, per={self._per:g})"
 
     @property
-    def interval(self) -> float:
-        """Seconds between two slots; 0 if there is no limit."""
-        return self._interval
-
-    @property
     def queued(self) -> int:
         """How many requests are queued."""
         return self._queue.size
@@ -158,7 +154,7 @@ class RateLimiter:
     def pressure(self) -> float:
         """1 while the limiter keeps up, and one more for every second that its queue will take."""
         # If it rose faster, polls would come in waves: those delayed together come back together.
-        return 1.0 + self._queue.size * self._interval
+        return 1.0 + self._queue.size * self.interval
 
     def try_acquire(self) -> float | None:
         """Take a slot without waiting; return its `loop.time()`, or `None` if one has to queue."""
@@ -204,7 +200,7 @@ class RateLimiter:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._move_to(loop)
-        self._pause_own(seconds)
+        self._paused_until = max(self._paused_until, loop.time() + seconds)
         self._slots.pause(seconds)
 
     def refused(self, granted: float) -> int:
@@ -224,12 +220,7 @@ class RateLimiter:
 
     def _make_slots(self) -> SlotSource:
         """Return the slots of one event loop; called again when the limiter moves to another."""
-        return LocalSlots(self._interval)
-
-    def _pause_own(self, seconds: float) -> None:
-        """Pause without letting other users of the slots know."""
-        loop = asyncio.get_running_loop()
-        self._paused_until = max(self._paused_until, loop.time() + seconds)
+        return LocalSlots(self.interval)
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:

@@ -11,11 +11,13 @@ from kie_cover_async.ledger import (
     Api,
     Candidate,
     Claim,
-    SettlementError,
     Song,
     SongState,
     Trouble,
     describe_claimant,
+    require_settleable,
+    validate_decision,
+    validate_release,
 )
 from kie_cover_async.validation import is_one_word, validate_number, validate_task_id
 
@@ -27,11 +29,6 @@ from .locking import is_claimant_alive
 T = TypeVar("T")
 
 _MAX_REASON_LENGTH = 500
-# To which states a claim is released, and from which states a person settles a song.
-_RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
-_SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
-_GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
-_ANY_IDLE = {*SongState} - {SongState.SUBMITTING}
 _STATES, _TROUBLES = {*SongState}, {None, *Trouble}
 _COLUMNS = COLUMNS["songs"].removesuffix(", waited_by").split(", ")
 # An id has its API in its own row.
@@ -163,8 +160,7 @@ class SqliteLedger:
         self, claim: Claim, state: SongState = SongState.WANTED, reason: str | None = None
     ) -> bool:
         """End a claim without an id; see `Ledger`."""
-        if state not in _RELEASED:
-            raise ValueError(f"state must be one of {', '.join(_RELEASED)}, not {state}")
+        validate_release(state)
         said = None if reason is None else _shorten(reason)
 
         def release(database: ArchiveDatabase) -> bool:
@@ -330,39 +326,22 @@ class SqliteLedger:
         give_up: bool = False,
     ) -> Song:
         """Do what a person decided; see `Ledger`."""
-        if [task_id is not None, submit_again, give_up].count(True) != 1:
-            raise TypeError("give one of task_id, submit_again and give_up")
-        if (task_id is None) != (api is None):
-            raise TypeError("api must be given with task_id, and only then")
+        validate_decision(task_id, api, submit_again=submit_again, give_up=give_up)
 
         def settle(database: ArchiveDatabase) -> Song:
             _doubt_dead_claims(database)
             song = _find(database, music_task_id)
+            require_settleable(music_task_id, song, submit_again=submit_again, give_up=give_up)
             if task_id is not None and api is not None:
-                _require_state(music_task_id, song, _ANY_IDLE)
                 _record_id(database, music_task_id, task_id, api, is_confirmed=True)
             elif give_up:
-                _require_state(music_task_id, song, _GIVEN_UP)
                 database.execute(_SETTLE, SongState.FAILED, "given up", music_task_id)
             else:
-                _require_state(music_task_id, song, _SUBMITTED_AGAIN)
                 database.execute(_SETTLE, SongState.WANTED, None, music_task_id)
                 database.execute(_FORGET_ID, music_task_id)
             return _read(database, music_task_id)
 
         return await self._commit(settle)
-
-
-def _require_state(music_task_id: str, song: Song | None, states: set[SongState]) -> None:
-    if song is None:
-        raise SettlementError(music_task_id, "the ledger does not have it")
-    if song.state is SongState.SUBMITTING:
-        claimant = describe_claimant(str(song.claimed_by))
-        raise SettlementError(
-            music_task_id, f"{claimant} is submitting it; end that process, then settle"
-        )
-    if song.state not in states:
-        raise SettlementError(music_task_id, f"it is {song.state}")
 
 
 def _doubt_dead_claims(database: ArchiveDatabase) -> None:

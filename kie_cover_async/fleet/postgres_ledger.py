@@ -21,12 +21,14 @@ from kie_cover_async.ledger import (
     Api,
     Candidate,
     Claim,
-    SettlementError,
     Song,
     SongState,
     Trouble,
     describe_claimant,
     new_claimant,
+    require_settleable,
+    validate_decision,
+    validate_release,
 )
 from kie_cover_async.models import CoverDetails
 from kie_cover_async.validation import short_repr, validate_number, validate_task_id
@@ -61,11 +63,6 @@ _MAX_REASON_LENGTH = 500
 _MAX_DELAY = 10 * 365 * 86_400.0
 _CANDIDATE_RETENTION = "interval '3 days'"
 
-# To which states a claim is released, and from which states a person settles a song.
-_RELEASED = (SongState.WANTED, SongState.FAILED, SongState.IN_DOUBT)
-_SUBMITTED_AGAIN = {SongState.IN_DOUBT, SongState.FAILED}
-_GIVEN_UP = {SongState.IN_DOUBT, SongState.WANTED}
-_ANY_IDLE = {*SongState} - {SongState.SUBMITTING}
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('kie_cover_async ' || $1::text, 0))"
 _HAS_SCHEMA = "SELECT FROM pg_namespace WHERE nspname = $1"
@@ -380,8 +377,7 @@ class PostgresLedger:
         self, claim: Claim, state: SongState = SongState.WANTED, reason: str | None = None
     ) -> bool:
         """End a claim without an id; see `Ledger`."""
-        if state not in _RELEASED:
-            raise ValueError(f"state must be one of {', '.join(_RELEASED)}, not {state}")
+        validate_release(state)
         said = None if reason is None else _shorten(reason)
         values: list[Any] = [said, claim.music_task_id, claim.claimed_by, claim.attempt]
         statement = _RELEASE_WANTED
@@ -570,10 +566,7 @@ class PostgresLedger:
         give_up: bool = False,
     ) -> Song:
         """Do what a person decided; see `Ledger`."""
-        if [task_id is not None, submit_again, give_up].count(True) != 1:
-            raise TypeError("give one of task_id, submit_again and give_up")
-        if (task_id is None) != (api is None):
-            raise TypeError("api must be given with task_id, and only then")
+        validate_decision(task_id, api, submit_again=submit_again, give_up=give_up)
         if task_id is not None:
             _check_id("task_id", task_id)
         await self._give_back_lost_claims()
@@ -581,14 +574,12 @@ class PostgresLedger:
         async def settle(transaction: _Transaction) -> Song:
             await self._doubt_overdue_claims(transaction)
             song = await _find(transaction, music_task_id, " FOR UPDATE OF songs")
+            require_settleable(music_task_id, song, submit_again=submit_again, give_up=give_up)
             if task_id is not None and api is not None:
-                _require_state(music_task_id, song, _ANY_IDLE)
                 await _record_id(transaction, music_task_id, task_id, api, is_confirmed=True)
             elif give_up:
-                _require_state(music_task_id, song, _GIVEN_UP)
                 await transaction.execute(_GIVE_UP, music_task_id)
             else:
-                _require_state(music_task_id, song, _SUBMITTED_AGAIN)
                 await transaction.execute(_SUBMIT_AGAIN, music_task_id)
             [row] = await transaction.fetch(_SONG, music_task_id)
             return _parse_song(row)
@@ -789,18 +780,6 @@ async def _find(transaction: _Transaction, music_task_id: str, lock: str = "") -
     for row in await transaction.fetch(f"{_SONG}{lock}", music_task_id):
         return _parse_song(row)
     return None
-
-
-def _require_state(music_task_id: str, song: Song | None, states: set[SongState]) -> None:
-    if song is None:
-        raise SettlementError(music_task_id, "the ledger does not have it")
-    if song.state is SongState.SUBMITTING:
-        claimant = describe_claimant(str(song.claimed_by))
-        raise SettlementError(
-            music_task_id, f"{claimant} is submitting it; end that process, then settle"
-        )
-    if song.state not in states:
-        raise SettlementError(music_task_id, f"it is {song.state}")
 
 
 def _parse_song(row: "Record") -> Song:

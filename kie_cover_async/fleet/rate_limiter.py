@@ -1,5 +1,6 @@
 """`SharedRateLimiter`: one rate limit over all processes that share an API key."""
 
+import asyncio
 from typing import Self
 
 from kie_cover_async.rate_limiter import RateLimiter
@@ -68,8 +69,13 @@ class SharedRateLimiter(RateLimiter):
         return RedisSlots(
             self._url,
             self._name,
-            self._interval,
+            self.interval,
             on_change=self._arm,
-            on_pause=self._pause_own,
+            on_pause=self._on_pause,
             sends_in_outage=self._sends_in_outage,
         )
+
+    def _on_pause(self, seconds: float) -> None:
+        """Pause for as long as another process does."""
+        end = asyncio.get_running_loop().time() + seconds
+        self._paused_until = max(self._paused_until, end)

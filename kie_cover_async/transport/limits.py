@@ -15,7 +15,7 @@ from kie_cover_async.rate_limiter import ConcurrencyLimiter, RateLimiter
 # requests late, they would now be sent in a burst.
 SLOT_EXPIRES_AT: ContextVar[float] = ContextVar("SLOT_EXPIRES_AT", default=inf)
 # Seconds, if the interval between two slots is shorter.
-_MIN_SLOT_AGE = 0.5
+MIN_SLOT_AGE = 0.5
 
 
 class Throttle(NamedTuple):
@@ -28,10 +28,6 @@ class Throttle(NamedTuple):
 
     places: ConcurrencyLimiter
     limiter: RateLimiter
-
-    def note_slot(self, slot_at: float) -> None:
-        """Note in this context when a slot that was taken at this time is old."""
-        SLOT_EXPIRES_AT.set(slot_at + max(self.limiter.interval, _MIN_SLOT_AGE))
 
 
 def share_places(

@@ -26,7 +26,7 @@ from kie_cover_async.validation import instance_validator
 
 from .connections import OnSending
 from .http_client import HttpClient
-from .limits import OpenCalls, Throttle
+from .limits import MIN_SLOT_AGE, SLOT_EXPIRES_AT, OpenCalls, Throttle
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class Transport:
             slot_at = await limiter.acquire(entry) if slot is None else slot
             before_sending()
             if throttle is self.submits:
-                throttle.note_slot(slot_at)
+                SLOT_EXPIRES_AT.set(slot_at + max(limiter.interval, MIN_SLOT_AGE))
             response = await self.http_client.request(request, on_sending)
             outcome = Answer(parse_response(request, response), response.served_at, time())
             limiter.accepted(slot_at)
@@ -142,7 +142,7 @@ class Transport:
         """
         attempt, is_unanswered = 1, False
 
-        async def before_first_byte() -> None:
+        async def on_first_byte() -> None:
             nonlocal is_unanswered
             if on_sending is not None and isawaitable(noted := on_sending()):
                 await noted
@@ -151,9 +151,7 @@ class Transport:
         try:
             with self.open_calls.scope(request.task_id):
                 while True:
-                    outcome = await self.send(
-                        request, attempt=attempt, on_sending=before_first_byte
-                    )
+                    outcome = await self.send(request, attempt=attempt, on_sending=on_first_byte)
                     is_unanswered = False
                     if isinstance(outcome, Answer):
                         return outcome.value

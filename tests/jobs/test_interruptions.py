@@ -309,7 +309,7 @@ async def test_old_slot_is_not_used(emulator, run, monkeypatch, slow_claims):
 
 async def test_slow_connection_uses_up_no_claim(emulator, run, monkeypatch):
     """If the slot is old before the claim, the song stays wanted until the last attempt."""
-    monkeypatch.setattr(limits, "_MIN_SLOT_AGE", -1.0)
+    monkeypatch.setattr("kie_cover_async.transport.transport.MIN_SLOT_AGE", -1.0)
     outcome = (await run.outcomes(["a"]))["a"]
     assert (outcome.ok, outcome.song.attempt) == (True, 1)
     assert submits(emulator) == ["a"]
